@@ -1,0 +1,209 @@
+"""The canvas spec: everything that decides what a canvas shows, and nothing else.
+
+A canvas is immutable and its id is the SHA-256 of its canonical form: the same spec has the same
+id everywhere. Whatever could change one token stands in it, sampling written out to the last
+setting; whoever cannot honour it must refuse it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Literal, TypeVar, get_args
+
+from handscroll.errors import InvalidRequest
+from handscroll.geometry import MAX_LEVEL, Extent, ExtentKind
+from handscroll.order import order_named
+
+MAX_PROMPT_CHARACTERS = 2000
+MAX_FRAMES = 32
+FORMAT = "handscroll-canvas/1"
+
+Dtype = Literal["float32", "bfloat16"]
+TokenOrder = Literal["spread", "raster"]
+_Spec = TypeVar("_Spec")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InvalidRequest(message)
+
+
+def _settle(spec: object, **types: type) -> None:
+    """Check fields' types; whole numbers become floats where floats belong, for one spelling."""
+    for name, kind in types.items():
+        value = getattr(spec, name)
+        if kind is float and type(value) is int:
+            value = float(value)
+            object.__setattr__(spec, name, value)
+        _require(type(value) is kind, f"{name} must be {kind.__name__}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        dtype: number format of the decoder.
+        rows: patches in one call of the decoder; fewer are filled up, so that the arithmetic never
+            depends on who else asks.
+        group: tokens drawn in one step; a divisor of the patch's tokens.
+        token_order: ``spread`` (far apart first) or ``raster``.
+        temperature: divides the logits; 0 takes the likeliest code.
+        top_k: only the k likeliest codes; 0 for all.
+        top_p: only the likeliest codes that together hold this probability.
+        guidance: how far to move from the negative prompt's logits to the prompt's; 1 is the
+            prompt's own.
+        negative_prompt: what to move away from; empty for no text.
+    """
+
+    dtype: Dtype = "float32"
+    rows: int = 1
+    group: int = 16
+    token_order: TokenOrder = "spread"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance: float = 1.0
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        _settle(
+            self, rows=int, group=int, temperature=float, top_k=int, top_p=float, guidance=float
+        )
+        _settle(self, dtype=str, token_order=str, negative_prompt=str)
+        _require(self.dtype in get_args(Dtype), f"dtype must be one of {get_args(Dtype)}")
+        _require(
+            self.token_order in get_args(TokenOrder),
+            f"token_order must be one of {get_args(TokenOrder)}, not {self.token_order!r}",
+        )
+        _require(
+            1 <= self.group <= 256 and 256 % self.group == 0,
+            f"group must divide 256, not {self.group}",
+        )
+        _require(1 <= self.rows <= 256, f"rows must be 1 to 256, not {self.rows}")
+        for name, low, high in (("temperature", 0, 4), ("top_p", 0, 1), ("guidance", 0, 20)):
+            value = getattr(self, name)
+            _require(
+                math.isfinite(value) and low <= value <= high,
+                f"{name} must be {low} to {high}, not {value}",
+            )
+        _require(self.top_p > 0, "top_p must be above 0")
+        _require(0 <= self.top_k <= 65536, f"top_k must be 0 to 65536, not {self.top_k}")
+        _check_text("negative_prompt", self.negative_prompt)
+
+
+def _check_text(name: str, text: str) -> None:
+    _require(
+        len(text) <= MAX_PROMPT_CHARACTERS,
+        f"{name} may have {MAX_PROMPT_CHARACTERS} characters, not {len(text)}",
+    )
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One canvas.
+
+    Attributes:
+        model: digest of the checkpoint that paints it.
+        world: one of the model's worlds.
+        seed: 0 to 2**64 - 1.
+        extent: what it covers, and its finest level.
+        prompt: what it shows; empty for whatever comes.
+        order: ``lattice``, or for bounded pictures ``raster`` or ``outward``.
+        frames: 1 for a still canvas.
+        sampling: how tokens are drawn.
+
+    Raises:
+        InvalidRequest: any of these is out of its range, or they do not fit each other.
+    """
+
+    model: str
+    world: str
+    seed: int
+    extent: Extent
+    prompt: str = ""
+    order: str = "lattice"
+    frames: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        _settle(self, model=str, world=str, seed=int, prompt=str, order=str, frames=int)
+        _require(0 <= self.seed < 2**64, f"seed must be 0 to 2**64 - 1, not {self.seed}")
+        _require(
+            1 <= self.frames <= MAX_FRAMES, f"frames must be 1 to {MAX_FRAMES}, not {self.frames}"
+        )
+        _check_text("prompt", self.prompt)
+        extent = self.extent
+        _settle(extent, kind=str, finest=int)
+        _require(
+            extent.kind in get_args(ExtentKind),
+            f"extent must be one of {get_args(ExtentKind)}, not {extent.kind!r}",
+        )
+        _require(
+            0 <= extent.finest <= MAX_LEVEL,
+            f"finest level must be 0 to {MAX_LEVEL}, not {extent.finest}",
+        )
+        bounded = {"scroll": (True, False), "plane": (False, False), "picture": (True, True)}
+        for name, size, wanted in zip(
+            ("height", "width"),
+            (extent.height_px, extent.width_px),
+            bounded[extent.kind],
+            strict=True,
+        ):
+            _require(
+                (size is not None) == wanted,
+                f"a {extent.kind} has {'a' if wanted else 'no'} {name}",
+            )
+            step = 16 * 2**extent.finest
+            _require(
+                size is None or (type(size) is int and size > 0 and size % step == 0),
+                f"{name} must be a positive multiple of {step} px, not {size}",
+            )
+        order_named(self.order, extent)
+
+    def canonical(self) -> bytes:
+        """The one spelling of this spec: JSON, sorted keys, no spaces, UTF-8."""
+        spec = {"format": FORMAT, **asdict(self)}
+        return json.dumps(
+            spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the canonical form, in hexadecimal."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Canvas:
+        """Read a spec; its id may differ from that of a text that was not canonical.
+
+        Raises:
+            InvalidRequest: not such a spec.
+        """
+        try:
+            spec = json.loads(text)
+        except ValueError as error:
+            raise InvalidRequest(f"a canvas spec is JSON: {error}") from error
+        _require(isinstance(spec, dict), "a canvas spec is a JSON object")
+        found = spec.pop("format", None)
+        _require(found == FORMAT, f"canvas format must be {FORMAT!r}, not {found!r}")
+        spec["extent"] = _read(Extent, spec.get("extent", {}))
+        spec["sampling"] = _read(Sampling, spec.get("sampling", {}))
+        return _read(cls, spec)
+
+
+def _read(kind: type[_Spec], values: object) -> _Spec:
+    """One dataclass from its JSON object; a misspelt field is an error, not ignored."""
+    name = kind.__name__.lower()
+    _require(isinstance(values, dict), f"{name} must be a JSON object")
+    assert isinstance(values, dict)
+    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    strange = sorted(set(values) - known)
+    _require(not strange, f"{name} has no field {', '.join(strange)}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InvalidRequest(f"{name} lacks a field: {error}") from error

@@ -1,0 +1,194 @@
+"""A checkpoint: a folder of safetensors and one ``config.json``, never a pickle.
+
+    config.json              shapes, worlds, the text encoder's digest, SHA-256 of each file below
+    tokenizer.safetensors    decoder.safetensors    palettes.safetensors
+
+The model digest is the SHA-256 of ``config.json``, which names the digest of every weight file: it
+names exactly these weights and this configuration. Everything is checked before anything is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from handscroll.context import Floats
+from handscroll.decoder import Decoder, DecoderConfig
+from handscroll.errors import BrokenCheckpoint, NotFound
+from handscroll.geometry import Extent
+from handscroll.tokenizer import Tokenizer, TokenizerConfig
+
+FORMAT = "handscroll-checkpoint/1"
+SHIPPED = Path(__file__).parent / "weights"
+"""The checkpoint that comes with the package."""
+
+_FILES = ("tokenizer.safetensors", "decoder.safetensors", "palettes.safetensors")
+
+
+@dataclass(frozen=True)
+class World:
+    """One of the worlds a model paints.
+
+    Attributes:
+        name: its name.
+        index: its number in the decoder.
+        extent: what a canvas of this world covers unless it says otherwise.
+        spacing: cells between the anchors of its field.
+        palette_ERV: entries of its field.
+    """
+
+    name: str
+    index: int
+    extent: Extent
+    spacing: int
+    palette_ERV: Floats
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model, ready to paint.
+
+    Attributes:
+        digest: names exactly these weights and this configuration.
+        tokenizer, decoder: the two networks, in f32, not training.
+        worlds: by name.
+        text_encoder: digest of the encoder whose embeddings it was trained on.
+    """
+
+    digest: str
+    tokenizer: Tokenizer
+    decoder: Decoder
+    worlds: Mapping[str, World]
+    text_encoder: str
+
+    def world(self, name: str) -> World:
+        """A world by name.
+
+        Raises:
+            NotFound: the model has no such world.
+        """
+        if name not in self.worlds:
+            raise NotFound(f"no world {name!r}; this model paints {', '.join(sorted(self.worlds))}")
+        return self.worlds[name]
+
+
+def save(
+    folder: Path,
+    tokenizer: Tokenizer,
+    decoder: Decoder,
+    worlds: Sequence[World],
+    text_encoder: str,
+) -> str:
+    """Write a checkpoint and return its digest. ``config.json`` comes last, so a torn one shows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "tokenizer.safetensors": save_tensors(tokenizer.state_dict()),
+        "decoder.safetensors": save_tensors(decoder.state_dict()),
+        "palettes.safetensors": save_arrays({one.name: one.palette_ERV for one in worlds}),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    config = {
+        "format": FORMAT,
+        "tokenizer": asdict(tokenizer.config),
+        "decoder": asdict(decoder.config),
+        "worlds": [
+            {"name": one.name, "extent": asdict(one.extent), "spacing": one.spacing}
+            for one in worlds
+        ],
+        "text_encoder": text_encoder,
+        "files": {name: _sha256(content) for name, content in contents.items()},
+    }
+    text = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    (folder / "config.json").write_bytes(text)
+    return _sha256(text)
+
+
+def load(folder: Path = SHIPPED) -> Checkpoint:
+    """Read and check a checkpoint.
+
+    Raises:
+        NotFound: there is no ``config.json`` in the folder.
+        BrokenCheckpoint: a file is missing, truncated, altered, or not what it claims to be.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise NotFound(f"no checkpoint in {folder}: it has no config.json")
+    text = path.read_bytes()
+    try:
+        config = json.loads(text)
+        found = config["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenCheckpoint(f"{path} is not a checkpoint's config: {error}") from error
+    if found != FORMAT:
+        raise BrokenCheckpoint(f"{path}: format must be {FORMAT!r}, not {found!r}")
+    try:
+        contents = {name: _read(folder / name, config["files"][name]) for name in _FILES}
+        tokenizer = Tokenizer(TokenizerConfig(**_tuples(config["tokenizer"])))
+        decoder = Decoder(DecoderConfig(**config["decoder"]))
+        palettes = _arrays(contents["palettes.safetensors"])
+        worlds = [
+            World(
+                one["name"], index, Extent(**one["extent"]), one["spacing"], palettes[one["name"]]
+            )
+            for index, one in enumerate(config["worlds"])
+        ]
+        encoder = config["text_encoder"]
+    except (KeyError, TypeError) as error:
+        raise BrokenCheckpoint(f"{path} lacks or misnames a setting: {error}") from error
+    _fill(tokenizer, contents["tokenizer.safetensors"], folder / "tokenizer.safetensors")
+    _fill(decoder, contents["decoder.safetensors"], folder / "decoder.safetensors")
+    return Checkpoint(_sha256(text), tokenizer, decoder, {one.name: one for one in worlds}, encoder)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _tuples(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
+    }
+
+
+def _read(path: Path, digest: str) -> bytes:
+    if not path.is_file():
+        raise BrokenCheckpoint(f"{path} is missing")
+    content = path.read_bytes()
+    if _sha256(content) != digest:
+        raise BrokenCheckpoint(
+            f"{path} is truncated or altered: its SHA-256 is {_sha256(content)[:16]}…, "
+            f"the config says {digest[:16]}…"
+        )
+    return content
+
+
+def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    try:
+        return load_arrays(content)
+    except SafetensorError as error:
+        raise BrokenCheckpoint(f"palettes are not safetensors: {error}") from error
+
+
+def _fill(model: nn.Module, content: bytes, path: Path) -> None:
+    try:
+        model.load_state_dict(load_tensors(content))
+    except SafetensorError as error:
+        raise BrokenCheckpoint(f"{path} is not safetensors: {error}") from error
+    except RuntimeError as error:
+        lines = re.sub(r"\s+", " ", str(error))
+        raise BrokenCheckpoint(f"{path} does not fit its config: {lines}") from error
+    model.eval().requires_grad_(False)

@@ -1,0 +1,222 @@
+"""The Nearby Context Pool: what a patch may see, in space, in time and in scale.
+
+A patch sees, of the patches it depends on (`Order.dependencies`) and of nothing else:
+
+    RING      a ring of RING_TOK tokens around it, from neighbours of its own level
+    PARENT    the level above: its footprint there and PARENT_TOK tokens around
+    PREVIOUS  the frame before: its own place and the ring around
+    FIELD     at level 0, which has no parent: the cells of the procedural field
+
+Each entry comes with its place relative to the patch, in tokens of the patch's own level, the
+patch's first token being (0, 0). What is absent is not in the context at all; nothing is faked.
+Absolute positions never enter, so the canvas has no edge.
+
+Shape suffixes: N entries, K codes of a token, M field cells, V values of a cell, s tokens to a
+patch's side.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handscroll.geometry import PATCH_PX, Mask, Patch
+from handscroll.order import Order
+
+RING_TOK = 4
+PARENT_TOK = 2
+
+Codes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+class Source(IntEnum):
+    """Where an entry of the context comes from."""
+
+    RING = 0
+    PARENT = 1
+    PREVIOUS = 2
+    FIELD = 3
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one patch sees.
+
+    Attributes:
+        patch: the patch.
+        inside_ss: which of its own tokens lie in the canvas; the others are never drawn.
+        codes_NK: codes of the tokens it sees.
+        place_N2: their centres, rows and columns relative to the patch's first token.
+        source_N: where each comes from.
+        field_MV: values of the field cells it sees; none but at level 0.
+        field_place_M2: their centres.
+    """
+
+    patch: Patch
+    inside_ss: Mask
+    codes_NK: Codes
+    place_N2: Floats
+    source_N: NDArray[np.uint8]
+    field_MV: Floats
+    field_place_M2: Floats
+
+
+class Field(Protocol):
+    """The parent of level 0: a pure function of the seed and the place."""
+
+    def around(self, patch: Patch) -> tuple[Floats, Floats]:
+        """Values (M, V) and relative places (M, 2) of the cells a level-0 patch sees."""
+        ...
+
+
+class _View(NamedTuple):
+    """Places (in tokens from the first token of patch ``home``) of which some are visible.
+
+    ``origin`` and ``scale`` turn them into places relative to the looking patch.
+    """
+
+    source: Source
+    place_N2: NDArray[np.int64]
+    visible: tuple[Patch, ...]
+    home: Patch
+    origin: NDArray[np.int64] | int = 0
+    scale: int = 1
+
+
+def _square(side: int, margin: int, hollow: bool) -> NDArray[np.int64]:
+    """Places of a square of tokens and ``margin`` around it, without the square if hollow."""
+    span = np.arange(-margin, side + margin)
+    place = np.stack(np.meshgrid(span, span, indexing="ij"), axis=-1).reshape(-1, 2)
+    own = ((place >= 0) & (place < side)).all(axis=1)
+    return place[~own] if hollow else place
+
+
+def gather(
+    patch: Patch, order: Order, side: int, read: Callable[[Patch], Codes], field: Field | None
+) -> Context:
+    """Assemble what a patch sees.
+
+    Args:
+        patch: the patch.
+        order: says what it may see.
+        side: tokens to a patch's side.
+        read: the codes (side, side, K) of a patch; called for dependencies only.
+        field: the field; None if level 0 is to see none.
+    """
+    f = PATCH_PX // side
+    near = (patch, *order.seen(patch))
+    views = [_View(Source.RING, _square(side, RING_TOK, hollow=True), near[1:], patch)]
+    if patch.level > 0:
+        quarter = np.array([patch.row % 2, patch.col % 2]) * (side // 2)
+        place = _square(side // 2, PARENT_TOK, hollow=False) + quarter
+        parents = tuple(one.parent for one in near)
+        views.append(_View(Source.PARENT, place, parents, patch.parent, quarter, 2))
+    if patch.frame > 0:
+        before = tuple(one._replace(frame=patch.frame - 1) for one in near)
+        place = _square(side, RING_TOK, hollow=False)
+        views.append(_View(Source.PREVIOUS, place, before, before[0]))
+
+    codes, places, sources = [], [], []
+    for view in views:
+        offset = view.place_N2 // side  # which patch, counted from home, each place falls into
+        for one in sorted(set(view.visible)):
+            away = np.array([one.row - view.home.row, one.col - view.home.col])
+            there = view.place_N2[(offset == away).all(axis=1)]
+            rows, cols = (there - away * side).T
+            corner = (one.row * side, one.col * side)
+            inside = order.extent.inside(one.level, *corner, (side, side), f)[rows, cols]
+            codes.append(read(one)[rows, cols][inside])
+            # The centre of a parent's token lies between four of the patch's.
+            centre = (there[inside] - view.origin) * view.scale + (view.scale - 1) / 2
+            places.append(centre)
+            sources.append(np.full(len(centre), view.source))
+
+    none = np.zeros((0, 2))
+    field_MV, field_place_M2 = none.astype(np.float32), none.astype(np.float32)
+    if patch.level == 0 and field is not None:
+        field_MV, field_place_M2 = field.around(patch)
+    return Context(
+        patch=patch,
+        inside_ss=order.extent.inside(
+            patch.level, patch.row * side, patch.col * side, (side, side), f
+        ),
+        codes_NK=np.concatenate(codes or [none]).astype(np.uint8),
+        place_N2=np.concatenate(places or [none]).astype(np.float32),
+        source_N=np.concatenate(sources or [np.zeros(0)]).astype(np.uint8),
+        field_MV=field_MV,
+        field_place_M2=field_place_M2,
+    )
+
+
+class NearbyContextPool:
+    """The patches drawn so far, as far as they can still be needed.
+
+    Before patches are drawn, `expect` counts for each patch how many of the planned ones will look
+    at it (as in NUWA-Infinity, that follows from the order alone). Once nobody will, it may go:
+    the ``keep`` most recently used such patches stay for the next request. A bounded picture
+    painted in one go wants ``keep=0``, an endless one some thousands.
+
+    Args:
+        order: the order.
+        side: tokens to a patch's side.
+        field: the field that level 0 sees.
+        keep: how many patches that no plan needs are kept.
+    """
+
+    def __init__(self, order: Order, side: int, field: Field | None, keep: int = 4096) -> None:
+        self.order, self.side, self.field, self.keep = order, side, field, keep
+        self._codes: dict[Patch, Codes] = {}
+        self._claims: Counter[Patch] = Counter()
+        self._idle: OrderedDict[Patch, None] = OrderedDict()
+
+    def __contains__(self, patch: object) -> bool:
+        return patch in self._codes
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, patch: Patch) -> Codes:
+        if patch in self._idle:
+            self._idle.move_to_end(patch)
+        return self._codes[patch]
+
+    def claim(self, patches: Iterable[Patch]) -> None:
+        """Keep these patches, there or still to come, until as many calls of `release`."""
+        for patch in patches:
+            self._claims[patch] += 1
+            self._idle.pop(patch, None)
+
+    def release(self, patches: Iterable[Patch]) -> None:
+        """Give up one claim to each of these patches, and forget what can go."""
+        for patch in patches:
+            self._claims[patch] -= 1
+            if self._claims[patch] == 0:
+                del self._claims[patch]
+                if patch in self._codes:
+                    self._idle[patch] = None
+        while len(self._idle) > self.keep:
+            forgotten, _ = self._idle.popitem(last=False)
+            del self._codes[forgotten]
+
+    def expect(self, patches: Iterable[Patch]) -> None:
+        """Announce patches about to be drawn: each claims what it will see."""
+        for patch in patches:
+            self.claim(self.order.dependencies(patch))
+
+    def around(self, patch: Patch) -> Context:
+        """What a patch sees; its dependencies must be in the pool."""
+        return gather(patch, self.order, self.side, self.__getitem__, self.field)
+
+    def add(self, patch: Patch, codes: Codes) -> None:
+        """Take in a drawn, expected patch (side, side, K); its claims on others end."""
+        self._codes[patch] = codes
+        if patch not in self._claims:
+            self._idle[patch] = None
+        self.release(self.order.dependencies(patch))

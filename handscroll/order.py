@@ -1,0 +1,168 @@
+"""The Arbitrary Direction Controller: which patches a patch may see, and so what goes first.
+
+An order is one function, `rank`: of two neighbouring patches of a level, the one of lower rank is
+drawn first and seen by the other; equal ranks do not see each other. Everything else follows.
+Levels go coarse to fine, frames first to last.
+
+    raster, outward     the paper's orders (NUWA-Infinity, section on the ADC). Each patch stands
+                        on an unbounded chain of earlier ones: for bounded pictures.
+    lattice             ours, for canvases without end. Three phases: *seeds* see no neighbour,
+                        *bridges* see the two seeds they join, *fills* see all eight. Whatever
+                        is asked for, wherever, a patch stands on at most the 3x3 around a fill,
+                        at every level.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Container, Iterable
+from dataclasses import dataclass
+
+from handscroll.errors import InvalidRequest
+from handscroll.geometry import PATCH_PX, Extent, Patch, Region
+
+MAX_BOUNDED_PATCHES = 4096
+
+
+@dataclass(frozen=True)
+class Order(ABC):
+    """Which patches of an extent see which."""
+
+    extent: Extent
+
+    @abstractmethod
+    def rank(self, patch: Patch) -> tuple[int, ...]:
+        """What decides between neighbours of one level and frame: lower is drawn first."""
+
+    def seen(self, patch: Patch) -> tuple[Patch, ...]:
+        """The neighbours a patch sees at its own level and frame, in raster order."""
+        own = self.rank(patch)
+        return tuple(
+            near
+            for near in patch.neighbours
+            if self.extent.contains(near) and self.rank(near) < own
+        )
+
+    def dependencies(self, patch: Patch) -> tuple[Patch, ...]:
+        """Every patch that a patch sees, of whatever level and frame.
+
+        Of the level above, only the parents of the patch and of the neighbours it sees: that is
+        what keeps the cone of `Lattice` bounded. Of the frame before, the same places.
+        """
+        near = (patch, *self.seen(patch))
+        found = list(near[1:])
+        if patch.level > 0:
+            found += dict.fromkeys(one.parent for one in near)
+        if patch.frame > 0:
+            found += (one._replace(frame=patch.frame - 1) for one in near)
+        return tuple(found)
+
+    def cone(self, patches: Iterable[Patch], have: Container[Patch] = ()) -> set[Patch]:
+        """Everything that must be drawn for these patches to stand, themselves included.
+
+        Args:
+            patches: what is wanted.
+            have: what is there already; nothing is looked for behind it.
+        """
+        found: set[Patch] = set()
+        todo = [patch for patch in patches if patch not in have]
+        while todo:
+            patch = todo.pop()
+            if patch not in found:
+                found.add(patch)
+                todo += (one for one in self.dependencies(patch) if one not in have)
+        return found
+
+    def waves(self, patches: Collection[Patch], have: Container[Patch] = ()) -> list[list[Patch]]:
+        """The cone in the order it is drawn: patches of one wave do not see each other."""
+        cone = self.cone(patches, have)
+        wave: dict[Patch, int] = {}
+        for patch in sorted(cone, key=lambda one: (one.frame, one.level, self.rank(one), one)):
+            wave[patch] = 1 + max(
+                (wave[one] for one in self.dependencies(patch) if one in cone), default=-1
+            )
+        waves: list[list[Patch]] = [[] for _ in range(max(wave.values(), default=-1) + 1)]
+        for patch, number in wave.items():
+            waves[number].append(patch)
+        return waves
+
+
+@dataclass(frozen=True)
+class Lattice(Order):
+    """Seed, bridge, fill: the order with random access.
+
+    Seeds stand at even rows and even columns, fills at odd and odd. A bridge's neighbours of lower
+    rank are just the two seeds it joins. Counted, a cold tile of a plane stands on exactly
+    ``9 * (level + 1) * (frame + 1)`` patches.
+    """
+
+    def rank(self, patch: Patch) -> tuple[int, ...]:
+        """The phase: 0 seed, 1 bridge, 2 fill."""
+        return (patch.row % 2 + patch.col % 2,)
+
+
+@dataclass(frozen=True)
+class Raster(Order):
+    """Reading order, in any of its eight directions.
+
+    Attributes:
+        by_columns: walk columns instead of rows.
+        up: start at the bottom.
+        left: start at the right.
+    """
+
+    by_columns: bool = False
+    up: bool = False
+    left: bool = False
+
+    def rank(self, patch: Patch) -> tuple[int, ...]:
+        """Row and column in the direction of travel."""
+        row, col = (-patch.row if self.up else patch.row, -patch.col if self.left else patch.col)
+        return (col, row) if self.by_columns else (row, col)
+
+
+@dataclass(frozen=True)
+class Outward(Order):
+    """Ring by ring around what is known; the paper's order for outpainting.
+
+    Attributes:
+        known: the rectangle at the finest level from which the rings are counted.
+    """
+
+    known: Region
+
+    def rank(self, patch: Patch) -> tuple[int, ...]:
+        """The ring, then reading order inside it."""
+        side = PATCH_PX * 2 ** (self.extent.finest - patch.level)
+        _, top, left, height, width, _ = self.known
+        gaps = []
+        for index, start, size in ((patch.row, top, height), (patch.col, left, width)):
+            gaps += [start - (index + 1) * side, index * side - (start + size)]
+        ring = max(0, *(-(-gap // side) + (gap % side == 0) for gap in gaps))
+        return (ring, patch.row, patch.col)
+
+
+def order_named(name: str, extent: Extent) -> Order:
+    """The order a canvas spec names: ``lattice``, ``raster`` or ``outward``.
+
+    Without a known rectangle, ``outward`` starts at the middle of the picture.
+
+    Raises:
+        InvalidRequest: no such order, or an unbounded one on an extent without end or beyond
+            MAX_BOUNDED_PATCHES.
+    """
+    if name == "lattice":
+        return Lattice(extent)
+    if name not in ("raster", "outward"):
+        raise InvalidRequest(f"order must be lattice, raster or outward, not {name!r}")
+    height, width = extent.size(extent.finest)
+    if height is None or width is None:
+        raise InvalidRequest(f"order {name} needs a bounded picture, not a {extent.kind}")
+    count = -(-height // PATCH_PX) * -(-width // PATCH_PX)
+    if count > MAX_BOUNDED_PATCHES:
+        raise InvalidRequest(
+            f"order {name} draws at most {MAX_BOUNDED_PATCHES} patches; this picture has {count}"
+        )
+    if name == "raster":
+        return Raster(extent)
+    return Outward(extent, Region(extent.finest, height // 2, width // 2, 1, 1))

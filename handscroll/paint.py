@@ -1,0 +1,154 @@
+"""A canvas and the model that paints it, put together in one process.
+
+The services of a deployment make the same pieces run on many machines; this is the short form for
+the command line, for notebooks and for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from copy import deepcopy
+
+import torch
+
+from handscroll.assemble import Pixels, strips, window_codes
+from handscroll.canvas import Canvas
+from handscroll.checkpoint import Checkpoint
+from handscroll.context import Codes, Context, Floats, NearbyContextPool
+from handscroll.errors import SpecMismatch
+from handscroll.field import ProceduralField
+from handscroll.geometry import PATCH_PX, TILE_PX, Patch, Region, Tile, tiles_of, window_patches
+from handscroll.order import order_named
+from handscroll.render import render
+from handscroll.sample import PatchSampler
+from handscroll.text import TextEncoder
+from handscroll.tokenizer import RADIUS_TOK
+
+
+class Painter:
+    """Paints patches, tiles and regions of one canvas.
+
+    Each worker is a thread that runs the networks on one core, so that no result depends on how
+    many there are.
+
+    Args:
+        checkpoint: the model that the canvas names.
+        canvas: what to paint.
+        workers: how many patches or tiles are worked on at a time.
+        keep: how many patches stay in memory when nothing needs them.
+        on_patch: called as each patch is drawn.
+
+    Raises:
+        SpecMismatch: the canvas names another model, or text was learned with another encoder.
+        NotFound: the model has no such world.
+        Unavailable: there is a prompt, and the text encoder is not installed.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        canvas: Canvas,
+        workers: int = 1,
+        keep: int = 4096,
+        on_patch: Callable[[Patch], None] = lambda patch: None,
+    ) -> None:
+        if canvas.model != checkpoint.digest:
+            raise SpecMismatch(
+                f"the canvas wants model {canvas.model[:16]}…, this is {checkpoint.digest[:16]}…"
+            )
+        world = checkpoint.world(canvas.world)
+        self.tokenizer, self.canvas, self.on_patch = checkpoint.tokenizer, canvas, on_patch
+        self.side = checkpoint.decoder.config.side
+        self.order = order_named(canvas.order, canvas.extent)
+        f = PATCH_PX // self.side
+        field = ProceduralField(canvas.seed, canvas.extent, world.palette_ERV, world.spacing, f)
+        self.pool = NearbyContextPool(self.order, self.side, field, keep)
+        decoder = checkpoint.decoder
+        if canvas.sampling.dtype == "bfloat16":
+            decoder = deepcopy(decoder).to(torch.bfloat16)
+        text, negative = (
+            _embed(checkpoint, prompt)
+            for prompt in (canvas.prompt, canvas.sampling.negative_prompt)
+        )
+        self.sampler = PatchSampler(
+            decoder, canvas.seed, world.index, canvas.sampling, text, negative
+        )
+        torch.set_num_threads(1)
+        self.workers = ThreadPoolExecutor(workers)
+
+    def patches(self, wanted: Sequence[Patch]) -> Iterator[tuple[Patch, Codes]]:
+        """Draw patches and all they stand on, as far as the pool does not hold them."""
+        return render(wanted, self.order, self.pool, self._sample)
+
+    def tile(self, tile: Tile) -> Pixels:
+        """One tile: (TILE_PX, TILE_PX, 3) uint8."""
+        return next(iter(self._tiles([tile])))
+
+    def region(self, region: Region) -> Iterator[Pixels]:
+        """A region's pixels from top to bottom, in strips (rows, width, 3) uint8."""
+        return strips(region, self.canvas.extent, self._tiles)
+
+    def cone(self, region: Region) -> set[Patch]:
+        """Every patch that must be drawn for a region to stand, and is not there yet."""
+        return self.order.cone(self._under(tiles_of(region, self.canvas.extent)), self.pool)
+
+    def close(self) -> None:
+        """Stop the workers; patches not yet begun are not drawn."""
+        self.workers.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Painter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _under(self, tiles: Iterable[Tile]) -> list[Patch]:
+        """The patches that tiles are decoded from, each once."""
+        f = PATCH_PX // self.side
+        return list(
+            dict.fromkeys(
+                patch
+                for tile in tiles
+                for patch in window_patches(tile, self.canvas.extent, f, RADIUS_TOK)
+            )
+        )
+
+    def _tiles(self, tiles: Sequence[Tile]) -> Iterator[Pixels]:
+        under = self._under(tiles)
+        self.pool.claim(under)
+        for _ in self.patches(under):
+            pass
+        yield from self.workers.map(self._decode, tiles)
+        self.pool.release(under)
+
+    def _decode(self, tile: Tile) -> Pixels:
+        codes, inside, window = window_codes(
+            tile, self.canvas.extent, self.side, RADIUS_TOK, self.pool.__getitem__
+        )
+        pixels = self.tokenizer.decode(
+            torch.from_numpy(codes)[None], torch.from_numpy(inside)[None]
+        )
+        rows, cols = (slice(at, at + TILE_PX) for at in (window.top_px, window.left_px))
+        shown = ((pixels[0, rows, cols] + 1) * 127.5).round().to(torch.uint8)
+        return shown.numpy()
+
+    def _sample(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
+        """Draw a wave, its batches spread over the workers."""
+        batches = self.sampler.batches(contexts)
+        for done in as_completed([self.workers.submit(self.sampler.draw, one) for one in batches]):
+            for patch, codes in done.result():
+                self.on_patch(patch)
+                yield patch, codes
+
+
+def _embed(checkpoint: Checkpoint, prompt: str) -> Floats | None:
+    if not prompt:
+        return None
+    encoder = TextEncoder()
+    if encoder.digest != checkpoint.text_encoder:
+        raise SpecMismatch(
+            f"the model was trained with text encoder {checkpoint.text_encoder[:16]}…, "
+            f"the one installed is {encoder.digest[:16]}…"
+        )
+    return encoder.embed([prompt])[0]

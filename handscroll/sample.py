@@ -1,0 +1,203 @@
+"""The inner loop: the tokens of one patch, a group at a time.
+
+Every token's noise has a name (seed, patch, token, code, value), so what is drawn does not depend
+on when, where or beside which other patch it was drawn. The network's own rounding might, and so
+every call has a canonical shape: contexts are padded to lengths that follow from the patch alone,
+and patches go through the decoder ``Sampling.rows`` at a time, short batches filled up.
+
+Shape suffixes as in `decoder`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handscroll.canvas import Sampling, TokenOrder
+from handscroll.context import Codes, Context, Floats, Source
+from handscroll.decoder import Batch, Decoder
+from handscroll.geometry import Mask, Patch
+from handscroll.seeds import gumbels, patch_key
+
+_PAD_TO = 64
+
+
+def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
+    """The tokens to draw, as flat indices (T,) in the order they are drawn.
+
+    ``spread`` is the order of Bayer's dither matrix: any 4**n first tokens stand on a regular
+    grid, so tokens drawn in one step are as far apart as can be.
+    """
+    side = len(inside_ss)
+    flat = np.arange(side * side)
+    if name == "spread":
+        rows, cols = np.divmod(flat, side)
+        threshold = np.zeros_like(flat)
+        for bit in range(side.bit_length() - 1):
+            row, col = rows >> bit & 1, cols >> bit & 1
+            threshold = threshold * 4 + (2 * (row ^ col) + row)
+        flat = flat[np.argsort(threshold, kind="stable")]
+    return flat[inside_ss.reshape(-1)[flat]]
+
+
+def collate(
+    contexts: Sequence[Context],
+    world: int,
+    texts: Sequence[Floats | None],
+    codes: int,
+    text_width: int,
+    length: int,
+) -> Batch:
+    """Contexts as one batch, each padded to ``length`` entries."""
+    count = len(contexts)
+    values = next((one.field_MV.shape[1] for one in contexts if len(one.field_MV)), 4)
+    batch_codes = np.zeros((count, length, codes), np.int64)
+    source = np.full((count, length), Batch.PAD, np.int64)
+    place = np.zeros((count, length, 2), np.float32)
+    field = np.zeros((count, length, values), np.float32)
+    text = np.zeros((count, text_width), np.float32)
+    for row, (context, prompt) in enumerate(zip(contexts, texts, strict=True)):
+        tokens, cells = len(context.codes_NK), len(context.field_MV)
+        if tokens:
+            batch_codes[row, :tokens] = context.codes_NK
+            source[row, :tokens] = context.source_N
+            place[row, :tokens] = context.place_N2
+        if cells:
+            field[row, tokens : tokens + cells] = context.field_MV
+            source[row, tokens : tokens + cells] = Source.FIELD
+            place[row, tokens : tokens + cells] = context.field_place_M2
+        if prompt is not None:
+            text[row] = prompt
+    return Batch(
+        codes_BCK=torch.from_numpy(batch_codes),
+        source_BC=torch.from_numpy(source),
+        place_BC2=torch.from_numpy(place),
+        field_BCV=torch.from_numpy(field),
+        text_BW=torch.from_numpy(text),
+        has_text_B=torch.tensor([prompt is not None for prompt in texts]),
+        world_B=torch.full((count,), world),
+        level_B=torch.tensor([context.patch.level for context in contexts]),
+    )
+
+
+def padded_length(context: Context) -> int:
+    """The canonical length of a context: its own, rounded up."""
+    return -(-(len(context.codes_NK) + len(context.field_MV)) // _PAD_TO) * _PAD_TO
+
+
+class PatchSampler:
+    """Draws patches of one canvas with one decoder. Holds no state between calls.
+
+    Args:
+        decoder: the model, in the dtype that ``sampling`` names.
+        seed: of the canvas.
+        world: index of the world.
+        sampling: how tokens are drawn.
+        text_W: the prompt's embedding; None for no prompt.
+        negative_W: the negative prompt's; None for none.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        seed: int,
+        world: int,
+        sampling: Sampling,
+        text_W: Floats | None = None,
+        negative_W: Floats | None = None,
+    ) -> None:
+        self.decoder, self.seed, self.world, self.sampling = decoder, seed, world, sampling
+        self.text_W, self.negative_W = text_W, negative_W
+        self.guided = sampling.guidance != 1 and text_W is not None
+
+    def __call__(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
+        """Draw patches that do not see each other; yields (side, side, K) uint8 codes."""
+        for batch in self.batches(contexts):
+            yield from self.draw(batch)
+
+    def batches(self, contexts: Sequence[Context]) -> list[list[Context]]:
+        """Split contexts into batches of one shape, at most ``Sampling.rows`` each."""
+        alike: dict[tuple[int, bytes], list[Context]] = defaultdict(list)
+        for context in contexts:
+            alike[padded_length(context), context.inside_ss.tobytes()].append(context)
+        rows = self.sampling.rows
+        return [
+            members[start : start + rows]
+            for members in alike.values()
+            for start in range(0, len(members), rows)
+        ]
+
+    def draw(self, batch: list[Context]) -> list[tuple[Patch, Codes]]:
+        """Draw one batch, filled up to its canonical size."""
+        filled = batch + batch[-1:] * (self.sampling.rows - len(batch))
+        drawn = self._draw(filled, padded_length(batch[0]))
+        return list(zip((one.patch for one in batch), drawn, strict=False))
+
+    @torch.inference_mode()
+    def _draw(self, contexts: list[Context], length: int) -> Codes:
+        """Codes (B, side, side, K) of patches with one shape of context and of canvas."""
+        config, sampling = self.decoder.config, self.sampling
+        device = self.decoder.query.device
+        texts = [self.text_W] * len(contexts)
+        if self.guided:
+            texts, contexts = texts + [self.negative_W] * len(contexts), contexts * 2
+        batch = collate(contexts, self.world, texts, config.codes, config.text_width, length).to(
+            str(device)
+        )
+        count = len(texts) // (2 if self.guided else 1)
+        order = token_order(contexts[0].inside_ss, sampling.token_order)
+        place_T2 = torch.from_numpy(np.stack(np.divmod(order, config.side), axis=-1)).to(device)
+        noise_BTKV = torch.from_numpy(
+            np.stack([self._noise(one.patch)[order] for one in contexts[:count]])
+        ).to(device)
+        drawn_BTK = torch.zeros(count, len(order), config.codes, dtype=torch.long, device=device)
+
+        cache = self.decoder.prefill(batch, len(order) + sampling.group)
+        condition = self.decoder.condition(batch)
+        places = place_T2.float().expand(len(texts), -1, -1)
+        last = slice(0, 0)
+        for start in range(0, len(order), sampling.group):
+            now = slice(start, start + sampling.group)
+            known = drawn_BTK[:, last].repeat(len(texts) // count, 1, 1)
+            answer = self.decoder.step(cache, condition, known, places[:, last], places[:, now])
+            for code in range(config.codes):
+                logits = self._guide(self.decoder.code_logits(answer, code).float())
+                value = choose(logits, noise_BTKV[:, now, code], sampling)
+                drawn_BTK[:, now, code] = value
+                answer = self.decoder.choose(answer, code, value.repeat(len(texts) // count, 1))
+            last = now
+
+        patch_codes = np.zeros((count, config.side**2, config.codes), np.uint8)
+        patch_codes[:, order] = drawn_BTK.cpu().numpy()
+        return patch_codes.reshape(count, config.side, config.side, config.codes)
+
+    def _noise(self, patch: Patch) -> Floats:
+        config = self.decoder.config
+        key = patch_key(self.seed, patch)
+        return gumbels(key, (config.side**2, config.codes, config.vocabulary))
+
+    def _guide(self, logits: Tensor) -> Tensor:
+        if not self.guided:
+            return logits
+        towards, away = logits.chunk(2)
+        return away + self.sampling.guidance * (towards - away)
+
+
+def choose(logits_BQV: Tensor, noise_BQV: Tensor, sampling: Sampling) -> Tensor:
+    """One value (B, Q) of each distribution, by the Gumbel-max trick on named noise."""
+    if sampling.temperature == 0:
+        return logits_BQV.argmax(-1)
+    logits = logits_BQV / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1:
+        ranked, index = logits.softmax(-1).sort(dim=-1, descending=True)
+        beyond = ranked.cumsum(-1) - ranked >= sampling.top_p
+        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, index, beyond), -torch.inf)
+    return (logits + noise_BQV).argmax(-1)

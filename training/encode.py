@@ -1,0 +1,200 @@
+"""Encode the pictures once: ``python -m training.encode --data DATA --tokenizer RUN --out FILE``.
+
+Writes one safetensors file with, for every picture and variant (mirrored photographs, shifts
+against the token grid), the codes of every level, statistics of level 0 for the field, and
+captions with their embeddings; and the worlds' palettes. What `training.train_decoder` reads.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+from safetensors.numpy import save_file
+
+from handscroll.field import CELL_PX
+from handscroll.geometry import PATCH_PX, Extent
+from handscroll.text import TextEncoder
+from handscroll.tokenizer import Tokenizer
+from training import pictures, train_tokenizer
+from training.captions import earth_caption
+from training.pictures import LEVELS, SCROLL_HEIGHT_PX, Picture, Pixels
+
+CAPTION_STRIDE_PX = 128
+PALETTE = 256
+ANCHOR_SPACING = {"scroll": 16, "plane": 6}
+VARIANTS = {
+    "scroll": ((False, 0, 0), (True, 0, 24)),
+    "plane": ((False, 0, 0), (False, 24, 40)),
+}
+"""Mirrored or not, and pixels cut off at the top and the left."""
+
+
+def extent_of(world: str) -> Extent:
+    """The extent of a world: a scroll is one photograph high, all else has no end."""
+    if world == "scroll":
+        return Extent("scroll", LEVELS - 1, SCROLL_HEIGHT_PX)
+    return Extent("plane", LEVELS - 1)
+
+
+def variants(picture: Picture) -> list[tuple[Pixels, ...]]:
+    """The levels of a picture, shifted against the token grid, photographs mirrored too.
+
+    Maps are not mirrored: their relief is lit from one side.
+    """
+    if picture.held_out:
+        return [picture.levels]
+    found = []
+    for mirror, down, right in VARIANTS[extent_of(picture.world).kind]:
+        part = picture.levels[-1][down:, right:]
+        part = part[:, ::-1] if mirror else part
+        height, width = (size // 64 * 64 for size in part.shape[:2])
+        found.append(pictures.pyramid(Image.fromarray(part[:height, :width])))
+    return found
+
+
+@torch.inference_mode()
+def encode(tokenizer: Tokenizer, pixels: Pixels, device: str, band: int = 1024) -> Pixels:
+    """Codes (h, w, K) of a picture, band by band with enough around for the same result."""
+    f, margin = tokenizer.config.downsampling, 8 * tokenizer.config.downsampling
+    found = []
+    for top in range(0, len(pixels), band):
+        first, last = max(0, top - margin), min(len(pixels), top + band + margin)
+        part = torch.from_numpy(pixels[first:last].copy()).to(device).float() / 127.5 - 1
+        with torch.autocast(device, torch.bfloat16):
+            codes = tokenizer.encode(part[None])[0].to(torch.uint8).cpu().numpy()
+        found.append(codes[(top - first) // f : (min(len(pixels), top + band) - first) // f])
+    return np.concatenate(found)
+
+
+def statistics(pixels: Pixels, f: int) -> NDArray[np.float32]:
+    """Mean colour and mean squared brightness of every token of a level: (h, w, 4)."""
+    colour = pixels.astype(np.float32) / 127.5 - 1
+    grey = colour.mean(-1, keepdims=True) ** 2
+    blocks = np.concatenate((colour, grey), axis=-1)
+    height, width = (size // f for size in pixels.shape[:2])
+    blocks = blocks[: height * f, : width * f]
+    return blocks.reshape(height, f, width, f, 4).mean(axis=(1, 3))
+
+
+def cell_values(statistics_4: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Statistics averaged over a cell, as the field gives them: mean colour, brightness spread."""
+    spread = statistics_4[..., 3] - statistics_4[..., :3].mean(-1) ** 2
+    return np.concatenate(
+        (statistics_4[..., :3], np.sqrt(np.maximum(spread, 0))[..., None]), axis=-1
+    )
+
+
+def captions(picture: Picture, level: int, sentences: dict[str, int]) -> NDArray[np.int32]:
+    """Index of the caption of the patch at each place, every CAPTION_STRIDE_PX; -1 for none."""
+    pixels = picture.levels[level]
+    rows, cols = (max(1, size // CAPTION_STRIDE_PX - 1) for size in pixels.shape[:2])
+    found = np.full((rows, cols), -1, np.int32)
+    if picture.caption:
+        found[:] = sentences.setdefault(picture.caption, len(sentences))
+    elif picture.heights is not None:
+        scale = 2**level
+        for row in range(rows):
+            for col in range(cols):
+                top, left = row * CAPTION_STRIDE_PX, col * CAPTION_STRIDE_PX
+                colour = pixels[top : top + PATCH_PX, left : left + PATCH_PX]
+                part = picture.heights[
+                    top // scale : (top + PATCH_PX) // scale,
+                    left // scale : (left + PATCH_PX) // scale,
+                ]
+                south = (top + PATCH_PX / 2) / pixels.shape[0]
+                latitude = picture.north_deg + south * (picture.south_deg - picture.north_deg)
+                sentence = earth_caption(colour, part, latitude)
+                found[row, col] = sentences.setdefault(sentence, len(sentences))
+    return found
+
+
+def palette(extent: Extent, found: list[NDArray[np.float32]], f: int) -> NDArray[np.float32]:
+    """Real cells to draw the field from: (PALETTE, R, 4).
+
+    On a plane every second entry is of the livelier half, so that open sea does not cover all.
+    """
+    cell = CELL_PX // f
+    rng = np.random.default_rng(0)
+    entries = []
+    for one in found:
+        height, width = (size // cell for size in one.shape[:2])
+        blocks = one[: height * cell, : width * cell].reshape(height, cell, width, cell, 4)
+        cells = cell_values(blocks.mean(axis=(1, 3)))
+        if extent.kind == "scroll":
+            rest = one[height * cell :, : width * cell]
+            if len(rest):
+                below = rest.reshape(len(rest), width, cell, 4).mean(axis=(0, 2))
+                cells = np.concatenate((cells, cell_values(below)[None]))
+            entries.append(cells.transpose(1, 0, 2))
+        else:
+            entries.append(cells.reshape(-1, 1, 4))
+    every = np.concatenate(entries)
+    if extent.kind != "scroll":
+        lively = np.argsort(every[:, 0, 3])[len(every) // 2 :]
+        half = rng.choice(lively, PALETTE // 2, replace=False)
+        return np.concatenate((every[half], every[rng.choice(len(every), PALETTE // 2)]))
+    return every[rng.choice(len(every), PALETTE)]
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="packed data set, or any folder of pictures")],
+    tokenizer: Annotated[Path, typer.Option(help="run folder of training.train_tokenizer")],
+    out: Annotated[Path, typer.Option(help="file to write")],
+    world: Annotated[str | None, typer.Option(help="world of a plain folder")] = None,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+) -> None:
+    """Encode every picture with a trained tokenizer."""
+    model = train_tokenizer.load(tokenizer).to(device)
+    config = model.config
+    everything = pictures.load(data, world)
+    worlds = sorted({picture.world for picture in everything})
+    arrays: dict[str, NDArray[Any]] = {}
+    sentences: dict[str, int] = {}
+    entries: list[dict[str, Any]] = []
+    level0: dict[str, list[NDArray[np.float32]]] = {name: [] for name in worlds}
+    for picture in track(everything, "encoding"):
+        caption_grids = [captions(picture, level, sentences) for level in range(LEVELS)]
+        for levels in variants(picture):
+            number = len(entries)
+            for level, pixels in enumerate(levels):
+                arrays[f"codes.{number}.{level}"] = encode(model, pixels, device)
+                arrays[f"captions.{number}.{level}"] = caption_grids[level]
+            arrays[f"statistics.{number}"] = statistics(levels[0], config.downsampling)
+            if not picture.held_out:
+                level0[picture.world].append(arrays[f"statistics.{number}"])
+            entries.append(
+                {"name": picture.name, "world": picture.world, "held_out": picture.held_out}
+            )
+    for name in worlds:
+        arrays[f"palette.{name}"] = palette(extent_of(name), level0[name], config.downsampling)
+    if sentences:
+        arrays["text"] = TextEncoder().embed(list(sentences))
+    metadata = {
+        "worlds": [
+            {
+                "name": name,
+                "extent": asdict(extent_of(name)),
+                "spacing": ANCHOR_SPACING[extent_of(name).kind],
+            }
+            for name in worlds
+        ],
+        "entries": entries,
+        "sentences": list(sentences),
+        "tokenizer": asdict(config),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    save_file(arrays, out, metadata={"handscroll": json.dumps(metadata)})
+
+
+if __name__ == "__main__":
+    typer.run(main)

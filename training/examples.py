@@ -1,0 +1,311 @@
+"""Training examples for the decoder: a patch, what it may see, and its real tokens.
+
+A virtual canvas is laid over an encoded picture so that one of its patches falls at a random
+place, and `handscroll.context.gather` assembles what that patch sees, just as when painting. Which
+neighbours it sees follows the orders to be served (design of the mix: 60 % the lattice as it is,
+25 % any neighbours, 15 % raster in its eight directions and outward), and all of it is now and
+then dropped or disturbed, as the model's own output will be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from handscroll.context import Codes, Context, Floats, Source, gather
+from handscroll.field import CELL_PX
+from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region
+from handscroll.order import Lattice, Order, Outward, Raster
+from handscroll.sample import token_order
+from training.encode import CAPTION_STRIDE_PX, cell_values
+
+SERVED_GROUP = 16
+ENOUGH_PX = 32
+
+
+class Encoded(NamedTuple):
+    """One variant of one picture, as `training.encode` wrote it."""
+
+    name: str
+    world: int
+    held_out: bool
+    codes: tuple[Codes, ...]
+    captions: tuple[NDArray[np.int32], ...]
+    statistics: Floats
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything encoded.
+
+    Attributes:
+        worlds: name, extent and anchor spacing of each world.
+        pictures: every variant of every picture.
+        text: caption embeddings (captions, 384), or None without captions.
+        palettes: one for each world.
+        tokenizer: its configuration.
+    """
+
+    worlds: list[dict[str, Any]]
+    pictures: list[Encoded]
+    text: Floats | None
+    palettes: list[Floats]
+    tokenizer: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path) -> Dataset:
+        """Read the file written by `training.encode`."""
+        with safe_open(path, framework="np") as file:
+            about = json.loads(file.metadata()["handscroll"])
+            names = [world["name"] for world in about["worlds"]]
+            found = []
+            for number, entry in enumerate(about["entries"]):
+                levels = range(about["worlds"][0]["extent"]["finest"] + 1)
+                found.append(
+                    Encoded(
+                        entry["name"],
+                        names.index(entry["world"]),
+                        entry["held_out"],
+                        tuple(file.get_tensor(f"codes.{number}.{level}") for level in levels),
+                        tuple(file.get_tensor(f"captions.{number}.{level}") for level in levels),
+                        file.get_tensor(f"statistics.{number}"),
+                    )
+                )
+            return cls(
+                about["worlds"],
+                found,
+                file.get_tensor("text") if about["sentences"] else None,
+                [file.get_tensor(f"palette.{name}") for name in names],
+                about["tokenizer"],
+            )
+
+
+@dataclass(frozen=True)
+class Placed(Extent):
+    """A picture's part of a virtual canvas: pixel (top, left) of the finest level is its corner."""
+
+    top: int = 0
+    left: int = 0
+
+    def contains(self, patch: Patch) -> bool:
+        """Whether enough of the patch lies in the picture to show a part of its ring."""
+        scale = 2 ** (self.finest - patch.level)
+        for index, corner, size in zip(
+            (patch.row, patch.col), (self.top, self.left), self.size(patch.level), strict=True
+        ):
+            assert size is not None
+            start = index * PATCH_PX - corner // scale
+            if min(start + PATCH_PX, size) - max(start, 0) < ENOUGH_PX:
+                return False
+        return True
+
+    def inside(
+        self, level: int, row_tok: int, col_tok: int, shape: tuple[int, int], f: int
+    ) -> Mask:
+        """Which tokens of a window lie in the picture."""
+        scale = 2 ** (self.finest - level) * f
+        return super().inside(
+            level, row_tok - self.top // scale, col_tok - self.left // scale, shape, f
+        )
+
+
+@dataclass(frozen=True)
+class Seen(Order):
+    """An order in which one patch sees just these neighbours."""
+
+    chosen: tuple[Patch, ...] = ()
+
+    def rank(self, patch: Patch) -> tuple[int, ...]:
+        """Chosen neighbours come before all else."""
+        return (0 if patch in self.chosen else 1,)
+
+
+class Example(NamedTuple):
+    """One training example: T tokens of one patch, in the order they are drawn."""
+
+    context: Context
+    world: int
+    text: Floats | None
+    codes_TK: Codes
+    place_T2: Floats
+    group_T: NDArray[np.int64]
+
+
+class Examples:
+    """Draws examples from encoded pictures.
+
+    Args:
+        data: the encoded pictures.
+        held_out: draw from the held-out pictures instead of the others.
+        clean: nothing dropped, disturbed or noised, lattice order, the served groups: what a
+            served patch would see.
+    """
+
+    def __init__(self, data: Dataset, held_out: bool = False, clean: bool = False) -> None:
+        self.data, self.clean = data, clean
+        self.side = PATCH_PX // data.tokenizer["downsampling"]
+        self.vocabulary = math.prod(data.tokenizer["levels"])
+        self.pictures: list[list[Encoded]] = [[] for _ in data.worlds]
+        for picture in data.pictures:
+            if picture.held_out == held_out:
+                self.pictures[picture.world].append(picture)
+        self.worlds = [number for number, found in enumerate(self.pictures) if found]
+
+    def draw(self, rng: np.random.Generator) -> Example:
+        """One example."""
+        world = self.worlds[rng.integers(len(self.worlds))]
+        picture = self.pictures[world][rng.integers(len(self.pictures[world]))]
+        level = int(rng.choice(3, p=(0.3, 0.3, 0.4)))
+        extent, patch = self._place(rng, picture, level)
+        seen = self._seen(rng, extent, patch)
+
+        def read(one: Patch) -> Codes:
+            return self._block(picture, extent, one)
+
+        context = gather(patch, Seen(extent, seen), self.side, read, None)
+        if level == 0:
+            context = self._with_field(rng, context, picture, extent)
+        if not self.clean:
+            context = self._disturb(rng, context)
+        codes_TK, place_T2, group_T = self._target(rng, context, read(patch))
+        text = self._text(rng, picture, extent, patch)
+        return Example(context, world, text, codes_TK, place_T2, group_T)
+
+    def _place(
+        self, rng: np.random.Generator, picture: Encoded, level: int
+    ) -> tuple[Placed, Patch]:
+        """A patch at a random even token of a level, and the virtual canvas it belongs to."""
+        world = self.data.worlds[picture.world]["extent"]
+        f, finest = PATCH_PX // self.side, world["finest"]
+        height, width = picture.codes[level].shape[:2]
+        row, col = (int(index) for index in rng.integers(2, size=2))
+        left = 2 * int(rng.integers((width - self.side) // 2 + 1))
+        scale = 2 ** (finest - level) * f
+        if world["kind"] == "scroll":
+            row, top = int(rng.integers(-(-height // self.side))), 0
+        else:
+            top = 2 * int(rng.integers((height - self.side) // 2 + 1)) - row * self.side
+        size = [count * f for count in picture.codes[finest].shape[:2]]
+        extent = Placed(
+            world["kind"],
+            finest,
+            size[0],
+            size[1],
+            top=-top * scale if world["kind"] != "scroll" else 0,
+            left=-(left - col * self.side) * scale,
+        )
+        return extent, Patch(level, 0, row, col)
+
+    def _seen(self, rng: np.random.Generator, extent: Placed, patch: Patch) -> tuple[Patch, ...]:
+        share = 0.0 if self.clean else rng.random()
+        if share < 0.60:
+            return Lattice(extent).seen(patch)
+        if share < 0.85:
+            odds = rng.random()
+            return tuple(
+                one for one in patch.neighbours if extent.contains(one) and rng.random() < odds
+            )
+        if share < 0.95:
+            return Raster(extent, *(bool(flag) for flag in rng.integers(2, size=3))).seen(patch)
+        scale = PATCH_PX * 2 ** (extent.finest - patch.level)
+        row, col = (int(away) for away in rng.integers(-3, 4, size=2))
+        start = Region(
+            extent.finest, (patch.row + row) * scale, (patch.col + col) * scale, scale, scale
+        )
+        return Outward(extent, start).seen(patch)
+
+    def _block(self, picture: Encoded, extent: Placed, patch: Patch) -> Codes:
+        """Codes (side, side, K) of a patch of the virtual canvas; 0 outside the picture."""
+        codes = picture.codes[patch.level]
+        scale = PATCH_PX // self.side * 2 ** (extent.finest - patch.level)
+        top = patch.row * self.side - extent.top // scale
+        left = patch.col * self.side - extent.left // scale
+        block = np.zeros((self.side, self.side, codes.shape[2]), np.uint8)
+        rows = slice(max(0, top), max(0, top + self.side))
+        cols = slice(max(0, left), max(0, left + self.side))
+        part = codes[rows, cols]
+        down, right = max(0, -top), max(0, -left)
+        block[down : down + part.shape[0], right : right + part.shape[1]] = part
+        return block
+
+    def _with_field(
+        self, rng: np.random.Generator, context: Context, picture: Encoded, extent: Placed
+    ) -> Context:
+        """The field's cells as they would be for this very place, blurred by noise."""
+        if not self.clean and rng.random() < 0.15:
+            return context
+        cell, span = CELL_PX // (PATCH_PX // self.side), self.side
+        scale = PATCH_PX // self.side * 2**extent.finest
+        patch = context.patch
+        top = patch.row * span - extent.top // scale
+        left = patch.col * span - extent.left // scale
+        noise = 0.0 if self.clean else rng.uniform(0, 0.2)
+        values, places = [], []
+        for row in range(-cell, span + cell, cell):
+            for col in range(-cell, span + cell, cell):
+                if top + row < 0 or left + col < 0:
+                    continue
+                block = picture.statistics[
+                    top + row : top + row + cell, left + col : left + col + cell
+                ]
+                if block.size:
+                    value = cell_values(block.mean(axis=(0, 1)))
+                    values.append(value + rng.normal(0, noise, 4))
+                    places.append((row + (cell - 1) / 2, col + (cell - 1) / 2))
+        return replace(
+            context,
+            field_MV=np.array(values, np.float32),
+            field_place_M2=np.array(places, np.float32),
+        )
+
+    def _disturb(self, rng: np.random.Generator, context: Context) -> Context:
+        """Drop the parent now and then; replace some codes by random ones."""
+        keep = np.ones(len(context.codes_NK), bool)
+        if rng.random() < 0.1:
+            keep = context.source_N != Source.PARENT
+        codes = context.codes_NK[keep].copy()
+        struck = rng.random(codes.shape) < rng.uniform(0, 0.1)
+        other = rng.integers(0, self.vocabulary, codes.shape).astype(np.uint8)
+        return replace(
+            context,
+            codes_NK=np.where(struck, other, codes),
+            place_N2=context.place_N2[keep],
+            source_N=context.source_N[keep],
+        )
+
+    def _target(
+        self, rng: np.random.Generator, context: Context, block: Codes
+    ) -> tuple[Codes, Floats, NDArray[np.int64]]:
+        """Tokens in the order they are drawn, their places, and the step of each."""
+        share = 0.0 if self.clean else rng.random()
+        order = token_order(context.inside_ss, "raster" if 0.5 <= share < 0.7 else "spread")
+        if share >= 0.7:
+            order = rng.permutation(order)
+        if share < 0.5:
+            group = np.arange(len(order)) // SERVED_GROUP
+        elif share < 0.7:
+            group = np.arange(len(order))
+        else:
+            steps = int(rng.choice((8, 12, 16, 32, 64)))
+            group = np.sort(rng.integers(0, steps, len(order)))
+        place = np.stack(np.divmod(order, self.side), axis=-1).astype(np.float32)
+        return block.reshape(self.side**2, -1)[order], place, group
+
+    def _text(
+        self, rng: np.random.Generator, picture: Encoded, extent: Placed, patch: Patch
+    ) -> Floats | None:
+        if self.data.text is None or (not self.clean and rng.random() < 0.12):
+            return None
+        scale = 2 ** (extent.finest - patch.level)
+        grid = picture.captions[patch.level]
+        row = (patch.row * PATCH_PX - extent.top // scale) // CAPTION_STRIDE_PX
+        col = (patch.col * PATCH_PX - extent.left // scale) // CAPTION_STRIDE_PX
+        found = int(grid[min(max(row, 0), grid.shape[0] - 1), min(col, grid.shape[1] - 1)])
+        return self.data.text[found] if found >= 0 else None

@@ -1,0 +1,43 @@
+"""Make a checkpoint of trained parts: ``python -m training.ship --tokenizer RUN --decoder RUN
+--tokens FILE --out FOLDER``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handscroll import checkpoint
+from handscroll.checkpoint import World
+from handscroll.geometry import Extent
+from handscroll.text import TextEncoder
+from training import train_decoder, train_tokenizer
+from training.examples import Dataset
+
+
+def main(
+    tokenizer: Annotated[Path, typer.Option(help="run folder of training.train_tokenizer")],
+    decoder: Annotated[Path, typer.Option(help="run folder of training.train_decoder")],
+    tokens: Annotated[Path, typer.Option(help="file written by training.encode")],
+    out: Annotated[Path, typer.Option(help="checkpoint folder to write")],
+) -> None:
+    """Put tokenizer, decoder and palettes into one checkpoint."""
+    data = Dataset.load(tokens)
+    worlds = [
+        World(one["name"], index, Extent(**one["extent"]), one["spacing"], data.palettes[index])
+        for index, one in enumerate(data.worlds)
+    ]
+    digest = checkpoint.save(
+        out,
+        train_tokenizer.load(tokenizer),
+        train_decoder.load(decoder),
+        worlds,
+        TextEncoder().digest,
+    )
+    typer.echo(f"{out}: model {digest}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

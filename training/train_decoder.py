@@ -1,0 +1,123 @@
+"""Train the decoder: ``python -m training.train_decoder --tokens FILE --out runs/decoder``.
+
+Cross-entropy of every code of every token of a patch, each given the steps before its own.
+Examples are drawn a few batches ahead and sorted by length, so that little is padding. Leaves
+``decoder.safetensors`` and ``decoder.json`` and the curves (in nats per code).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from handscroll.decoder import LAST, SIZES, Decoder, DecoderConfig
+from handscroll.sample import collate
+from training.examples import Dataset, Example, Examples
+from training.run import Run
+
+AHEAD = 8
+
+
+def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
+    """Cross-entropy in nats per code: one value (B,) for each example."""
+    config = model.config
+    length = max(len(one.context.codes_NK) + len(one.context.field_MV) for one in examples)
+    length = max(length, 1)
+    parts = [
+        collate([one.context], one.world, [one.text], config.codes, config.text_width, length)
+        for one in examples
+    ]
+    batch = parts[0]
+    if len(parts) > 1:
+        fields = {name: torch.cat([vars(part)[name] for part in parts]) for name in vars(batch)}
+        batch = replace(batch, **fields)
+    tokens = max(len(one.codes_TK) for one in examples)
+    codes = np.zeros((len(examples), tokens, config.codes), np.int64)
+    place = np.zeros((len(examples), tokens, 2), np.float32)
+    group = np.full((len(examples), tokens), LAST)
+    for row, one in enumerate(examples):
+        count = len(one.codes_TK)
+        codes[row, :count], place[row, :count] = one.codes_TK, one.place_T2
+        group[row, :count] = one.group_T
+    target = torch.from_numpy(codes).to(device)
+    steps = torch.from_numpy(group).to(device)
+    with torch.autocast(device, torch.bfloat16, enabled=model.training):
+        logits = model(batch.to(device), target, torch.from_numpy(place).to(device), steps)
+    loss = F.cross_entropy(logits.float().flatten(0, 2), target.flatten(), reduction="none")
+    there = (steps < LAST)[..., None]
+    loss = loss.view_as(target) * there
+    return loss.sum(dim=(1, 2)) / (there.sum(dim=(1, 2)) * config.codes)
+
+
+@torch.inference_mode()
+def evaluate(model: Decoder, examples: Sequence[Example], device: str, batch: int = 4) -> float:
+    """Mean loss over examples, in nats per code, in f32."""
+    model.eval()
+    ordered = sorted(examples, key=lambda one: len(one.context.codes_NK))
+    losses = [
+        loss_of(model, ordered[start : start + batch], device)
+        for start in range(0, len(ordered), batch)
+    ]
+    return float(torch.cat(losses).mean())
+
+
+def load(folder: Path) -> Decoder:
+    """The decoder that a finished run left in its folder."""
+    model = Decoder(DecoderConfig(**json.loads((folder / "decoder.json").read_text())))
+    model.load_state_dict(load_file(folder / "decoder.safetensors"))
+    return model.eval()
+
+
+def main(
+    tokens: Annotated[Path, typer.Option(help="file written by training.encode")],
+    out: Annotated[Path, typer.Option(help="run folder; an earlier run there is resumed")],
+    size: Annotated[str, typer.Option(help=f"one of {', '.join(SIZES)}")] = "XS",
+    steps: int = 4000,
+    batch: int = 8,
+    learning_rate: float = 2e-3,
+    minutes: Annotated[float, typer.Option(help="stop, resumable, after this long")] = 1e9,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+) -> None:
+    """Train the decoder, or go on training it."""
+    data = Dataset.load(tokens)
+    torch.manual_seed(0)
+    config: DecoderConfig = replace(
+        SIZES[size], worlds=len(data.worlds), codes=data.tokenizer["codes"]
+    )
+    run = Run(out, Decoder(config), steps, learning_rate, device)
+    average = Decoder(config).to(device)
+    examples = Examples(data)
+    clean = Examples(data, held_out=True, clean=True)
+    rng = np.random.default_rng(1)
+    held = [clean.draw(rng) for _ in range(64)] if clean.worlds else []
+    upcoming: list[list[Example]] = []
+    for step in run.steps_left(minutes):
+        if not upcoming:
+            rng = np.random.default_rng((2, step))
+            drawn = [examples.draw(rng) for _ in range(batch * AHEAD)]
+            drawn.sort(key=lambda one: len(one.context.codes_NK) + len(one.codes_TK))
+            upcoming = [drawn[start : start + batch] for start in range(0, len(drawn), batch)]
+            rng.shuffle(upcoming)
+        run.model.train()
+        loss = loss_of(run.model, upcoming.pop(), device).mean()
+        run.update(loss)
+        if run.step % 100 == 0:
+            found = evaluate(run.averaged(average), held, device) if held else float("nan")
+            run.log(loss=loss.item(), held_out=found)
+    run.averaged(average)
+    save_file(average.state_dict(), out / "decoder.safetensors")
+    (out / "decoder.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

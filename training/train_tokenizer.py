@@ -1,0 +1,130 @@
+"""Train the tokenizer: ``python -m training.train_tokenizer --data DATA --out runs/tokenizer``.
+
+Loss: L1 on pixels, and L1 on their differences to the right and downwards, which weighs edges
+and texture. Crops come from every level of every picture, flat ones rarely. Leaves
+``tokenizer.safetensors`` and ``tokenizer.json``, the curves, and a sheet of held-out originals
+beside reconstructions.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from handscroll.tokenizer import Tokenizer, TokenizerConfig
+from training import pictures
+from training.pictures import Picture, Pixels
+from training.run import Run
+
+CROP_PX = 160
+
+
+def crop(rng: np.random.Generator, sources: list[Picture]) -> Pixels:
+    """One crop (CROP_PX, CROP_PX, 3): worlds equally often, finer levels more often."""
+    while True:
+        worlds = sorted({picture.world for picture in sources})
+        world = worlds[rng.integers(len(worlds))]
+        choice = [picture for picture in sources if picture.world == world]
+        picture = choice[rng.integers(len(choice))]
+        level = rng.choice(len(picture.levels), p=np.array([2, 3, 5]) / 10)
+        pixels = picture.levels[level]
+        top = rng.integers(pixels.shape[0] - CROP_PX + 1)
+        left = rng.integers(pixels.shape[1] - CROP_PX + 1)
+        found = pixels[top : top + CROP_PX, left : left + CROP_PX]
+        if found[::8, ::8].std(axis=(0, 1)).max() < 6 and rng.random() < 0.8:
+            continue  # open sea and clear sky teach little
+        return found[:, ::-1] if rng.random() < 0.5 else found
+
+
+def to_float(pixels: Pixels | list[Pixels], device: str) -> Tensor:
+    """uint8 pixels to float in [-1, 1]."""
+    return torch.from_numpy(np.array(pixels)).to(device).float() / 127.5 - 1
+
+
+def loss_of(painted: Tensor, real: Tensor) -> Tensor:
+    """L1 on pixels and on their first differences; both (B, H, W, 3)."""
+    error = painted.float() - real
+    right, down = error.diff(dim=2), error.diff(dim=1)
+    return error.abs().mean() + right.abs().mean() + down.abs().mean()
+
+
+@torch.inference_mode()
+def evaluate(model: Tokenizer, real_BHWC: Tensor) -> tuple[float, float, Tensor]:
+    """PSNR in dB, the share of code values in use (worst of the K codes), reconstructions."""
+    painted, used = [], []
+    for real in real_BHWC.split(8):
+        again, codes = model(real)
+        painted.append(again.clamp(-1, 1))
+        used.append(codes.flatten(0, 2))
+    found = torch.cat(painted)
+    squared = (found - real_BHWC).square().mean(dim=(1, 2, 3)) / 4
+    vocabulary = model.config.vocabulary
+    usage = min(len(column.unique()) / vocabulary for column in torch.cat(used).T)
+    return float(-10 * squared.log10().mean()), usage, found
+
+
+def sheet(path: Path, real_BHWC: Tensor, painted_BHWC: Tensor, columns: int = 8) -> None:
+    """Originals above their reconstructions, a row of each in turn."""
+    rows = []
+    for start in range(0, len(real_BHWC), columns):
+        for part in (real_BHWC, painted_BHWC):
+            rows.append(torch.cat(list(part[start : start + columns]), dim=1))
+    pixels = ((torch.cat(rows) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
+    Image.fromarray(pixels).save(path)
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer that a finished run left in its folder."""
+    config = json.loads((folder / "tokenizer.json").read_text())
+    model = Tokenizer(TokenizerConfig(**{**config, "levels": tuple(config["levels"])}))
+    model.load_state_dict(load_file(folder / "tokenizer.safetensors"))
+    return model.eval()
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="packed data set, or any folder of pictures")],
+    out: Annotated[Path, typer.Option(help="run folder; an earlier run there is resumed")],
+    world: Annotated[str | None, typer.Option(help="world of a plain folder")] = None,
+    steps: int = 6000,
+    batch: int = 12,
+    learning_rate: float = 2e-3,
+    minutes: Annotated[float, typer.Option(help="stop, resumable, after this long")] = 1e9,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+) -> None:
+    """Train the tokenizer, or go on training it."""
+    everything = pictures.load(data, world)
+    train = [picture for picture in everything if not picture.held_out]
+    held = [picture for picture in everything if picture.held_out]
+    torch.manual_seed(0)
+    config = TokenizerConfig()
+    run = Run(out, Tokenizer(config), steps, learning_rate, device)
+    average = Tokenizer(config).to(device)
+    fixed = np.random.default_rng(1)
+    real = to_float([crop(fixed, held or train) for _ in range(64)], device)
+    for step in run.steps_left(minutes):
+        rng = np.random.default_rng((2, step))
+        crops = to_float([crop(rng, train) for _ in range(batch)], device)
+        with torch.autocast(device, torch.bfloat16):
+            painted, _ = run.model(crops)
+        loss = loss_of(painted, crops)
+        run.update(loss)
+        if run.step % 250 == 0 or run.step == steps:
+            psnr, usage, again = evaluate(run.averaged(average), real)
+            run.log(loss=loss.item(), psnr=psnr, usage=usage)
+            sheet(out / "sheet.png", real[:32], again[:32])
+    run.averaged(average)
+    save_file(average.state_dict(), out / "tokenizer.safetensors")
+    (out / "tokenizer.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
