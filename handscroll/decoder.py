@@ -258,26 +258,32 @@ class Decoder(nn.Module):
         x = torch.cat((context, tokens, queries), dim=1)
         place = torch.cat((context_place, place_BT2, place_BT2), dim=1)
         rotary = _rotary(place, self.config.width // self.config.heads)
-        mask = self._mask(there_BC, group_BT)
+        views = self._views(there_BC, group_BT)
         for block in self._blocks():
             q, k, v = block.project(x, rotary)
-            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+            attended = [
+                F.scaled_dot_product_attention(part, k[:, :, :seen], v[:, :, :seen], attn_mask=mask)
+                for part, (mask, seen) in zip(
+                    q.split([mask.shape[2] for mask, _ in views], dim=2), views, strict=True
+                )
+            ]
+            x = block.finish(x, torch.cat(attended, dim=2))
         answer = self.answer(_norm(x[:, -codes_BTK.shape[1] :]))
         return self.answer_logits(answer, codes_BTK)
 
     @staticmethod
-    def _mask(there_BC: Tensor, group_BT: Tensor) -> Tensor:
-        """Who sees whom (B, 1, N, N); the module's docstring in booleans."""
-        size, tokens = there_BC.shape[1], group_BT.shape[1]
+    def _views(there_BC: Tensor, group_BT: Tensor) -> list[tuple[Tensor, int]]:
+        """What context, tokens and queries see: masks (B, 1, rows, seen) of the first ``seen``."""
+        context, tokens = there_BC.shape[1], group_BT.shape[1]
         asking, asked = group_BT[:, :, None], group_BT[:, None, :]
         drawn = asked < LAST
-        rows = there_BC.shape[1] + 2 * tokens
-        mask = there_BC.new_zeros(len(there_BC), rows, rows)
-        mask[:, :, :size] = there_BC[:, None, :]
-        mask[:, size : size + tokens, size : size + tokens] = (asked <= asking) & drawn
-        mask[:, size + tokens :, size : size + tokens] = (asked < asking) & drawn
-        mask[:, size + tokens :, size + tokens :] = (asked == asking) & drawn
-        return mask[:, None]
+        to_context = there_BC[:, None, :].expand(-1, tokens, -1)
+        earlier, now = (asked < asking) & drawn, (asked == asking) & drawn
+        return [
+            (there_BC[:, None, None, :].expand(-1, -1, context, -1), context),
+            (torch.cat((to_context, earlier | now), dim=-1)[:, None], context + tokens),
+            (torch.cat((to_context, earlier, now), dim=-1)[:, None], context + 2 * tokens),
+        ]
 
     def prefill(self, batch: Batch, tokens: int) -> Cache:
         """Compute the context once; leave room for ``tokens`` entries more."""

@@ -20,6 +20,7 @@ _SAMPLES = 32
 
 # Grey levels of the height map; it stretches the lowlands and squeezes the peaks.
 _SEA_LEVEL = 96
+_SHALLOWS = 102  # up to here what is blue is sea, above it is a lake
 _LOWLAND = 140  # about 250 m
 _HIGHLAND = 190  # about 1,800 m
 _SUMMITS = 205  # about 2,600 m
@@ -29,27 +30,17 @@ _HILLY, _MOUNTAINOUS = 4.0, 8.5
 
 _ICE, _LAKES, _FOREST, _GRASS, _STEPPE, _RED, _SAND, _ROCK = range(8)
 _COVERS = (
-    ("snow and ice", "snow and ice"),
-    ("a land of blue lakes", "lakes"),
-    ("green forest", "forest"),
-    ("grassland", "grassland"),
-    ("dry brown steppe", "steppe"),
-    ("red desert", "red desert"),
-    ("sandy desert", "desert"),
-    ("bare rock", "rock"),
+    "snow and ice",
+    "blue lakeland",
+    "green forest",
+    "grassland",
+    "dry brown steppe",
+    "red desert",
+    "sandy desert",
+    "bare rock",
 )
-"""What covers the land, in the order of the numbers above: by itself, and as the second."""
-
-_SIDES = {
-    (0, -1): "left",
-    (0, 1): "right",
-    (-1, 0): "top",
-    (1, 0): "bottom",
-    (-1, -1): "top left",
-    (-1, 1): "top right",
-    (1, -1): "bottom left",
-    (1, 1): "bottom right",
-}
+_KINDS = ((_ICE,), (_LAKES,), (_FOREST, _GRASS), (_STEPPE, _RED, _SAND, _ROCK))
+"""White, blue, green and brown: of each kind a caption names one cover at most."""
 
 
 def landscape_captions(csv_path: Path) -> dict[str, str]:
@@ -82,21 +73,18 @@ def earth_caption(colour: Pixels, heights: Pixels, latitude_deg: float) -> str:
     rgb = _sampled(colour).astype(np.int32)
     height = _sampled(heights).astype(np.int32)
     cover = _covers(rgb)
-    # Ice shelves float: white at sea level is land to the eye.
-    land = (height >= _SEA_LEVEL) | (cover == _ICE)
+    dry = (height >= _SHALLOWS) | ((height >= _SEA_LEVEL) & (cover != _LAKES))
+    land = dry | (cover == _ICE)  # ice shelves float
     land_share = land.mean()
 
     if land_share < 0.02:
         parts = [_sea(rgb)]
     elif land_share < 0.3:
-        place = _side(land)
-        where = f"on the {place}" if place else "as islands"
-        parts = [f"{_sea(rgb[~land])} with {_cover(cover[land])} {where}"]
+        parts = [f"{_sea(rgb[~land])} with {_cover(cover[land])} {_place(land)}"]
     else:
         parts = [_cover(cover[land]) + _relief(height, land)]
         if land_share < 0.97:
-            place = _side(~land)
-            parts.append(f"coast on the {place}" if place else "sea and broken coasts")
+            parts.append(f"coast {_place(~land)}")
     return f"satellite view of {', '.join([*parts, _climate(latitude_deg)])}"
 
 
@@ -117,10 +105,10 @@ def _covers(rgb: NDArray[np.int32]) -> NDArray[np.int64]:
             (light > 250) & (10 * spread < light / 3),
             blue > red + 8,
             (green >= red) & (light < 235),
-            100 * green < 76 * red,
-            (light < 310) & (red - blue > 20),
-            light < 310,
-            (light < 390) | (red - blue < 45),
+            100 * green < 78 * red,
+            (light < 310) & (100 * red < 114 * green) & (red > blue + 20),
+            (light < 310) & (red < blue + 20),
+            (light < 390) | (red < blue + 45),
         ],
         [_ICE, _LAKES, _FOREST, _RED, _GRASS, _ROCK, _STEPPE],
         _SAND,
@@ -128,12 +116,12 @@ def _covers(rgb: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _cover(cover: NDArray[np.int64]) -> str:
-    """The commonest cover, and the second where it is at least half as common."""
+    """The commonest cover, and that of the second kind where it is at least half as common."""
     counts = np.bincount(cover, minlength=len(_COVERS))
-    first, second = np.argsort(-counts, kind="stable")[:2]
-    if 2 * counts[second] < counts[first]:
-        return _COVERS[first][0]
-    return f"{_COVERS[first][0]} and {_COVERS[second][1]}"
+    kinds = sorted(_KINDS, key=lambda kind: -counts[list(kind)].sum())[:2]
+    first, second = (int(counts[list(kind)].sum()) for kind in kinds)
+    named = kinds if 2 * second >= first else kinds[:1]
+    return " and ".join(_COVERS[max(kind, key=lambda cover: counts[cover])] for kind in named)
 
 
 def _relief(height: NDArray[np.int32], land: NDArray[np.bool_]) -> str:
@@ -158,22 +146,31 @@ def _sea(rgb: NDArray[np.int32]) -> str:
     return "shallow light-blue sea" if green > 95 else "blue ocean"
 
 
-def _side(mask: NDArray[np.bool_]) -> str:
-    """On which side of the crop a mask lies, or nothing where it lies on several."""
-    steps = np.linspace(-1, 1, _SAMPLES)
-    offsets = []
-    for axis in (0, 1):
-        profile = mask.mean(axis=1 - axis)
-        inside = (profile * steps).sum() / profile.sum()
-        outside = ((1 - profile) * steps).sum() / (1 - profile).sum()
-        offsets.append(inside - outside)
-    far = max(abs(offset) for offset in offsets)
-    if far < 0.3:
-        return ""
-    down, right = (int(np.sign(o)) if abs(o) > far / 2 else 0 for o in offsets)
-    return _SIDES[down, right]
+def _place(mask: NDArray[np.bool_]) -> str:
+    """Where in the crop a mask lies, in words."""
+    if mask.mean() > 0.5:  # then what it leaves free says more
+        down, right = (-lean for lean in _leans(~mask))
+    else:
+        down, right = _leans(mask)
+    vertical = ("top", "", "bottom")[down + 1]
+    horizontal = ("left", "", "right")[right + 1]
+    if vertical:
+        return f"at the {vertical} {horizontal}".rstrip()
+    if horizontal:
+        return f"on the {horizontal}"
+    rim = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return "on several sides" if rim.mean() > 0.1 else "in the middle"
+
+
+def _leans(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """For rows and columns: -1 or 1 where three quarters lie in the first or the last half."""
+    half = _SAMPLES // 2
+    total = mask.sum()
+    down = (mask[half:].sum() - mask[:half].sum()) / total
+    right = (mask[:, half:].sum() - mask[:, :half].sum()) / total
+    return int(down >= 0.5) - int(down <= -0.5), int(right >= 0.5) - int(right <= -0.5)
 
 
 def _climate(latitude_deg: float) -> str:
-    bounds = ((23.5, "tropical"), (35.0, "subtropical"), (66.5, "temperate"))
+    bounds = ((23.5, "tropical"), (35.0, "subtropical"), (55.0, "temperate"), (66.5, "subpolar"))
     return next((name for bound, name in bounds if abs(latitude_deg) < bound), "polar")

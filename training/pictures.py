@@ -8,7 +8,6 @@ its file name without extension, as a number, is divisible by ten; of Earth, lon
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from handscroll.errors import InvalidRequest
+from training.captions import landscape_captions
 
 Pixels = NDArray[np.uint8]
 
@@ -99,8 +99,7 @@ def _plain(path: Path, world: str) -> Picture:
 
 
 def _landscapes(folder: Path) -> Iterator[Picture]:
-    with (folder / "captions.csv").open(encoding="utf-8") as file:
-        captions = {Path(row["file"]).stem: row["caption"] for row in csv.DictReader(file)}
+    captions = landscape_captions(folder / "captions.csv")
     for path in sorted(folder.glob("*.webp")):
         if path.stem in MAN_MADE:
             continue

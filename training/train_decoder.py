@@ -111,7 +111,7 @@ def main(
         run.model.train()
         loss = loss_of(run.model, upcoming.pop(), device).mean()
         run.update(loss)
-        if run.step % 100 == 0:
+        if run.step % 200 == 0 or run.step == steps:
             found = evaluate(run.averaged(average), held, device) if held else float("nan")
             run.log(loss=loss.item(), held_out=found)
     run.averaged(average)

@@ -1,0 +1,63 @@
+"""What the tests share: how Hypothesis runs, and a small model that nobody trained."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+
+from handscroll import checkpoint
+from handscroll.checkpoint import Checkpoint, World
+from handscroll.decoder import Decoder, DecoderConfig
+from handscroll.geometry import Extent
+from handscroll.tokenizer import Tokenizer, TokenizerConfig
+
+settings.register_profile("handscroll", deadline=None)
+settings.load_profile("handscroll")
+torch.set_num_threads(1)
+
+
+def awaken(module: nn.Module, scale: float) -> None:
+    """Give every tensor that starts at zero small random values.
+
+    Layers that start at zero make an untrained network the same constant whatever it sees, and
+    every law about what it may see would hold for nothing.
+    """
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.normal_(std=scale)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a checkpoint: small, untrained, of the shipped shape and worlds."""
+    torch.manual_seed(20220720)
+    tokenizer = Tokenizer(TokenizerConfig(width=32, cell_width=16))
+    decoder = Decoder(DecoderConfig(layers=2, width=64, heads=2, head_width=32))
+    awaken(tokenizer, 0.05)
+    awaken(decoder, 0.2)
+    rng = np.random.default_rng(20220720)
+    worlds = [
+        World(
+            name,
+            index,
+            extent,
+            spacing,
+            rng.uniform(-1, 1, (24, rows, 4)).astype(np.float32),
+        )
+        for index, (name, extent, spacing, rows) in enumerate(
+            [("planet", Extent("plane", 2), 6, 1), ("scroll", Extent("scroll", 2, 704), 8, 3)]
+        )
+    ]
+    folder = tmp_path_factory.mktemp("tiny")
+    checkpoint.save(folder, tokenizer, decoder, worlds, text_encoder="0" * 64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tiny: Path) -> Checkpoint:
+    """The checkpoint in `tiny`, loaded. Nobody may change it."""
+    return checkpoint.load(tiny)
