@@ -12,9 +12,9 @@ from PIL import Image
 from handscroll import checkpoint
 from handscroll.assemble import window_codes
 from handscroll.canvas import Canvas
-from handscroll.context import gather
+from handscroll.context import Codes, gather
 from handscroll.field import ProceduralField
-from handscroll.geometry import PATCH_PX, TILE_PX, Tile, window_patches
+from handscroll.geometry import PATCH_PX, TILE_PX, Patch, Tile, window_patches
 from handscroll.order import Lattice
 from handscroll.paint import Painter
 from handscroll.sample import collate, padded_length, token_order
@@ -59,7 +59,7 @@ field = ProceduralField(
 # The outer loop. The pool is a dict; `gather` is the Nearby Context Pool's question: which tokens,
 # where, from which source, may this patch see?
 
-pool = {}
+pool: dict[Patch, Codes] = {}
 for patch in (patch for wave in waves for patch in wave):
     context = gather(patch, order, side, pool.__getitem__, field)
     batch = collate([context], world.index, [None], 4, 384, padded_length(context))

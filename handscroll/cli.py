@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,9 +118,14 @@ def write_png(path: Path, region: Region, strips: Iterable[Pixels]) -> None:
 
 
 def main() -> None:
-    """Run the command line; what goes wrong on purpose is one line, and exit code 2."""
+    """Run the command line."""
+    run(app)
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a command; what goes wrong on purpose is one line, and exit code 2."""
     try:
-        app()
+        command()
     except HandscrollError as error:
         typer.echo(f"handscroll: {error}", err=True)
         sys.exit(2)

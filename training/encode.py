@@ -20,6 +20,7 @@ from PIL import Image
 from rich.progress import track
 from safetensors.numpy import save_file
 
+from handscroll.cli import run
 from handscroll.field import CELL_PX
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.text import TextEncoder
@@ -197,4 +198,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

@@ -30,13 +30,13 @@ from rich.progress import track
 from handscroll import checkpoint
 from handscroll.canvas import Canvas, Sampling
 from handscroll.checkpoint import Checkpoint
+from handscroll.cli import run
 from handscroll.context import Context, Source
 from handscroll.decoder import Decoder
 from handscroll.geometry import PATCH_PX, Patch, Region, tile_region, tiles_of
 from handscroll.order import Lattice
-from handscroll.paint import Painter
 from handscroll.sample import token_order
-from training import pictures
+from training import pictures, samples
 from training.examples import Dataset, Example, Examples
 from training.pictures import Picture, Pixels
 from training.train_decoder import evaluate as mean_loss
@@ -232,12 +232,6 @@ def tile_seams(seams: Seams, pixels: Pixels, region: Region, canvas: Canvas) -> 
             seams.add("tile border", grey[top : top + PATCH_PX], left)
 
 
-def paint(model: Checkpoint, canvas: Canvas, region: Region, workers: int) -> Pixels:
-    """A region's pixels (H, W, 3)."""
-    with Painter(model, canvas, workers) as painter:
-        return np.concatenate(list(painter.region(region)))
-
-
 def seam_rows(
     model: Checkpoint, held: Sequence[Picture], seeds: int, workers: int, out: Path
 ) -> Iterable[str]:
@@ -248,7 +242,7 @@ def seam_rows(
         region = Region(level, 0 if height else -640, -900, height or 1280, 1800)
         for seed in track(range(seeds), f"seams, {name}"):
             canvas = Canvas(model.digest, name, seed, world.extent)
-            pixels = paint(model, canvas, region, workers)
+            pixels = samples.paint(model, canvas, region, workers)
             Image.fromarray(pixels).save(out / f"region_{name}_{seed}.png")
             measure_seams(painted, pixels, region, lattice_kind(Lattice(world.extent), level))
             tile_seams(tiles, pixels, region, canvas)
@@ -264,21 +258,13 @@ def seam_rows(
 def sample_sheets(
     model: Checkpoint, train: Sequence[Picture], sampling: Sampling, workers: int, path: str
 ) -> None:
-    """Seeds 0 to 15 of every world, at level 0 and at the finest, nearest training crops below."""
+    """Seeds 0 to 15 of every world, coarsest and finest level, nearest training crops below."""
     for name, world in model.worlds.items():
         for level in (0, world.extent.finest):
-            height = world.extent.size(level)[0]
-            high = min(height or PATCH_PX, PATCH_PX * 2)
-            region = Region(level, 0, 0, high, high)
-            shown = []
-            for seed in track(range(16), f"samples, {name}, level {level}"):
-                canvas = Canvas(model.digest, name, seed, world.extent, sampling=sampling)
-                shown.append(paint(model, canvas, region, workers))
+            shown = samples.seeds(model, name, level, range(16), sampling, workers)
             below = nearest(shown, [one.levels[level] for one in train if one.world == name])
-            rows = []
-            for start in range(0, 16, 8):
-                rows += [np.concatenate(part[start : start + 8], axis=1) for part in (shown, below)]
-            Image.fromarray(np.concatenate(rows)).save(f"{path}_{name}_{level}.png")
+            parts = [*shown[:8], *below[:8], *shown[8:], *below[8:]]
+            Image.fromarray(samples.rows(parts, 8)).save(f"{path}_{name}_{level}.png")
 
 
 def nearest(samples: Sequence[Pixels], sources: Sequence[Pixels]) -> list[Pixels]:
@@ -331,4 +317,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

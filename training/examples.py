@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from handscroll.checkpoint import World
 from handscroll.context import Codes, Context, Floats, Source, gather
 from handscroll.field import CELL_PX
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region
@@ -46,17 +47,15 @@ class Dataset:
     """Everything encoded.
 
     Attributes:
-        worlds: name, extent and anchor spacing of each world.
+        worlds: in the order of their numbers.
         pictures: every variant of every picture.
         text: caption embeddings (captions, 384), or None without captions.
-        palettes: one for each world.
         tokenizer: its configuration.
     """
 
-    worlds: list[dict[str, Any]]
+    worlds: list[World]
     pictures: list[Encoded]
     text: Floats | None
-    palettes: list[Floats]
     tokenizer: dict[str, Any]
 
     @classmethod
@@ -64,10 +63,20 @@ class Dataset:
         """Read the file written by `training.encode`."""
         with safe_open(path, framework="np") as file:
             about = json.loads(file.metadata()["handscroll"])
-            names = [world["name"] for world in about["worlds"]]
+            worlds = [
+                World(
+                    one["name"],
+                    index,
+                    Extent(**one["extent"]),
+                    one["spacing"],
+                    file.get_tensor(f"palette.{one['name']}"),
+                )
+                for index, one in enumerate(about["worlds"])
+            ]
+            names = [world.name for world in worlds]
             found = []
             for number, entry in enumerate(about["entries"]):
-                levels = range(about["worlds"][0]["extent"]["finest"] + 1)
+                levels = range(worlds[0].extent.finest + 1)
                 found.append(
                     Encoded(
                         entry["name"],
@@ -79,10 +88,9 @@ class Dataset:
                     )
                 )
             return cls(
-                about["worlds"],
+                worlds,
                 found,
                 file.get_tensor("text") if about["sentences"] else None,
-                [file.get_tensor(f"palette.{name}") for name in names],
                 about["tokenizer"],
             )
 
@@ -182,23 +190,23 @@ class Examples:
         self, rng: np.random.Generator, picture: Encoded, level: int
     ) -> tuple[Placed, Patch]:
         """A patch at a random even token of a level, and the virtual canvas it belongs to."""
-        world = self.data.worlds[picture.world]["extent"]
-        f, finest = PATCH_PX // self.side, world["finest"]
+        world = self.data.worlds[picture.world].extent
+        f, finest = PATCH_PX // self.side, world.finest
         height, width = picture.codes[level].shape[:2]
         row, col = (int(index) for index in rng.integers(2, size=2))
         left = 2 * int(rng.integers((width - self.side) // 2 + 1))
         scale = 2 ** (finest - level) * f
-        if world["kind"] == "scroll":
+        if world.kind == "scroll":
             row, top = int(rng.integers(-(-height // self.side))), 0
         else:
             top = 2 * int(rng.integers((height - self.side) // 2 + 1)) - row * self.side
         size = [count * f for count in picture.codes[finest].shape[:2]]
         extent = Placed(
-            world["kind"],
+            world.kind,
             finest,
             size[0],
             size[1],
-            top=-top * scale if world["kind"] != "scroll" else 0,
+            top=-top * scale,
             left=-(left - col * self.side) * scale,
         )
         return extent, Patch(level, 0, row, col)

@@ -84,6 +84,7 @@ def members(package: Path, wanted: str) -> Iterator[tuple[re.Match[str], bytes]]
     """
     command = [_tool("dpkg-deb"), "--fsys-tarfile", str(package)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
                 for member in archive:
@@ -92,7 +93,10 @@ def members(package: Path, wanted: str) -> Iterator[tuple[re.Match[str], bytes]]
                     if match and file:
                         yield match, file.read()
         except tarfile.TarError as error:
-            raise Unavailable(f"dpkg-deb cannot read {package.name}: {error}") from error
+            raise Unavailable(f"{package.name} is damaged: {error}") from error
+        process.stdout.read()  # the padding, or dpkg-deb would end with a broken pipe
+        if process.wait():
+            raise Unavailable(f"{package.name} is damaged: dpkg-deb cannot read all of it")
 
 
 def _tool(name: str) -> str:
@@ -113,7 +117,7 @@ def pack_landscapes(package: Path, out: Path) -> None:
             picture = Image.open(io.BytesIO(data)).convert("RGB")
             picture.save(out / f"{match[1]}.webp", quality=88)
     if missing:
-        raise Unavailable(f"{package.name} lacks {', '.join(sorted(missing))}")
+        raise Unavailable(f"{package.name} lacks {len(missing)} pictures, such as {min(missing)}")
 
     shutil.copyfile(CAPTIONS, out / "captions.csv")
     version = package.name.split("_")[1].rsplit("-", 1)[0]

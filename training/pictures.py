@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from handscroll.errors import InvalidRequest
+from handscroll.geometry import PATCH_PX
 from training.captions import landscape_captions
 
 Pixels = NDArray[np.uint8]
 
 SCROLL_HEIGHT_PX = 704
 LEVELS = 3
+MIN_SIDE_PX = PATCH_PX * 2 ** (LEVELS - 1)
 MAN_MADE = {"beach0", "bwerner0", "valley1"}
 HELD_OUT_EAST_DEG = (60, 96)
 SUFFIXES = {".webp", ".jpg", ".jpeg", ".png"}
@@ -95,6 +97,12 @@ def _plain(path: Path, world: str) -> Picture:
         scale = SCROLL_HEIGHT_PX / image.height
         image = image.resize((max(64, round(image.width * scale)), SCROLL_HEIGHT_PX))
     image = image.crop((0, 0, image.width // 64 * 64, image.height // 64 * 64))
+    least = (MIN_SIDE_PX, SCROLL_HEIGHT_PX if world == "scroll" else MIN_SIDE_PX)
+    if image.width < least[0] or image.height < least[1]:
+        raise InvalidRequest(
+            f"{path} is too small: {image.width} x {image.height} px as a {world}, and a patch of "
+            f"level 0 takes {least[0]} x {least[1]}"
+        )
     return Picture(path.stem, world, is_held_out(path.stem), pyramid(image))
 
 

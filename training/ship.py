@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from handscroll import checkpoint
-from handscroll.checkpoint import World
-from handscroll.geometry import Extent
+from handscroll.cli import run
 from handscroll.text import TextEncoder
 from training import train_decoder, train_tokenizer
 from training.examples import Dataset
@@ -25,19 +24,15 @@ def main(
 ) -> None:
     """Put tokenizer, decoder and palettes into one checkpoint."""
     data = Dataset.load(tokens)
-    worlds = [
-        World(one["name"], index, Extent(**one["extent"]), one["spacing"], data.palettes[index])
-        for index, one in enumerate(data.worlds)
-    ]
     digest = checkpoint.save(
         out,
         train_tokenizer.load(tokenizer),
         train_decoder.load(decoder),
-        worlds,
+        data.worlds,
         TextEncoder().digest,
     )
     typer.echo(f"{out}: model {digest}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

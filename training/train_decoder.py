@@ -1,14 +1,16 @@
-"""Train the decoder: ``python -m training.train_decoder --tokens FILE --out runs/decoder``.
+"""Train the decoder: ``python -m training.train_decoder --tokens FILE --tokenizer RUN
+--out runs/decoder``.
 
 Cross-entropy of every code of every token of a patch, each given the steps before its own.
 Examples are drawn a few batches ahead and sorted by length, so that little is padding. Leaves
-``decoder.safetensors`` and ``decoder.json`` and the curves (in nats per code).
+``decoder.safetensors`` and ``decoder.json``, the curves (in nats per code), and sheets of samples.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +18,17 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from handscroll import cli
+from handscroll.checkpoint import Checkpoint
 from handscroll.decoder import LAST, SIZES, Decoder, DecoderConfig
 from handscroll.sample import collate
+from handscroll.tokenizer import Tokenizer
+from training import samples, train_tokenizer
 from training.examples import Dataset, Example, Examples
 from training.run import Run
 
@@ -71,6 +78,18 @@ def evaluate(model: Decoder, examples: Sequence[Example], device: str, batch: in
     return float(torch.cat(losses).mean())
 
 
+def sample_sheet(model: Decoder, data: Dataset, tokenizer: Tokenizer, out: Path) -> None:
+    """Seeds 0 to 7 of each world at level 0, painted on the CPU."""
+    worlds = {world.name: world for world in data.worlds}
+    painter = deepcopy(model).cpu()
+    checkpoint = Checkpoint("in training", tokenizer, painter, worlds, text_encoder="")
+    threads = torch.get_num_threads()  # a painter works on one
+    for name in worlds:
+        shown = samples.seeds(checkpoint, name, 0, range(8))
+        Image.fromarray(samples.rows(shown, 4)).save(out / f"samples_{name}.png")
+    torch.set_num_threads(threads)
+
+
 def load(folder: Path) -> Decoder:
     """The decoder that a finished run left in its folder."""
     model = Decoder(DecoderConfig(**json.loads((folder / "decoder.json").read_text())))
@@ -80,6 +99,7 @@ def load(folder: Path) -> Decoder:
 
 def main(
     tokens: Annotated[Path, typer.Option(help="file written by training.encode")],
+    tokenizer: Annotated[Path, typer.Option(help="run folder of training.train_tokenizer")],
     out: Annotated[Path, typer.Option(help="run folder; an earlier run there is resumed")],
     size: Annotated[str, typer.Option(help=f"one of {', '.join(SIZES)}")] = "XS",
     steps: int = 4000,
@@ -114,10 +134,13 @@ def main(
         if run.step % 200 == 0 or run.step == steps:
             found = evaluate(run.averaged(average), held, device) if held else float("nan")
             run.log(loss=loss.item(), held_out=found)
+        if run.step % 1000 == 0 or run.step == steps:
+            run.averaged(average)
+            sample_sheet(average, data, train_tokenizer.load(tokenizer), out)
     run.averaged(average)
     save_file(average.state_dict(), out / "decoder.safetensors")
     (out / "decoder.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    cli.run(lambda: typer.run(main))

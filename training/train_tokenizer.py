@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from handscroll import cli
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 from training import pictures
 from training.pictures import Picture, Pixels
@@ -127,4 +128,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    cli.run(lambda: typer.run(main))

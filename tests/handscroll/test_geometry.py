@@ -38,7 +38,13 @@ TILES = st.builds(Tile, LEVELS, COORDINATES, COORDINATES, st.integers(0, 31))
 # Near pixel 0, where signs change, and far away.
 STARTS = st.integers(-600, 600) | COORDINATES
 REGIONS = st.builds(
-    Region, st.integers(0, 2), STARTS, STARTS, st.integers(1, 600), st.integers(1, 600), frame=st.integers(0, 2)
+    Region,
+    st.integers(0, 2),
+    STARTS,
+    STARTS,
+    st.integers(1, 600),
+    st.integers(1, 600),
+    frame=st.integers(0, 2),
 )
 EXTENTS = st.sampled_from([PLANE, SCROLL, PICTURE])
 
@@ -55,9 +61,7 @@ def test_parent_and_children_are_inverse(patch: Patch) -> None:
 def test_children_cover_their_parent(patch: Patch) -> None:
     """Once, in raster order, at twice the resolution."""
     size = 2 * PATCH_PX
-    under = Region(
-        patch.level + 1, size * patch.row, size * patch.col, size, size, patch.frame
-    )
+    under = Region(patch.level + 1, size * patch.row, size * patch.col, size, size, patch.frame)
     assert list(patch.children) == patches_of(under, Extent("plane", MAX_LEVEL + 1))
 
 

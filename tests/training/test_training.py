@@ -1,0 +1,170 @@
+"""Laws of training: examples are what is served, runs resume, any folder of pictures will do."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from handscroll import checkpoint
+from handscroll.canvas import Canvas
+from handscroll.checkpoint import World
+from handscroll.context import Source, gather
+from handscroll.errors import InvalidRequest
+from handscroll.field import CELL_VALUES
+from handscroll.geometry import Extent, Patch, Tile
+from handscroll.order import Lattice
+from handscroll.paint import Painter
+from training import encode, pictures, ship, train_decoder, train_tokenizer
+from training.examples import Dataset, Encoded, Examples
+from training.run import Run
+
+
+def some_dataset(kind: str) -> Dataset:
+    """One random picture of a world, large enough for every pattern."""
+    rng = np.random.default_rng(0)
+    sides = {"scroll": (11, 160), "plane": (96, 128)}[kind]
+    grids = tuple(
+        rng.integers(0, 256, (sides[0] * 2**level, sides[1] * 2**level, 4)).astype(np.uint8)
+        for level in range(3)
+    )
+    extent = Extent("scroll", 2, 704) if kind == "scroll" else Extent("plane", 2)
+    world = World("it", 0, extent, 4, np.zeros((2, 1, CELL_VALUES), np.float32))
+    no_captions = tuple(np.full((1, 1), -1, np.int32) for _ in range(3))
+    statistics = rng.normal(size=(*sides, 4)).astype(np.float32)
+    picture = Encoded("one", 0, False, grids, no_captions, statistics)
+    return Dataset([world], [picture], None, {"downsampling": 16, "levels": [4, 4, 4, 4]})
+
+
+@pytest.mark.parametrize("kind", ["scroll", "plane"])
+def test_example_sees_what_a_served_patch_sees(kind: str) -> None:
+    data = some_dataset(kind)
+    examples = Examples(data, clean=True)
+    rng = np.random.default_rng(1)
+    order = Lattice(data.worlds[0].extent)
+    compared = 0
+    for _ in range(200):
+        one = examples.draw(rng)
+        context = one.context
+        blank = np.zeros((16, 16, 4), np.uint8)
+        patch = context.patch._replace(col=context.patch.col + 2 * 10**6)
+        if kind == "plane":
+            patch = patch._replace(row=patch.row - 2 * 10**6)
+        served = gather(patch, order, 16, lambda _, blank=blank: blank, None)
+        if len(served.codes_NK) == len(context.codes_NK):  # not at the picture's edge
+            np.testing.assert_array_equal(served.place_N2, context.place_N2)
+            np.testing.assert_array_equal(served.source_N, context.source_N)
+            np.testing.assert_array_equal(served.inside_ss, context.inside_ss)
+            compared += 1
+    assert compared > 50
+
+
+def test_example_codes_are_the_pictures_own() -> None:
+    data = some_dataset("plane")
+    grids = data.pictures[0].codes
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        one = Examples(data, clean=True).draw(rng)
+        grid = grids[one.context.patch.level]
+        block = np.zeros((16, 16, 4), np.uint8)
+        rows, cols = one.place_T2.astype(int).T
+        block[rows, cols] = one.codes_TK
+        at = np.argwhere((grid == block[0, 0]).all(axis=-1))
+        corner = next(
+            place
+            for place in at
+            if np.array_equal(grid[place[0] : place[0] + 16, place[1] : place[1] + 16], block)
+        )
+        ring = one.context.source_N == Source.RING
+        for codes, place in zip(
+            one.context.codes_NK[ring], one.context.place_N2[ring], strict=True
+        ):
+            row, col = (corner + place).astype(int)
+            np.testing.assert_array_equal(grid[row, col], codes)
+        parent = one.context.source_N == Source.PARENT
+        coarse = grids[max(0, one.context.patch.level - 1)]
+        for codes, place in zip(
+            one.context.codes_NK[parent], one.context.place_N2[parent], strict=True
+        ):
+            row, col = ((corner + place - 0.5) / 2).astype(int)
+            np.testing.assert_array_equal(coarse[row, col], codes)
+
+
+def test_split_is_the_published_one() -> None:
+    names = [f"mountain{number}" for number in range(40)]
+    held = [name for name in names if pictures.is_held_out(name)]
+    assert held == ["mountain3", "mountain15", "mountain32", "mountain33"]
+
+
+class Line(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+
+def train(folder: Path, until: int, steps: int = 30) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    run = Run(folder, Line(), steps, 1e-2, "cpu")
+    for step in run.steps_left(minutes=1, save_every=5):
+        if step == until:
+            break  # killed: what was not saved is lost
+        rng = torch.Generator().manual_seed(step)
+        run.update(run.model.inner(torch.randn(8, 4, generator=rng)).square().mean())
+    return dict(run.averaged(Line()).state_dict())
+
+
+def test_run_killed_and_resumed_equals_one_run_through(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", until=99)
+    train(tmp_path / "cut", until=17)
+    resumed = train(tmp_path / "cut", until=99)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
+
+
+def test_encode_in_bands_equals_encode_at_once() -> None:
+    torch.manual_seed(0)
+    model = train_tokenizer.Tokenizer(train_tokenizer.TokenizerConfig(width=32, cell_width=16))
+    pixels = np.random.default_rng(0).integers(0, 256, (768, 64, 3)).astype(np.uint8)
+    banded = encode.encode(model.eval(), pixels, "cpu", band=256)
+    whole = encode.encode(model, pixels, "cpu", band=768)
+    assert banded.shape == (48, 4, 4)
+    assert (banded == whole).mean() > 0.999  # bfloat16 rounds by shape
+
+
+def test_small_or_missing_pictures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="no pictures"):
+        pictures.load(tmp_path, "scroll")
+    Image.new("RGB", (300, 300)).save(tmp_path / "small.png")
+    with pytest.raises(InvalidRequest, match=r"small\.png is too small"):
+        pictures.load(tmp_path, "mine")
+    with pytest.raises(InvalidRequest, match="say which world"):
+        pictures.load(tmp_path)
+
+
+@pytest.mark.slow
+def test_any_folder_of_pictures_becomes_a_world(tmp_path: Path) -> None:
+    data = tmp_path / "mine"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        noise = Image.fromarray(rng.integers(0, 256, (30, 60, 3)).astype(np.uint8))
+        noise.resize((1500, 720)).save(data / f"painting{number}.jpg")
+    tokenizer, tokens, decoder = (tmp_path / name for name in ("tok", "tokens.st", "dec"))
+    train_tokenizer.main(data, tokenizer, world="scroll", steps=2, batch=2, device="cpu")
+    encode.main(data, tokenizer, tokens, world="scroll", device="cpu")
+    train_decoder.main(tokens, tokenizer, decoder, size="XS", steps=2, batch=2, device="cpu")
+    ship.main(tokenizer, decoder, tokens, tmp_path / "model")
+    model = checkpoint.load(tmp_path / "model")
+    assert list(model.worlds) == ["scroll"]
+    log = (decoder / "log.csv").read_text().splitlines()
+    assert float(log[-1].split(",")[1]) < math.log(256) * 1.5
+    assert json.loads((decoder / "decoder.json").read_text())["worlds"] == 1
+    with Painter(model, Canvas(model.digest, "scroll", 1, model.world("scroll").extent)) as painter:
+        assert painter.tile(Tile(0, 0, 5)).shape == (256, 256, 3)
+        assert Patch(0, 0, 0, 5) in painter.pool
