@@ -2,9 +2,11 @@
 
 A field gives every cell of CELL_PX pixels at level 0 a few values, those of a real picture's cell:
 its mean colour and how much its brightness varies. Anchors stand along the endless axes at a fixed
-spacing; each picks one entry of a palette of real cells by the seed alone, and between anchors
-their entries blend smoothly. So far-apart places differ as pictures do, near ones agree, and any
-place can be asked for at once. It costs no patches.
+spacing; each picks one entry of a palette of real cells, and between anchors their entries blend
+smoothly. The palette is sorted from cool to warm, and a slower noise says which part of it a region
+picks from: ocean, ice, forest and desert do not lie in pieces beside each other. So far-apart
+places differ as pictures do, near ones agree, any place can be asked for at once, and it costs no
+patches.
 
 Along a bounded axis (the height of a scroll) a palette entry holds one cell per row: sky above
 ground stays sky above ground.
@@ -21,12 +23,16 @@ from numpy.typing import NDArray
 
 from handscroll.context import Floats
 from handscroll.geometry import PATCH_PX, Extent, Patch
-from handscroll.seeds import patch_key, philox
+from handscroll.seeds import patch_key, uniforms
 
 CELL_PX = 64
 CELL_VALUES = 4
-_STREAM = 1
 _MARGIN = 1
+
+_PICK, _CLIMATE = 1, 2  # streams of random numbers
+_CLIMATE_SPACING = 4  # anchors between two climates
+_CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
+_PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class ProceduralField:
     Attributes:
         seed: the canvas seed.
         extent: the canvas extent.
-        palette_ERV: entries; R is 1, or the rows of cells in a scroll's height.
+        palette_ERV: entries, cool to warm; R is 1, or the rows of cells in a scroll's height.
         spacing: cells between anchors.
         f: pixels to a token's side.
     """
@@ -74,13 +80,30 @@ class ProceduralField:
 
     def _anchors(self, span: NDArray[np.int64]) -> list[tuple[int, NDArray[np.float64]]]:
         """The anchors a span of cells lies between, and each one's weight in each cell."""
-        found = []
-        for anchor in range(span[0] // self.spacing, span[-1] // self.spacing + 2):
-            near = np.clip(1 - np.abs(span / self.spacing - anchor), 0, 1)
-            found.append((anchor, near * near * (3 - 2 * near)))
-        return found
+        first, last = span[0] // self.spacing, span[-1] // self.spacing + 1
+        return [
+            (anchor, _near(span / self.spacing - anchor)) for anchor in range(first, last + 1)
+        ]
 
     def _entry(self, row: int, col: int) -> int:
-        key = patch_key(self.seed, (0, 0, row, col), _STREAM)
-        word = int(philox(np.zeros(4, np.uint32), key)[0])
-        return word * len(self.palette_ERV) >> 32
+        """Which palette entry an anchor picks: where its climate points, or near it."""
+        climate = 0.0
+        top, left = row // _CLIMATE_SPACING, col // _CLIMATE_SPACING
+        for down in (top, top + 1):
+            for right in (left, left + 1):
+                weight = _near(row / _CLIMATE_SPACING - down) * _near(col / _CLIMATE_SPACING - right)
+                climate += float(weight) * self._uniform(down, right, _CLIMATE)
+        pick = self._uniform(row, col, _PICK)
+        at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + _PICK_REACH * (pick - 0.5)
+        folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
+        count = len(self.palette_ERV)
+        return min(int(folded * count), count - 1)
+
+    def _uniform(self, row: int, col: int, stream: int) -> float:
+        return float(uniforms(patch_key(self.seed, (0, 0, row, col), stream), 1)[0])
+
+
+def _near(distance: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Smoothstep from 1 at an anchor to 0 at the next."""
+    near = np.clip(1 - np.abs(distance), 0, 1)
+    return near * near * (3 - 2 * near)

@@ -119,9 +119,9 @@ def captions(picture: Picture, level: int, sentences: dict[str, int]) -> NDArray
 
 
 def palette(extent: Extent, found: list[NDArray[np.float32]], f: int) -> NDArray[np.float32]:
-    """Real cells to draw the field from: (PALETTE, R, 4).
+    """Real cells to draw the field from, cool to warm: (PALETTE, R, 4).
 
-    On a plane every second entry is of the livelier half, so that open sea does not cover all.
+    On a plane three in four are of the livelier half, so that open sea does not cover all.
     """
     cell = CELL_PX // f
     rng = np.random.default_rng(0)
@@ -141,9 +141,13 @@ def palette(extent: Extent, found: list[NDArray[np.float32]], f: int) -> NDArray
     every = np.concatenate(entries)
     if extent.kind != "scroll":
         lively = np.argsort(every[:, 0, 3])[len(every) // 2 :]
-        half = rng.choice(lively, PALETTE // 2, replace=False)
-        return np.concatenate((every[half], every[rng.choice(len(every), PALETTE // 2)]))
-    return every[rng.choice(len(every), PALETTE)]
+        picked = [rng.choice(lively, 3 * PALETTE // 4), rng.choice(len(every), PALETTE // 4)]
+    else:
+        picked = [rng.choice(len(every), PALETTE)]
+    chosen = every[np.concatenate(picked)]
+    light = (chosen[..., :3].mean(axis=1) + 1) / 2
+    warmth = (light[:, 0] - light[:, 2]) / (light.sum(axis=1) + 0.2)
+    return chosen[np.argsort(warmth, kind="stable")]
 
 
 def main(

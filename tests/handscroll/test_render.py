@@ -79,7 +79,7 @@ def painted(
 
 def block(order: Order) -> list[Patch]:
     """Patches of level 2 around the middle of a canvas, row by row."""
-    square = (Patch(2, 0, row, col) for row in range(-2, 4) for col in range(-2, 4))
+    square = (Patch(2, 0, row, col) for row in range(-2, 3) for col in range(-2, 3))
     return [patch for patch in square if order.extent.contains(patch)]
 
 
@@ -113,7 +113,7 @@ def test_render_is_the_same_in_whatever_order_it_is_asked(number: int, way: str)
 @pytest.mark.parametrize("keep", [0, 10])
 def test_render_is_the_same_from_a_forgetful_pool(keep: int) -> None:
     order = ORDERS[0]
-    wanted = block(order)[:14]
+    wanted = block(order)[:9]
     assert painted(order, WAYS["shuffled"](wanted), keep) == painted(order, [wanted])
 
 
@@ -126,7 +126,7 @@ def test_render_is_the_same_in_a_warm_pool(number: int) -> None:
     assert {patch: warm[patch] for patch in wanted} == alone
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(
     st.lists(
         st.builds(
@@ -154,7 +154,7 @@ def test_render_does_not_mind_how_a_wave_comes_back(number: int) -> None:
         {one: codes.tobytes() for one, codes in render(block(order), order, new_pool(order), way)}
         for way in (Sampler(), Sampler(backwards=True))
     )
-    assert list(forth) != list(back) or len(forth) == len(order.waves(block(order)))
+    assert list(forth) != list(back)
     assert forth == back
 
 
