@@ -62,7 +62,7 @@ field = ProceduralField(
 pool: dict[Patch, Codes] = {}
 for patch in (patch for wave in waves for patch in wave):
     context = gather(patch, order, side, pool.__getitem__, field)
-    batch = collate([context], world.index, [None], 4, 384, padded_length(context))
+    batch = collate([context], [world.index], [None], model.decoder.config, padded_length(context))
 
     # The inner loop: sixteen tokens a step, far apart first. One forward pass answers every
     # question of the step; what is drawn becomes context for the next. (The library keeps the

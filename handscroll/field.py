@@ -81,9 +81,7 @@ class ProceduralField:
     def _anchors(self, span: NDArray[np.int64]) -> list[tuple[int, NDArray[np.float64]]]:
         """The anchors a span of cells lies between, and each one's weight in each cell."""
         first, last = span[0] // self.spacing, span[-1] // self.spacing + 1
-        return [
-            (anchor, _near(span / self.spacing - anchor)) for anchor in range(first, last + 1)
-        ]
+        return [(anchor, _near(span / self.spacing - anchor)) for anchor in range(first, last + 1)]
 
     def _entry(self, row: int, col: int) -> int:
         """Which palette entry an anchor picks: where its climate points, or near it."""
@@ -91,7 +89,9 @@ class ProceduralField:
         top, left = row // _CLIMATE_SPACING, col // _CLIMATE_SPACING
         for down in (top, top + 1):
             for right in (left, left + 1):
-                weight = _near(row / _CLIMATE_SPACING - down) * _near(col / _CLIMATE_SPACING - right)
+                weight = _near(row / _CLIMATE_SPACING - down) * _near(
+                    col / _CLIMATE_SPACING - right
+                )
                 climate += float(weight) * self._uniform(down, right, _CLIMATE)
         pick = self._uniform(row, col, _PICK)
         at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + _PICK_REACH * (pick - 0.5)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from handscroll.canvas import Sampling, TokenOrder
 from handscroll.context import Codes, Context, Floats, Source
-from handscroll.decoder import Batch, Decoder
+from handscroll.decoder import Batch, Decoder, DecoderConfig
+from handscroll.field import CELL_VALUES
 from handscroll.geometry import Mask, Patch
 from handscroll.seeds import gumbels, patch_key
 
@@ -47,20 +48,18 @@ def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
 
 def collate(
     contexts: Sequence[Context],
-    world: int,
+    worlds: Sequence[int],
     texts: Sequence[Floats | None],
-    codes: int,
-    text_width: int,
+    config: DecoderConfig,
     length: int,
 ) -> Batch:
-    """Contexts as one batch, each padded to ``length`` entries."""
+    """Contexts, with the world and the prompt's embedding of each, padded to ``length`` entries."""
     count = len(contexts)
-    values = next((one.field_MV.shape[1] for one in contexts if len(one.field_MV)), 4)
-    batch_codes = np.zeros((count, length, codes), np.int64)
+    batch_codes = np.zeros((count, length, config.codes), np.int64)
     source = np.full((count, length), Batch.PAD, np.int64)
     place = np.zeros((count, length, 2), np.float32)
-    field = np.zeros((count, length, values), np.float32)
-    text = np.zeros((count, text_width), np.float32)
+    field = np.zeros((count, length, CELL_VALUES), np.float32)
+    text = np.zeros((count, config.text_width), np.float32)
     for row, (context, prompt) in enumerate(zip(contexts, texts, strict=True)):
         tokens, cells = len(context.codes_NK), len(context.field_MV)
         if tokens:
@@ -80,7 +79,7 @@ def collate(
         field_BCV=torch.from_numpy(field),
         text_BW=torch.from_numpy(text),
         has_text_B=torch.tensor([prompt is not None for prompt in texts]),
-        world_B=torch.full((count,), world),
+        world_B=torch.tensor(list(worlds)),
         level_B=torch.tensor([context.patch.level for context in contexts]),
     )
 
@@ -146,7 +145,7 @@ class PatchSampler:
         texts = [self.text_W] * len(contexts)
         if self.guided:
             texts, contexts = texts + [self.negative_W] * len(contexts), contexts * 2
-        batch = collate(contexts, self.world, texts, config.codes, config.text_width, length).to(
+        batch = collate(contexts, [self.world] * len(contexts), texts, config, length).to(
             str(device)
         )
         count = len(texts) // (2 if self.guided else 1)

@@ -139,7 +139,9 @@ def _earth(folder: Path) -> Iterator[Picture]:
             "planet",
             name != "earth",
             levels,
-            heights=np.asarray(parts[1].resize(coarse)),
+            heights=np.asarray(
+                parts[1].crop((0, 0, colour.width // 2, colour.height // 2)).resize(coarse)
+            ),
             north_deg=90.0,
             south_deg=south,
         )

@@ -38,16 +38,10 @@ AHEAD = 8
 def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
     """Cross-entropy in nats per code: one value (B,) for each example."""
     config = model.config
-    length = max(len(one.context.codes_NK) + len(one.context.field_MV) for one in examples)
-    length = max(length, 1)
-    parts = [
-        collate([one.context], one.world, [one.text], config.codes, config.text_width, length)
-        for one in examples
-    ]
-    batch = parts[0]
-    if len(parts) > 1:
-        fields = {name: torch.cat([vars(part)[name] for part in parts]) for name in vars(batch)}
-        batch = replace(batch, **fields)
+    contexts = [one.context for one in examples]
+    worlds, texts = [one.world for one in examples], [one.text for one in examples]
+    length = max(len(one.codes_NK) + len(one.field_MV) for one in contexts)
+    batch = collate(contexts, worlds, texts, config, length)
     tokens = max(len(one.codes_TK) for one in examples)
     codes = np.zeros((len(examples), tokens, config.codes), np.int64)
     place = np.zeros((len(examples), tokens, 2), np.float32)

@@ -48,11 +48,10 @@ SAMPLINGS = st.builds(
     st.integers(1, 256),
     st.sampled_from([2**i for i in range(9)]),
     st.sampled_from(["spread", "raster"]),
-    # A zero has a sign; see test_canvas_zero_has_one_spelling.
-    st.integers(0, 4) | st.floats(0, 4).map(abs),
+    st.integers(0, 4) | st.floats(0, 4),
     st.integers(0, 65536),
     st.just(1) | st.floats(0, 1, exclude_min=True),
-    st.integers(0, 20) | st.floats(0, 20).map(abs),
+    st.integers(0, 20) | st.floats(0, 20),
     TEXTS,
 )
 CANVASES = st.builds(
@@ -116,7 +115,7 @@ def test_canvas_whole_numbers_and_floats_are_one_spelling(name: str) -> None:
     spec = spec_of(PLAIN)
     spec["sampling"][name] = 1
     text = json.dumps(spec)
-    assert f'"{name}": 1,' in text
+    assert type(json.loads(text)["sampling"][name]) is int
     assert Canvas.parse(text).id == PLAIN.id
     whole: dict[str, Any] = {name: 1}
     assert replace(PLAIN, sampling=Sampling(**whole)).id == PLAIN.id
@@ -226,7 +225,7 @@ BAD_EXTENTS: list[dict[str, object]] = [
     {"kind": "scroll", "finest": 2, "height_px": "704"},
     {"kind": "scroll", "finest": 2, "height_px": True},
     {"kind": "scroll", "finest": 2, "height_px": 700},
-    {"kind": "scroll", "finest": 3, "height_px": 704 + 64},
+    {"kind": "scroll", "finest": 3, "height_px": 704},
     {"kind": "picture", "finest": 2, "height_px": 704},
     {"kind": "picture", "finest": 2, "width_px": 704},
     {"kind": "picture", "finest": 2, "height_px": 704, "width_px": 705},

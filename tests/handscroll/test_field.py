@@ -1,0 +1,168 @@
+"""The laws of `handscroll.field`: a pure function of seed and place, smooth, and never alien."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from handscroll.context import Floats
+from handscroll.field import CELL_PX, ProceduralField
+from handscroll.geometry import PATCH_PX, Extent, Patch
+
+F = 16
+CELLS = PATCH_PX // CELL_PX
+PLANE = Extent("plane", 2)
+SCROLL = Extent("scroll", 2, 704)
+PICTURE = Extent("picture", 2, 704, 1216)
+
+RNG = np.random.default_rng(11)
+FLAT = RNG.uniform(-1, 1, (20, 1, 4)).astype(np.float32)
+LAYERED = RNG.uniform(-1, 1, (20, 3, 4)).astype(np.float32)
+
+SPACING = 6
+WORLD = ProceduralField(5, PLANE, FLAT, SPACING, F)
+LAND = ProceduralField(5, SCROLL, LAYERED, SPACING, F)
+FIELDS = st.sampled_from([WORLD, LAND, ProceduralField(9, PICTURE, LAYERED, 4, F)])
+
+PLACES = st.integers(-20, 20) | st.integers(-(10**9), 10**9)
+
+
+def span(first: int, count: int) -> NDArray[np.int64]:
+    return np.arange(first, first + count)
+
+
+def rows_of(field: ProceduralField, first: int, count: int) -> NDArray[np.int64]:
+    """Some rows of cells: the scroll's own three where a palette says what stands in which."""
+    return span(0, 3) if field.palette_ERV.shape[1] > 1 else span(first, count)
+
+
+def cells_around(field: ProceduralField, patch: Patch) -> dict[tuple[int, int], bytes]:
+    """What a patch sees, by absolute cell: places are turned back into cells here."""
+    values, places = field.around(patch)
+    assert values.dtype == places.dtype == np.float32
+    pixels = (places.astype(np.float64) + 0.5) * F + np.array([patch.row, patch.col]) * PATCH_PX
+    cells = pixels / CELL_PX - 0.5
+    assert (cells == np.round(cells)).all()
+    found = {
+        (int(row), int(col)): value.tobytes()
+        for (row, col), value in zip(cells, values, strict=True)
+    }
+    assert len(found) == len(values)
+    return found
+
+
+@given(FIELDS, PLACES, PLACES, st.integers(1, 9), st.integers(1, 9))
+def test_cells_of_a_block_are_those_of_its_cells(
+    field: ProceduralField, row: int, col: int, height: int, width: int
+) -> None:
+    """Bit by bit: nothing depends on what else is asked for."""
+    rows, cols = rows_of(field, row, height), span(col, width)
+    block = field.cells(rows, cols)
+    assert block.shape == (len(rows), width, 4)
+    for i, one_row in enumerate(rows):
+        for j, one_col in enumerate(cols):
+            alone = field.cells(span(int(one_row), 1), span(int(one_col), 1))
+            np.testing.assert_array_equal(block[i, j], alone[0, 0])
+
+
+@given(PLACES, PLACES, st.sampled_from([(0, 1), (1, 0), (1, 1), (1, -1)]))
+def test_neighbouring_patches_agree(row: int, col: int, step: tuple[int, int]) -> None:
+    here = cells_around(WORLD, Patch(0, 0, row, col))
+    there = cells_around(WORLD, Patch(0, 0, row + step[0], col + step[1]))
+    shared = here.keys() & there.keys()
+    assert len(shared) == (2 * (CELLS + 2) if 0 in step else 4)
+    assert all(here[cell] == there[cell] for cell in shared)
+
+
+@given(PLACES, PLACES)
+def test_around_is_the_patch_and_a_cell_beside_it(row: int, col: int) -> None:
+    found = cells_around(WORLD, Patch(0, 0, row, col))
+    rows, cols = (span(CELLS * index - 1, CELLS + 2) for index in (row, col))
+    assert list(found) == [(r, c) for r in rows.tolist() for c in cols.tolist()]
+    block = WORLD.cells(rows, cols).reshape(-1, 4)
+    assert [value.tobytes() for value in block] == list(found.values())
+
+
+@given(PLACES)
+def test_cells_outside_the_canvas_are_absent(col: int) -> None:
+    """A scroll of 704 px is 176 px high at level 0: two whole rows of cells, and most of a third."""
+    found = cells_around(LAND, Patch(0, 0, 0, col))
+    cols = span(CELLS * col - 1, CELLS + 2).tolist()
+    assert list(found) == [(r, c) for r in range(3) for c in cols]
+    picture = ProceduralField(5, PICTURE, LAYERED, SPACING, F)
+    assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 0))} == set(range(5))
+    assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 1))} == {3, 4}
+
+
+@given(FIELDS, PLACES, PLACES)
+def test_values_lie_in_the_hull_of_the_palette(field: ProceduralField, row: int, col: int) -> None:
+    """Row by row where the palette is layered: no sky in the sea."""
+    rows = rows_of(field, row, 9)
+    values = field.cells(rows, span(col, 9))
+    layer = rows if field.palette_ERV.shape[1] > 1 else np.zeros_like(rows)
+    low, high = (edge[layer][:, None] for edge in hull(field.palette_ERV))
+    assert (values >= low - 1e-6).all() and (values <= high + 1e-6).all()
+
+
+def hull(palette_ERV: Floats) -> tuple[Floats, Floats]:
+    return palette_ERV.min(axis=0), palette_ERV.max(axis=0)
+
+
+@given(PLACES, PLACES)
+def test_anchors_hold_entries_of_the_palette(row: int, col: int) -> None:
+    at_anchor = WORLD.cells(span(row * SPACING, 1), span(col * SPACING, 1))[0, 0]
+    assert any((at_anchor == entry).all() for entry in FLAT[:, 0])
+    column = LAND.cells(span(0, 3), span(col * SPACING, 1))[:, 0]
+    assert any((column == entry).all() for entry in LAYERED)
+
+
+@given(FIELDS, PLACES, PLACES)
+def test_field_is_smooth(field: ProceduralField, row: int, col: int) -> None:
+    """The blend's slope is at most 3/2 of the palette's range between two anchors."""
+    values = field.cells(rows_of(field, row, 9), span(col, 9)).astype(np.float64)
+    low, high = (edge.astype(np.float64) for edge in hull(field.palette_ERV))
+    step = 1.5 / field.spacing * (high - low).max() + 1e-5
+    assert np.abs(np.diff(values, axis=1)).max() <= step
+    if field.palette_ERV.shape[1] == 1:
+        assert np.abs(np.diff(values, axis=0)).max() <= step
+
+
+@pytest.mark.parametrize("far", [0, 10**9, -(10**9), 2**40])
+def test_field_varies_wherever_it_is(far: int) -> None:
+    """Over 20 x 20 anchors nearly all of 20 entries appear, as near pixel 0 so far away."""
+    for field, rows in ((WORLD, span(far, 120)), (LAND, span(0, 3))):
+        values = field.cells(rows, span(far, 120))
+        assert np.isfinite(values).all()
+        low, high = hull(field.palette_ERV)
+        spread = values.max(axis=(0, 1)) - values.min(axis=(0, 1))
+        assert (spread > 0.5 * (high - low).max(axis=0)).all()
+
+
+def test_field_does_not_repeat() -> None:
+    """Other places, other seeds and mirrored places have other values."""
+    blocks = [WORLD.cells(span(row, 12), span(col, 12)) for row in (-12, 0, 12) for col in (0, 24)]
+    blocks += [
+        ProceduralField(seed, PLANE, FLAT, SPACING, F).cells(span(0, 12), span(0, 12))
+        for seed in (6, 2**64 - 1)
+    ]
+    blocks.append(WORLD.cells(span(0, 12), span(0, 12)).transpose(1, 0, 2))
+    assert len({block.tobytes() for block in blocks}) == len(blocks)
+
+
+def test_field_uses_its_palette_evenly() -> None:
+    """Each of 20 entries about 100 times in 2,000: five standard deviations, a fixed seed."""
+    picked = [WORLD._entry(row, col) for row in range(-20, 20) for col in range(50)]
+    counts = np.bincount(picked, minlength=20)
+    assert len(counts) == 20
+    assert (np.abs(counts - 100) < 5 * np.sqrt(100)).all()
+
+
+def test_field_never_changes() -> None:
+    """Golden bits: sums and products of doubles, the same on every platform."""
+    digest = hashlib.sha256()
+    for field, rows in ((WORLD, span(-9, 20)), (LAND, span(0, 3))):
+        digest.update(field.cells(rows, span(2**33 - 9, 20)).astype("<f4").tobytes())
+    assert digest.hexdigest() == "GOLD"
