@@ -95,7 +95,7 @@ class Batch:
 
     PAD = len(Source)
 
-    def to(self, device: str) -> Batch:
+    def to(self, device: str | torch.device) -> Batch:
         """The same on another device."""
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
 

@@ -140,40 +140,38 @@ class PatchSampler:
     @torch.inference_mode()
     def _draw(self, contexts: list[Context], length: int) -> Codes:
         """Codes (B, side, side, K) of patches with one shape of context and of canvas."""
-        config, sampling = self.decoder.config, self.sampling
+        config, sampling, count = self.decoder.config, self.sampling, len(contexts)
         device = self.decoder.query.device
-        texts = [self.text_W] * len(contexts)
-        if self.guided:
-            texts, contexts = texts + [self.negative_W] * len(contexts), contexts * 2
-        batch = collate(contexts, [self.world] * len(contexts), texts, config, length).to(
-            str(device)
-        )
-        count = len(texts) // (2 if self.guided else 1)
+        texts = [self.text_W] * count + ([self.negative_W] * count if self.guided else [])
+        ways = len(texts) // count  # with guidance, every patch is asked twice
+        worlds = [self.world] * len(texts)
+        batch = collate(contexts * ways, worlds, texts, config, length).to(device)
         order = token_order(contexts[0].inside_ss, sampling.token_order)
         place_T2 = torch.from_numpy(np.stack(np.divmod(order, config.side), axis=-1)).to(device)
-        noise_BTKV = torch.from_numpy(
-            np.stack([self._noise(one.patch)[order] for one in contexts[:count]])
-        ).to(device)
+        place_BT2 = place_T2.float().expand(len(texts), -1, -1)
+        noise = np.stack([self._noise(context.patch)[order] for context in contexts])
+        noise_BTKV = torch.from_numpy(noise).to(device)
         drawn_BTK = torch.zeros(count, len(order), config.codes, dtype=torch.long, device=device)
 
         cache = self.decoder.prefill(batch, len(order) + sampling.group)
         condition = self.decoder.condition(batch)
-        places = place_T2.float().expand(len(texts), -1, -1)
         last = slice(0, 0)
         for start in range(0, len(order), sampling.group):
             now = slice(start, start + sampling.group)
-            known = drawn_BTK[:, last].repeat(len(texts) // count, 1, 1)
-            answer = self.decoder.step(cache, condition, known, places[:, last], places[:, now])
+            known = drawn_BTK[:, last].repeat(ways, 1, 1)
+            answer = self.decoder.step(
+                cache, condition, known, place_BT2[:, last], place_BT2[:, now]
+            )
             for code in range(config.codes):
                 logits = self._guide(self.decoder.code_logits(answer, code).float())
                 value = choose(logits, noise_BTKV[:, now, code], sampling)
                 drawn_BTK[:, now, code] = value
-                answer = self.decoder.choose(answer, code, value.repeat(len(texts) // count, 1))
+                answer = self.decoder.choose(answer, code, value.repeat(ways, 1))
             last = now
 
-        patch_codes = np.zeros((count, config.side**2, config.codes), np.uint8)
-        patch_codes[:, order] = drawn_BTK.cpu().numpy()
-        return patch_codes.reshape(count, config.side, config.side, config.codes)
+        codes = np.zeros((count, config.side**2, config.codes), np.uint8)
+        codes[:, order] = drawn_BTK.cpu().numpy()
+        return codes.reshape(count, config.side, config.side, config.codes)
 
     def _noise(self, patch: Patch) -> Floats:
         config = self.decoder.config
