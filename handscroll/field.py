@@ -17,6 +17,7 @@ Shape suffixes: E palette entries, R rows of an entry, V values of a cell, M cel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,21 +90,22 @@ class ProceduralField:
         top, left = row // _CLIMATE_SPACING, col // _CLIMATE_SPACING
         for down in (top, top + 1):
             for right in (left, left + 1):
-                weight = _near(row / _CLIMATE_SPACING - down) * _near(
-                    col / _CLIMATE_SPACING - right
-                )
-                climate += float(weight) * self._uniform(down, right, _CLIMATE)
-        pick = self._uniform(row, col, _PICK)
+                near = _near(np.array((row, col)) / _CLIMATE_SPACING - (down, right))
+                climate += float(near.prod()) * _uniform(self.seed, down, right, _CLIMATE)
+        pick = _uniform(self.seed, row, col, _PICK)
         at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + _PICK_REACH * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
         count = len(self.palette_ERV)
         return min(int(folded * count), count - 1)
 
-    def _uniform(self, row: int, col: int, stream: int) -> float:
-        return float(uniforms(patch_key(self.seed, (0, 0, row, col), stream), 1)[0])
+
+@lru_cache(maxsize=65536)
+def _uniform(seed: int, row: int, col: int, stream: int) -> float:
+    """The random number of an anchor; anchors are asked about again and again."""
+    return float(uniforms(patch_key(seed, (0, 0, row, col), stream), 1)[0])
 
 
-def _near(distance: NDArray[np.float64] | float) -> NDArray[np.float64]:
+def _near(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Smoothstep from 1 at an anchor to 0 at the next."""
     near = np.clip(1 - np.abs(distance), 0, 1)
     return near * near * (3 - 2 * near)

@@ -15,12 +15,13 @@ from torch import nn
 from handscroll import checkpoint
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import World
-from handscroll.context import Source, gather
+from handscroll.context import Codes, Source, gather
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_VALUES
 from handscroll.geometry import Extent, Patch, Tile
 from handscroll.order import Lattice
 from handscroll.paint import Painter
+from handscroll.tokenizer import Tokenizer, TokenizerConfig
 from training import encode, pictures, ship, train_decoder, train_tokenizer
 from training.examples import Dataset, Encoded, Examples
 from training.run import Run
@@ -42,6 +43,10 @@ def some_dataset(kind: str) -> Dataset:
     return Dataset([world], [picture], None, {"downsampling": 16, "levels": [4, 4, 4, 4]})
 
 
+def blank_patch(patch: Patch) -> Codes:
+    return np.zeros((16, 16, 4), np.uint8)
+
+
 @pytest.mark.parametrize("kind", ["scroll", "plane"])
 def test_example_sees_what_a_served_patch_sees(kind: str) -> None:
     data = some_dataset(kind)
@@ -52,11 +57,10 @@ def test_example_sees_what_a_served_patch_sees(kind: str) -> None:
     for _ in range(200):
         one = examples.draw(rng)
         context = one.context
-        blank = np.zeros((16, 16, 4), np.uint8)
         patch = context.patch._replace(col=context.patch.col + 2 * 10**6)
         if kind == "plane":
             patch = patch._replace(row=patch.row - 2 * 10**6)
-        served = gather(patch, order, 16, lambda _, blank=blank: blank, None)
+        served = gather(patch, order, 16, blank_patch, None)
         if len(served.codes_NK) == len(context.codes_NK):  # not at the picture's edge
             np.testing.assert_array_equal(served.place_N2, context.place_N2)
             np.testing.assert_array_equal(served.source_N, context.source_N)
@@ -129,7 +133,7 @@ def test_run_killed_and_resumed_equals_one_run_through(tmp_path: Path) -> None:
 
 def test_encode_in_bands_equals_encode_at_once() -> None:
     torch.manual_seed(0)
-    model = train_tokenizer.Tokenizer(train_tokenizer.TokenizerConfig(width=32, cell_width=16))
+    model = Tokenizer(TokenizerConfig(width=32, cell_width=16))
     pixels = np.random.default_rng(0).integers(0, 256, (768, 64, 3)).astype(np.uint8)
     banded = encode.encode(model.eval(), pixels, "cpu", band=256)
     whole = encode.encode(model, pixels, "cpu", band=768)
