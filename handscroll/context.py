@@ -26,7 +26,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from handscroll.geometry import PATCH_PX, Mask, Patch
+from handscroll.geometry import PATCH_PX, Mask, Patch, cell_of
 from handscroll.order import Order
 
 RING_TOK = 4
@@ -125,7 +125,9 @@ def gather(
 
     codes, places, sources = [], [], []
     for view in views:
-        offset = view.place_N2 // side  # which patch, counted from home, each place falls into
+        offset = cell_of(
+            view.place_N2, side
+        )  # the patch of each place, from home
         for one in sorted(set(view.visible)):
             away = np.array([one.row - view.home.row, one.col - view.home.col])
             there = view.place_N2[(offset == away).all(axis=1)]

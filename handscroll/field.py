@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handscroll.context import Floats
-from handscroll.geometry import PATCH_PX, Extent, Patch
+from handscroll.geometry import PATCH_PX, Extent, Patch, cell_of
 from handscroll.seeds import patch_key, uniforms
 
 CELL_PX = 64
@@ -81,13 +81,14 @@ class ProceduralField:
 
     def _anchors(self, span: NDArray[np.int64]) -> list[tuple[int, NDArray[np.float64]]]:
         """The anchors a span of cells lies between, and each one's weight in each cell."""
-        first, last = span[0] // self.spacing, span[-1] // self.spacing + 1
-        return [(anchor, _near(span / self.spacing - anchor)) for anchor in range(first, last + 1)]
+        first, last = (int(anchor) for anchor in cell_of(span[[0, -1]], self.spacing))
+        anchors = range(first, last + 2)
+        return [(anchor, _near(span / self.spacing - anchor)) for anchor in anchors]
 
     def _entry(self, row: int, col: int) -> int:
         """Which palette entry an anchor picks: where its climate points, or near it."""
         climate = 0.0
-        top, left = row // _CLIMATE_SPACING, col // _CLIMATE_SPACING
+        top, left = cell_of(row, _CLIMATE_SPACING), cell_of(col, _CLIMATE_SPACING)
         for down in (top, top + 1):
             for right in (left, left + 1):
                 near = _near(np.array((row, col)) / _CLIMATE_SPACING - (down, right))

@@ -1,8 +1,7 @@
 """Where things are: patches, tiles, pixels and tokens of a canvas, and what an extent holds.
 
-Coordinates are signed and floor towards minus infinity, and every floor division of the project
-stands in this file: ``parent`` halves with ``row // 2``, so the parent of row -1 is row -1, and
-pixel -1 lies in patch -1.
+Coordinates are signed. Where one is divided, it is by `cell_of`, which floors towards minus
+infinity: pixel -1 lies in patch -1, and the parent of row -1 is row -1.
 
 The tile grid is shifted against the patch grid by a third of a patch along every axis that has
 no end, so that a tile and the margin its decoding needs lie inside a 2x2 block of patches: tile
@@ -16,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,25 @@ MAX_LEVEL = 6
 ROOT_ZOOM = 14
 
 Mask = NDArray[np.bool_]
+Place = TypeVar("Place", int, NDArray[np.int64])
+
+
+def cell_of(place: Place, size: int) -> Place:
+    """The cell of ``size`` that a signed coordinate, or each of an array, falls into.
+
+    >>> cell_of(-1, 256)
+    -1
+    """
+    return place // size
+
+
+def cells_of(start: int, stop: int, size: int) -> range:
+    """The cells of ``size`` that the coordinates from ``start`` up to ``stop`` fall into.
+
+    >>> cells_of(-1, 512, 256)
+    range(-1, 2)
+    """
+    return range(cell_of(start, size), cell_of(stop - 1, size) + 1)
 
 
 class Patch(NamedTuple):
@@ -47,7 +65,7 @@ class Patch(NamedTuple):
         >>> Patch(2, 0, -1, 5).parent
         Patch(level=1, frame=0, row=-1, col=2)
         """
-        return Patch(self.level - 1, self.frame, self.row // 2, self.col // 2)
+        return Patch(self.level - 1, self.frame, cell_of(self.row, 2), cell_of(self.col, 2))
 
     @property
     def children(self) -> tuple[Patch, ...]:
@@ -161,8 +179,8 @@ def patches_of(region: Region, extent: Extent, margin_px: int = 0) -> list[Patch
     level, top, left, height, width, frame = region
     found = (
         Patch(level, frame, row, col)
-        for row in range((top - margin_px) // PATCH_PX, -(-(top + height + margin_px) // PATCH_PX))
-        for col in range((left - margin_px) // PATCH_PX, -(-(left + width + margin_px) // PATCH_PX))
+        for row in cells_of(top - margin_px, top + height + margin_px, PATCH_PX)
+        for col in cells_of(left - margin_px, left + width + margin_px, PATCH_PX)
     )
     return [patch for patch in found if extent.contains(patch)]
 
@@ -178,8 +196,8 @@ def tiles_of(region: Region, extent: Extent) -> Iterator[Tile]:
     """The tiles that a region touches, row by row."""
     down, right = extent.shift_px(region.level)
     top, left = region.top - down, region.left - right
-    for row in range(top // TILE_PX, -(-(top + region.height) // TILE_PX)):
-        for col in range(left // TILE_PX, -(-(left + region.width) // TILE_PX)):
+    for row in cells_of(top, top + region.height, TILE_PX):
+        for col in cells_of(left, left + region.width, TILE_PX):
             yield Tile(region.level, row, col, region.frame)
 
 
@@ -203,7 +221,7 @@ def tile_window(tile: Tile, extent: Extent, f: int, radius_tok: int) -> Window:
     A tile need not begin at a token's edge, so it touches up to ``256 / f + 1`` tokens.
     """
     region = tile_region(tile, extent)
-    row, col = region.top // f - radius_tok, region.left // f - radius_tok
+    row, col = cell_of(region.top, f) - radius_tok, cell_of(region.left, f) - radius_tok
     side = TILE_PX // f + 1 + 2 * radius_tok
     return Window(row, col, side, region.top - row * f, region.left - col * f)
 

@@ -19,7 +19,7 @@ from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 
 from handscroll.errors import InvalidRequest
-from handscroll.geometry import PATCH_PX, Extent, Patch, Region
+from handscroll.geometry import PATCH_PX, Extent, Patch, Region, cells_of
 
 MAX_BOUNDED_PATCHES = 4096
 
@@ -135,10 +135,14 @@ class Outward(Order):
         """The ring, then reading order inside it."""
         side = PATCH_PX * 2 ** (self.extent.finest - patch.level)
         _, top, left, height, width, _ = self.known
-        gaps = []
-        for index, start, size in ((patch.row, top, height), (patch.col, left, width)):
-            gaps += [start - (index + 1) * side, index * side - (start + size)]
-        ring = max(0, *(-(-gap // side) + (gap % side == 0) for gap in gaps))
+        rows, cols = cells_of(top, top + height, side), cells_of(left, left + width, side)
+        ring = max(
+            rows.start - patch.row,
+            patch.row - rows.stop + 1,
+            cols.start - patch.col,
+            patch.col - cols.stop + 1,
+            0,
+        )
         return (ring, patch.row, patch.col)
 
 
@@ -158,7 +162,7 @@ def order_named(name: str, extent: Extent) -> Order:
     height, width = extent.size(extent.finest)
     if height is None or width is None:
         raise InvalidRequest(f"order {name} needs a bounded picture, not a {extent.kind}")
-    count = -(-height // PATCH_PX) * -(-width // PATCH_PX)
+    count = len(cells_of(0, height, PATCH_PX)) * len(cells_of(0, width, PATCH_PX))
     if count > MAX_BOUNDED_PATCHES:
         raise InvalidRequest(
             f"order {name} draws at most {MAX_BOUNDED_PATCHES} patches; this picture has {count}"

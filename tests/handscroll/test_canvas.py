@@ -86,7 +86,7 @@ def test_canvas_id_never_changes() -> None:
     assert RICH.id == "d8d02fb281322002dcb1a0e5ccc99e40cb49a5ddd8c3bf50684c9c95c13af11c"
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(CANVASES)
 def test_canvas_canonical_round_trip(canvas: Canvas) -> None:
     again = Canvas.parse(canvas.canonical())
@@ -95,7 +95,7 @@ def test_canvas_canonical_round_trip(canvas: Canvas) -> None:
     assert again.id == canvas.id
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(CANVASES, st.randoms())
 def test_canvas_id_does_not_depend_on_the_spelling(canvas: Canvas, random: Any) -> None:
     """Order of fields, blanks and escapes do not matter."""

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -54,7 +54,8 @@ def cells_around(field: ProceduralField, patch: Patch) -> dict[tuple[int, int], 
     return found
 
 
-@given(FIELDS, PLACES, PLACES, st.integers(1, 9), st.integers(1, 9))
+@settings(max_examples=20)
+@given(FIELDS, PLACES, PLACES, st.integers(1, 4), st.integers(1, 4))
 def test_cells_of_a_block_are_those_of_its_cells(
     field: ProceduralField, row: int, col: int, height: int, width: int
 ) -> None:
@@ -68,6 +69,7 @@ def test_cells_of_a_block_are_those_of_its_cells(
             np.testing.assert_array_equal(block[i, j], alone[0, 0])
 
 
+@settings(max_examples=25)
 @given(PLACES, PLACES, st.sampled_from([(0, 1), (1, 0), (1, 1), (1, -1)]))
 def test_neighbouring_patches_agree(row: int, col: int, step: tuple[int, int]) -> None:
     here = cells_around(WORLD, Patch(0, 0, row, col))
@@ -77,6 +79,7 @@ def test_neighbouring_patches_agree(row: int, col: int, step: tuple[int, int]) -
     assert all(here[cell] == there[cell] for cell in shared)
 
 
+@settings(max_examples=15)
 @given(PLACES, PLACES)
 def test_around_is_the_patch_and_a_cell_beside_it(row: int, col: int) -> None:
     found = cells_around(WORLD, Patch(0, 0, row, col))
@@ -86,6 +89,7 @@ def test_around_is_the_patch_and_a_cell_beside_it(row: int, col: int) -> None:
     assert [value.tobytes() for value in block] == list(found.values())
 
 
+@settings(max_examples=15)
 @given(PLACES)
 def test_cells_outside_the_canvas_are_absent(col: int) -> None:
     """A scroll of 704 px is 176 px high at level 0: two whole rows of cells, and most of a third."""
@@ -97,6 +101,7 @@ def test_cells_outside_the_canvas_are_absent(col: int) -> None:
     assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 1))} == {3, 4}
 
 
+@settings(max_examples=25)
 @given(FIELDS, PLACES, PLACES)
 def test_values_lie_in_the_hull_of_the_palette(field: ProceduralField, row: int, col: int) -> None:
     """Row by row where the palette is layered: no sky in the sea."""
@@ -111,6 +116,7 @@ def hull(palette_ERV: Floats) -> tuple[Floats, Floats]:
     return palette_ERV.min(axis=0), palette_ERV.max(axis=0)
 
 
+@settings(max_examples=25)
 @given(PLACES, PLACES)
 def test_anchors_hold_entries_of_the_palette(row: int, col: int) -> None:
     at_anchor = WORLD.cells(span(row * SPACING, 1), span(col * SPACING, 1))[0, 0]
@@ -119,6 +125,7 @@ def test_anchors_hold_entries_of_the_palette(row: int, col: int) -> None:
     assert any((column == entry).all() for entry in LAYERED)
 
 
+@settings(max_examples=25)
 @given(FIELDS, PLACES, PLACES)
 def test_field_is_smooth(field: ProceduralField, row: int, col: int) -> None:
     """The blend's slope is at most 3/2 of the palette's range between two anchors."""
@@ -132,9 +139,9 @@ def test_field_is_smooth(field: ProceduralField, row: int, col: int) -> None:
 
 @pytest.mark.parametrize("far", [0, 10**9, -(10**9), 2**40])
 def test_field_varies_wherever_it_is(far: int) -> None:
-    """Over 20 x 20 anchors nearly all of 20 entries appear, as near pixel 0 so far away."""
-    for field, rows in ((WORLD, span(far, 120)), (LAND, span(0, 3))):
-        values = field.cells(rows, span(far, 120))
+    """Over 64 anchors nearly all of 20 entries appear, as near pixel 0 so far away."""
+    for field, rows, count in ((WORLD, span(far, 48), 48), (LAND, span(0, 3), 384)):
+        values = field.cells(rows, span(far, count))
         assert np.isfinite(values).all()
         low, high = hull(field.palette_ERV)
         spread = values.max(axis=(0, 1)) - values.min(axis=(0, 1))
@@ -153,11 +160,11 @@ def test_field_does_not_repeat() -> None:
 
 
 def test_field_uses_its_palette_evenly() -> None:
-    """Each of 20 entries about 100 times in 2,000: five standard deviations, a fixed seed."""
-    picked = [WORLD._entry(row, col) for row in range(-20, 20) for col in range(50)]
+    """Chi-squared of 600 anchors: 19 degrees of freedom, and a fixed seed, so no false alarm."""
+    picked = [WORLD._entry(row, col) for row in range(-15, 15) for col in range(20)]
     counts = np.bincount(picked, minlength=20)
     assert len(counts) == 20
-    assert (np.abs(counts - 100) < 5 * np.sqrt(100)).all()
+    assert ((counts - 30) ** 2 / 30).sum() < 19 + 5 * np.sqrt(2 * 19)
 
 
 def test_field_never_changes() -> None:
@@ -165,4 +172,4 @@ def test_field_never_changes() -> None:
     digest = hashlib.sha256()
     for field, rows in ((WORLD, span(-9, 20)), (LAND, span(0, 3))):
         digest.update(field.cells(rows, span(2**33 - 9, 20)).astype("<f4").tobytes())
-    assert digest.hexdigest() == "GOLD"
+    assert digest.hexdigest() == "41127c63e2654e913624e73c5bcd6e2c3b1c60c45d2b23150bc64e157c035044"
