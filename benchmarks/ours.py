@@ -48,9 +48,8 @@ def decoder_in(model: Checkpoint, dtype: Dtype) -> Decoder:
 def codes_of(config: DecoderConfig) -> Callable[[Patch], Codes]:
     """Stands in for drawn patches: codes that cost nothing."""
     shape = (config.side, config.side, config.codes)
-    return lambda patch: np.random.default_rng(0).integers(config.vocabulary, size=shape).astype(
-        np.uint8
-    )
+    codes = np.random.default_rng(0).integers(config.vocabulary, size=shape).astype(np.uint8)
+    return lambda patch: codes
 
 
 class Patches:

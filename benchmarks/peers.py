@@ -82,7 +82,7 @@ def taming(config: DecoderConfig, conditions: int) -> tuple[nn.Module, Callable[
     """
     # The one name was moved out of transformers long ago; only another sampler uses it.
     with _standing_in(_module("transformers", top_k_top_p_filtering=None)):
-        from taming.modules.transformer.mingpt import GPT  # type: ignore[import]
+        from taming.modules.transformer.mingpt import GPT  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     network = GPT(
         VOCABULARY, conditions + SIDE**2 - 1, config.layers, config.heads, config.width
@@ -144,7 +144,7 @@ def muse(config: DecoderConfig, steps: int) -> tuple[nn.Module, Callable[[], flo
         _module("tqdm"),
         _module("tqdm.auto", tqdm=lambda steps, **_: steps),
     ):
-        from muse_maskgit_pytorch import (  # type: ignore[import]
+        from muse_maskgit_pytorch import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
             MaskGit,
             MaskGitTransformer,
             VQGanVAE,

@@ -32,7 +32,7 @@ from benchmarks.machine import (
 from benchmarks.ours import Patches, Tiles, decoder_in, random_model
 from benchmarks.peers import SIDE, TIMED_WINDOWS, peers
 from handscroll import checkpoint as checkpoints
-from handscroll.canvas import Dtype, Sampling
+from handscroll.canvas import Dtype, Sampling, TokenOrder
 from handscroll.checkpoint import Checkpoint, World
 from handscroll.decoder import SIZES
 
@@ -56,7 +56,7 @@ class Line:
         unit: of its values.
         measures: takes one measurement, for each way of using the cores.
         patches: how many are drawn in one unit; 0 where that says nothing.
-        floor: of a round: seconds that no program can beat on one thread.
+        floor: what no program can beat on one thread.
         beside: the line to compare with.
         values: of each way, one for each round.
     """
@@ -65,7 +65,7 @@ class Line:
     unit: str
     measures: dict[str, Callable[[], float]]
     patches: int = 0
-    floor: Callable[[int], float] | None = None
+    floor: Floor | None = None
     beside: Line | None = None
     values: dict[str, list[float]] = field(default_factory=dict)
 
@@ -93,11 +93,32 @@ class Line:
         elif self.patches:
             rate = number(self.patches / min(self.median(way) for way in self.values))
         if self.floor and self.values:
-            own = enumerate(self.values[ONE])
-            floor = number(median(value / self.floor(turn) for turn, value in own))
+            pairs = zip(self.values[ONE], self.floor.seconds(), strict=True)
+            floor = number(median(own / least for own, least in pairs))
         if self.beside and self.values:
             ratio = number(self.times(self.beside))
         return [self.name, self.unit, *values, rate, floor, ratio]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a patch takes at least, at the speeds that the machine's own lines found.
+
+    Attributes:
+        read, multiply: those lines.
+        size_bytes: weights read for a patch.
+        flop: operations of a patch.
+    """
+
+    read: Line
+    multiply: Line
+    size_bytes: float
+    flop: float
+
+    def seconds(self) -> list[float]:
+        """The floor on one thread, for each round."""
+        speeds = zip(self.read.values[ONE], self.multiply.values[ONE], strict=True)
+        return [max(self.size_bytes / GIB / read, self.flop / 1e9 / flop) for read, flop in speeds]
 
 
 def number(value: float) -> str:
@@ -154,25 +175,13 @@ def patch_lines(
     ways = [(group, rows) for group in GROUPS for rows in ROWS]
     for dtype, decoder in decoders.items():
         for group, rows in (*ways, (1, 1)):
-            order = "raster" if group == 1 else "spread"
+            order: TokenOrder = "raster" if group == 1 else "spread"
             sampling = Sampling(dtype=dtype, rows=rows, group=group, token_order=order)
             patches = Patches(decoder, world, sampling)
             steps = TOKENS // group
-            work = flops(patches.draw) / rows
-            read, multiply = floors[dtype]
-
-            def floor(
-                turn: int,
-                read: Line = read,
-                multiply: Line = multiply,
-                size: float = steps * weights[dtype] / rows,
-                work: float = work,
-            ) -> float:
-                by_memory = size / GIB / read.values[ONE][turn]
-                return max(by_memory, work / 1e9 / multiply.values[ONE][turn])
-
+            size, work = steps * weights[dtype] / rows, flops(patches.draw) / rows
             lines[dtype, group, rows] = Line(
-                f"ours: patch, {dtype}, {steps} steps, {rows} at a time, {work / 1e9:.1f} GFLOP",
+                f"ours: patch, {dtype}, {steps} steps, {rows} at a time",
                 "s/patch",
                 {
                     ONE: patches.alone,
@@ -180,7 +189,7 @@ def patch_lines(
                     THREADS: patches.alone,
                 },
                 patches=1,
-                floor=floor,
+                floor=Floor(*floors[dtype], size, work),
                 beside=lines.get((dtype, GROUPS[0], 1)),
             )
     return machine, lines
@@ -258,7 +267,11 @@ def targets(lines: Lines) -> list[str]:
     ours = lines.patches["float32", GROUPS[0], 1]
     for line in lines.peers[:2]:
         if line.values:
-            found.append(at_least(f"faster than {line.name}, {ONE}", line.times(ours), 50))
+            found.append(
+                at_least(
+                    f"faster than {line.name.removeprefix('peer: ')}, {ONE}", line.times(ours), 50
+                )
+            )
         else:
             found.append(f"- {line.name}: not installed")
     return found
@@ -268,6 +281,8 @@ def report(model: Checkpoint, world: World, rounds: int, lines: Lines) -> str:
     """The table, what it was measured on, and the targets."""
     config = model.decoder.config
     size = sum(weight.numel() for weight in model.decoder.parameters()) / 1e6
+    floor = lines.patches["float32", GROUPS[0], 1].floor
+    assert floor is not None
     head = ["", "unit", *WAYS, "patches/s", "÷ floor", "÷ ours"]
     table = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *(line.cells() for line in lines)]
     return "\n".join(
@@ -275,8 +290,8 @@ def report(model: Checkpoint, world: World, rounds: int, lines: Lines) -> str:
             f"Machine: {description()}, torch {torch.__version__}.",
             f"Decoder: {config.layers} layers x {config.width}, {size:.1f}M parameters, "
             f"{'model ' + model.digest[:16] if model.digest else 'random weights'}; patches of "
-            f"level {world.extent.finest} that see all their neighbours; medians of {rounds} "
-            "rounds.",
+            f"level {world.extent.finest} that see all their neighbours, {floor.flop / 1e9:.1f} GFLOP "
+            f"each; medians over {rounds} rounds.",
             "",
             *(f"| {' | '.join(row)} |" for row in table),
             "",

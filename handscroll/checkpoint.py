@@ -56,6 +56,23 @@ class World:
     spacing: int
     palette_ERV: Floats
 
+    def check(self, extent: Extent) -> None:
+        """Refuse an extent that this world was not learned for.
+
+        Raises:
+            SpecMismatch: finer than its sources, or of another height where it has one.
+        """
+        if extent.finest > self.extent.finest:
+            raise SpecMismatch(
+                f"world {self.name} has levels 0 to {self.extent.finest}, "
+                f"the canvas wants level {extent.finest}"
+            )
+        height, wanted = self.extent.size(0)[0], extent.size(0)[0]
+        if height is not None and height != wanted:
+            raise SpecMismatch(
+                f"world {self.name} is {height} px high at level 0, the canvas {wanted} px"
+            )
+
 
 @dataclass(frozen=True)
 class Checkpoint:

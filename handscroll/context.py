@@ -125,9 +125,7 @@ def gather(
 
     codes, places, sources = [], [], []
     for view in views:
-        offset = cell_of(
-            view.place_N2, side
-        )  # the patch of each place, from home
+        offset = cell_of(view.place_N2, side)  # the patch of each place, from home
         for one in sorted(set(view.visible)):
             away = np.array([one.row - view.home.row, one.col - view.home.col])
             there = view.place_N2[(offset == away).all(axis=1)]
@@ -211,6 +209,11 @@ class NearbyContextPool:
         """Announce patches about to be drawn: each claims what it will see."""
         for patch in patches:
             self.claim(self.order.dependencies(patch))
+
+    def dismiss(self, patches: Iterable[Patch]) -> None:
+        """Take back `expect`: these patches will not be drawn."""
+        for patch in patches:
+            self.release(self.order.dependencies(patch))
 
     def around(self, patch: Patch) -> Context:
         """What a patch sees; its dependencies must be in the pool."""

@@ -40,7 +40,8 @@ class Painter:
         on_patch: called as each patch is drawn.
 
     Raises:
-        SpecMismatch: the canvas names another model, or text was learned with another encoder.
+        SpecMismatch: the canvas names another model, does not fit its world, or text was learned
+            with another encoder.
         NotFound: the model has no such world.
         Unavailable: there is a prompt, and the text encoder is not installed.
     """
@@ -58,6 +59,7 @@ class Painter:
                 f"the canvas wants model {canvas.model[:16]}…, this is {checkpoint.digest[:16]}…"
             )
         world = checkpoint.world(canvas.world)
+        world.check(canvas.extent)
         self.tokenizer, self.canvas, self.on_patch = checkpoint.tokenizer, canvas, on_patch
         self.side = checkpoint.decoder.config.side
         self.order = order_named(canvas.order, canvas.extent)
@@ -117,10 +119,12 @@ class Painter:
     def _tiles(self, tiles: Sequence[Tile]) -> Iterator[Pixels]:
         under = self._under(tiles)
         self.pool.claim(under)
-        for _ in self.patches(under):
-            pass
-        yield from self.workers.map(self._decode, tiles)
-        self.pool.release(under)
+        try:
+            for _ in self.patches(under):
+                pass
+            yield from self.workers.map(self._decode, tiles)
+        finally:
+            self.pool.release(under)
 
     def _decode(self, tile: Tile) -> Pixels:
         codes, inside, window = window_codes(

@@ -26,6 +26,10 @@ class Pool(Protocol):
         """Announce patches about to be drawn."""
         ...
 
+    def dismiss(self, patches: Iterable[Patch]) -> None:
+        """Take the announcement of patches back: they will not be drawn."""
+        ...
+
     def around(self, patch: Patch) -> Context:
         """What a patch may see."""
         ...
@@ -44,9 +48,13 @@ def render(
         Each patch and its codes (side, side, K), as it joins the pool.
     """
     waves = order.waves(wanted, have=pool)
-    for wave in waves:
-        pool.expect(wave)
-    for wave in waves:
-        for patch, codes in sample([pool.around(patch) for patch in wave]):
-            pool.add(patch, codes)
-            yield patch, codes
+    to_do = {patch for wave in waves for patch in wave}
+    pool.expect(to_do)
+    try:
+        for wave in waves:
+            for patch, codes in sample([pool.around(patch) for patch in wave]):
+                pool.add(patch, codes)
+                to_do.remove(patch)
+                yield patch, codes
+    finally:
+        pool.dismiss(to_do)  # some are left if the reader walked away

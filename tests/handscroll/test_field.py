@@ -159,12 +159,27 @@ def test_field_does_not_repeat() -> None:
     assert len({block.tobytes() for block in blocks}) == len(blocks)
 
 
-def test_field_uses_its_palette_evenly() -> None:
-    """Chi-squared of 600 anchors: 19 degrees of freedom, and a fixed seed, so no false alarm."""
-    picked = [WORLD._entry(row, col) for row in range(-15, 15) for col in range(20)]
-    counts = np.bincount(picked, minlength=20)
-    assert len(counts) == 20
-    assert ((counts - 30) ** 2 / 30).sum() < 19 + 5 * np.sqrt(2 * 19)
+def entries(row: int, col: int, count: int) -> NDArray[np.int64]:
+    """Which entries of the palette a square of anchors picks."""
+    return np.array(
+        [[WORLD._entry(r, c) for c in range(col, col + count)] for r in range(row, row + count)]
+    )
+
+
+def test_anchors_pick_all_of_the_palette() -> None:
+    """Over 100 climates every entry appears, none much more often than its share."""
+    counts = np.bincount(entries(-20, -20, 40).ravel(), minlength=len(FLAT))
+    share = 40 * 40 / len(FLAT)
+    assert len(counts) == len(FLAT)
+    assert counts.min() > share / 4 and counts.max() < 3 * share
+
+
+def test_anchors_near_each_other_share_a_climate() -> None:
+    """They pick from one part of the sorted palette; far ones differ twice as much."""
+    for far in (0, 10**9):
+        picked = entries(far, -far, 28)
+        near, apart = (np.abs(picked[:, step:] - picked[:, :-step]).mean() for step in (1, 14))
+        assert 0 < near < apart / 2
 
 
 def test_field_never_changes() -> None:

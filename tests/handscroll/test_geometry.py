@@ -15,6 +15,8 @@ from handscroll.geometry import (
     Patch,
     Region,
     Tile,
+    cell_of,
+    cells_of,
     patches_of,
     tile_region,
     tile_to_xyz,
@@ -47,6 +49,19 @@ REGIONS = st.builds(
     frame=st.integers(0, 2),
 )
 EXTENTS = st.sampled_from([PLANE, SCROLL, PICTURE])
+
+
+@given(COORDINATES, st.integers(1, 10**6))
+def test_cell_of_floors_towards_minus_infinity(place: int, size: int) -> None:
+    cell = cell_of(place, size)
+    assert cell * size <= place < (cell + 1) * size
+    assert cell_of(np.array([place, -place]), size).tolist() == [cell, cell_of(-place, size)]
+
+
+@given(COORDINATES, st.integers(1, 3000), st.integers(1, 1000))
+def test_cells_of_are_those_that_places_fall_into(start: int, count: int, size: int) -> None:
+    found = {cell_of(place, size) for place in range(start, start + count)}
+    assert list(cells_of(start, start + count, size)) == sorted(found)
 
 
 @given(PATCHES)

@@ -210,7 +210,7 @@ def test_quantizer_says_the_codes_of_the_values_it_gives(config: TokenizerConfig
 def test_quantizer_uses_its_codes_evenly() -> None:
     """For normal scalars: each level within 5 % of its share, no code of 256 unused.
 
-    Only as many scalars as there are make the curve exact, hence the 5 %.
+    Brought to unit size together, sixteen scalars are not quite normal, hence the 5 %.
     """
     quantizer = Quantizer(TokenizerConfig())
     z = torch.randn(1, 100, 100, 16, generator=torch.Generator().manual_seed(4))
@@ -220,7 +220,7 @@ def test_quantizer_uses_its_codes_evenly() -> None:
     assert (share - 0.25).abs().max() < 0.05 * 0.25
     used = codes.flatten().bincount(minlength=256)
     expected = codes.numel() / 256
-    assert used.min() > 0.6 * expected and used.max() < 1.6 * expected
+    assert used.min() > 0.5 * expected and used.max() < 1.6 * expected
 
 
 def test_quantizer_does_not_mind_the_scale() -> None:
