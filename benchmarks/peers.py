@@ -32,7 +32,7 @@ from handscroll.decoder import DecoderConfig
 VOCABULARY = 1024
 SIDE = 16
 TOP_K = 100
-TIMED_WINDOWS = 32
+TIMED_WINDOWS = SIDE
 
 _TEXT_TOKENS, _TEXT_WIDTH = 16, 768
 
@@ -74,7 +74,7 @@ def peers(config: DecoderConfig) -> Iterator[Peer]:
 def taming(config: DecoderConfig, conditions: int) -> tuple[nn.Module, Callable[[], float]]:
     """The network, and its window loop in the middle of a large picture.
 
-    Every window costs the same, so TIMED_WINDOWS are timed and scaled to a patch.
+    Every window costs the same, so TIMED_WINDOWS, a patch's first row, stand for all.
 
     Args:
         config: the decoder whose size to match.
@@ -82,7 +82,7 @@ def taming(config: DecoderConfig, conditions: int) -> tuple[nn.Module, Callable[
     """
     # The one name was moved out of transformers long ago; only another sampler uses it.
     with _standing_in(_module("transformers", top_k_top_p_filtering=None)):
-        from taming.modules.transformer.mingpt import GPT  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from taming.modules.transformer.mingpt import GPT  # type: ignore  # optional, untyped
 
     network = GPT(
         VOCABULARY, conditions + SIDE**2 - 1, config.layers, config.heads, config.width
@@ -144,7 +144,7 @@ def muse(config: DecoderConfig, steps: int) -> tuple[nn.Module, Callable[[], flo
         _module("tqdm"),
         _module("tqdm.auto", tqdm=lambda steps, **_: steps),
     ):
-        from muse_maskgit_pytorch import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from muse_maskgit_pytorch import (  # type: ignore  # optional, untyped
             MaskGit,
             MaskGitTransformer,
             VQGanVAE,

@@ -34,7 +34,7 @@ from benchmarks.peers import SIDE, TIMED_WINDOWS, peers
 from handscroll import checkpoint as checkpoints
 from handscroll.canvas import Dtype, Sampling, TokenOrder
 from handscroll.checkpoint import Checkpoint, World
-from handscroll.decoder import SIZES
+from handscroll.decoder import SIZES, Decoder
 
 ONE = "1 thread"
 WORKERS = f"{CORES} workers"
@@ -42,9 +42,9 @@ THREADS = f"{CORES} threads"
 WAYS = {ONE: 1, WORKERS: 1, THREADS: CORES}
 """Ways of using the cores, and torch's threads in each; a worker is a thread of its own."""
 
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 GROUPS = (16, 32)
 ROWS = (1, 4)
-TOKENS = 256
 
 
 @dataclass
@@ -54,9 +54,9 @@ class Line:
     Attributes:
         name: what is measured.
         unit: of its values.
-        measures: takes one measurement, for each way of using the cores.
+        measures: takes one measurement, for each way of using the cores; none: not installed.
         patches: how many are drawn in one unit; 0 where that says nothing.
-        floor: what no program can beat on one thread.
+        floor: so many times so many lines; it takes at least as long as the longest.
         beside: the line to compare with.
         values: of each way, one for each round.
     """
@@ -65,7 +65,7 @@ class Line:
     unit: str
     measures: dict[str, Callable[[], float]]
     patches: int = 0
-    floor: Floor | None = None
+    floor: Sequence[tuple[float, Line]] = ()
     beside: Line | None = None
     values: dict[str, list[float]] = field(default_factory=dict)
 
@@ -79,46 +79,31 @@ class Line:
         """The middle of its rounds."""
         return median(self.values[way])
 
-    def times(self, other: Line, way: str = ONE) -> float:
-        """How many times as long as another line, in the middle of the rounds."""
-        pairs = zip(self.values[way], other.values[way], strict=True)
+    def times(self, other: Line) -> float:
+        """How many times as long as another line on one thread, in the middle of the rounds."""
+        pairs = zip(self.values[ONE], other.values[ONE], strict=True)
         return median(own / others for own, others in pairs)
+
+    def times_floor(self) -> float:
+        """How many times as long as its floor, in the middle of the rounds."""
+        return median(
+            own / max(count * line.values[ONE][turn] for count, line in self.floor)
+            for turn, own in enumerate(self.values[ONE])
+        )
 
     def cells(self) -> list[str]:
         """Its line of the table."""
-        values = [number(self.median(way)) if way in self.values else "" for way in WAYS]
-        rate = floor = ratio = ""
         if not self.measures:
-            values[0] = "not installed"
-        elif self.patches:
-            rate = number(self.patches / min(self.median(way) for way in self.values))
-        if self.floor and self.values:
-            pairs = zip(self.values[ONE], self.floor.seconds(), strict=True)
-            floor = number(median(own / least for own, least in pairs))
-        if self.beside and self.values:
-            ratio = number(self.times(self.beside))
-        return [self.name, self.unit, *values, rate, floor, ratio]
-
-
-@dataclass(frozen=True)
-class Floor:
-    """What a patch takes at least, at the speeds that the machine's own lines found.
-
-    Attributes:
-        read, multiply: those lines.
-        size_bytes: weights read for a patch.
-        flop: operations of a patch.
-    """
-
-    read: Line
-    multiply: Line
-    size_bytes: float
-    flop: float
-
-    def seconds(self) -> list[float]:
-        """The floor on one thread, for each round."""
-        speeds = zip(self.read.values[ONE], self.multiply.values[ONE], strict=True)
-        return [max(self.size_bytes / GIB / read, self.flop / 1e9 / flop) for read, flop in speeds]
+            return [self.name, self.unit, "not installed", *[""] * (len(WAYS) + 2)]
+        values = {way: self.median(way) for way in self.values}
+        return [
+            self.name,
+            self.unit,
+            *(number(values[way]) if way in values else "" for way in WAYS),
+            number(self.patches / min(values.values())) if self.patches else "",
+            number(self.times_floor()) if self.floor else "",
+            number(self.times(self.beside)) if self.beside else "",
+        ]
 
 
 def number(value: float) -> str:
@@ -128,7 +113,7 @@ def number(value: float) -> str:
 
 @dataclass
 class Lines:
-    """All lines, and those that the targets name."""
+    """All lines, those of ours by what the targets call them: format, group, rows; format, name."""
 
     machine: list[Line]
     patches: dict[tuple[Dtype, int, int], Line]
@@ -139,166 +124,148 @@ class Lines:
         yield from (*self.machine, *self.patches.values(), *self.tiles.values(), *self.peers)
 
 
-def machine_lines(weights: dict[Dtype, int]) -> tuple[list[Line], dict[Dtype, tuple[Line, Line]]]:
-    """Lines of the machine, and of each format the two that make its floor."""
-
-    def line(name: str, unit: str, call: Callable[[], float]) -> Line:
-        return Line(name, unit, {ONE: call, THREADS: call})
-
-    memory = line("machine: read 512 MiB", "GiB/s", partial(read_gib_s, GIB // 2))
-    floors = {
-        dtype: (
-            line(
-                f"machine: read the weights of a step, {dtype}, {size / 1e6:.1f} MB",
-                "GiB/s",
-                partial(read_gib_s, size),
-            ),
-            line(
-                f"machine: matrix product, {dtype}",
-                "GFLOP/s",
-                partial(matmul_gflop_s, getattr(torch, dtype)),
-            ),
+def lines_of(
+    model: Checkpoint, world: World, workers: ThreadPoolExecutor, with_peers: bool
+) -> Lines:
+    """Everything there is to measure, in the order of the table."""
+    lines = Lines([_speed("read 512 MiB", "GiB/s", partial(read_gib_s, GIB // 2))], {}, {}, [])
+    fewest = Patches(model.decoder, world, Sampling(group=GROUPS[-1]))
+    work = flops(fewest.draw)  # a count takes seconds, and other groups differ by 1 %
+    for dtype in DTYPES:
+        decoder = decoder_in(model, dtype)
+        size = step_bytes(decoder)
+        weights = f"the weights of a step, {size / 1e6:.1f} MB in {dtype}"
+        read = _speed(f"read {weights}", "GiB/s", partial(read_gib_s, size))
+        multiply = _speed(
+            f"multiply matrices, {dtype}",
+            "GFLOP/s",
+            partial(matmul_gflop_s, getattr(torch, dtype)),
         )
-        for dtype, size in weights.items()
-    }
-    return [memory, *(one for pair in floors.values() for one in pair)], floors
-
-
-def patch_lines(
-    model: Checkpoint, world: World, workers: ThreadPoolExecutor
-) -> tuple[list[Line], dict[tuple[Dtype, int, int], Line]]:
-    """Lines of the machine, and of patches by format, group and rows."""
-    decoders = {dtype: decoder_in(model, dtype) for dtype in get_args(Dtype)}
-    weights = {dtype: step_bytes(decoder) for dtype, decoder in decoders.items()}
-    machine, floors = machine_lines(weights)
-    lines: dict[tuple[Dtype, int, int], Line] = {}
-    ways = [(group, rows) for group in GROUPS for rows in ROWS]
-    for dtype, decoder in decoders.items():
-        for group, rows in (*ways, (1, 1)):
-            order: TokenOrder = "raster" if group == 1 else "spread"
-            sampling = Sampling(dtype=dtype, rows=rows, group=group, token_order=order)
-            patches = Patches(decoder, world, sampling)
-            steps = TOKENS // group
-            size, work = steps * weights[dtype] / rows, flops(patches.draw) / rows
-            lines[dtype, group, rows] = Line(
-                f"ours: patch, {dtype}, {steps} steps, {rows} at a time",
-                "s/patch",
-                {
-                    ONE: patches.alone,
-                    WORKERS: partial(patches.beside, workers, CORES),
-                    THREADS: patches.alone,
-                },
-                patches=1,
-                floor=Floor(*floors[dtype], size, work),
-                beside=lines.get((dtype, GROUPS[0], 1)),
-            )
-    return machine, lines
-
-
-def tile_lines(model: Checkpoint, world: World) -> dict[tuple[Dtype, str], Line]:
-    """Lines of tiles by format, and by what is there already."""
-    lines: dict[tuple[Dtype, str], Line] = {}
-    for dtype in get_args(Dtype):
-        one, all_cores = (Tiles(model, world, dtype, workers) for workers in (1, CORES))
-        cone = one.cone()
-        finest = sum(patch.level == world.extent.finest for patch in cone)
-        for name, count, visit in (
-            ("over parents", finest, Tiles.over_parents),
-            ("warm", 0, Tiles.warm),
-            ("cold", len(cone), Tiles.cold),
-        ):
-            lines[dtype, name] = Line(
-                f"ours: tile, {dtype}, {name}, {count} patches and the pixels",
-                "s/tile",
-                {ONE: partial(visit, one), WORKERS: partial(visit, all_cores)},
-                patches=count,
-            )
+        reading = _floor(weights, "s/step", size / GIB, read)
+        multiplying = _floor(
+            f"{work / 1e9:.1f} GFLOP of a patch, {dtype}", "s/patch", work / 1e9, multiply
+        )
+        lines.machine += [read, multiply, reading, multiplying]
+        lines.patches |= _patches(decoder, world, dtype, workers, reading, multiplying)
+    for dtype in DTYPES:
+        lines.tiles |= _tiles(model, world, dtype)
+    if with_peers:
+        ours = lines.patches["float32", GROUPS[0], 1]
+        for peer in peers(model.decoder.config):
+            measures = {} if peer.draw is None else {ONE: peer.draw, THREADS: peer.draw}
+            lines.peers.append(Line(peer.name, "s/patch", measures, patches=1, beside=ours))
     return lines
 
 
-def peer_lines(model: Checkpoint, beside: Line) -> list[Line]:
-    """Lines of the peers, compared with our own."""
-    return [
-        Line(
-            f"peer: {peer.name}",
+def _speed(name: str, unit: str, call: Callable[[], float]) -> Line:
+    return Line(f"machine: {name}", unit, {ONE: call, THREADS: call})
+
+
+def _floor(name: str, unit: str, amount: float, speed: Line) -> Line:
+    """What an amount takes at the speed that was measured just before."""
+
+    def at_speed(way: str) -> float:
+        return amount / speed.values[way][-1]
+
+    return Line(f"floor: {name}", unit, {way: partial(at_speed, way) for way in speed.measures})
+
+
+def _patches(
+    decoder: Decoder,
+    world: World,
+    dtype: Dtype,
+    workers: ThreadPoolExecutor,
+    reading: Line,
+    multiplying: Line,
+) -> dict[tuple[Dtype, int, int], Line]:
+    """Group decoding, and one token at a time in reading order with the same weights."""
+    lines: dict[tuple[Dtype, int, int], Line] = {}
+    for group, rows in (*((group, rows) for group in GROUPS for rows in ROWS), (1, 1)):
+        order: TokenOrder = "raster" if group == 1 else "spread"
+        sampling = Sampling(dtype=dtype, rows=rows, group=group, token_order=order)
+        patches = Patches(decoder, world, sampling)
+        steps = decoder.config.side**2 // group
+        lines[dtype, group, rows] = Line(
+            f"ours: patch, {dtype}, {steps} steps{' in raster' if group == 1 else ''}, "
+            f"{rows} at a time",
             "s/patch",
-            {} if peer.draw is None else {ONE: peer.draw, THREADS: peer.draw},
+            {
+                ONE: patches.alone,
+                WORKERS: partial(patches.beside, workers, CORES),
+                THREADS: patches.alone,
+            },
             patches=1,
-            beside=beside,
+            floor=((steps / rows, reading), (1, multiplying)),
+            beside=lines.get((dtype, GROUPS[0], 1)),
         )
-        for peer in peers(model.decoder.config)
-    ]
+    return lines
+
+
+def _tiles(model: Checkpoint, world: World, dtype: Dtype) -> dict[tuple[Dtype, str], Line]:
+    """Tiles of which more or less is there already."""
+    one, all_cores = (Tiles(model, world, dtype, workers) for workers in (1, CORES))
+    cone = one.cone()
+    finest = sum(patch.level == world.extent.finest for patch in cone)
+    visits = (
+        ("over ready parents", finest, Tiles.over_parents),
+        ("warm", 0, Tiles.warm),
+        ("cold", len(cone), Tiles.cold),
+    )
+    return {
+        (dtype, name): Line(
+            f"ours: tile {name}, {dtype}, {count} patches and the pixels",
+            "s/tile",
+            {ONE: partial(visit, one), WORKERS: partial(visit, all_cores)},
+            patches=count,
+        )
+        for name, count, visit in visits
+    }
 
 
 def targets(lines: Lines) -> list[str]:
     """What we hold ourselves to, and whether it holds here."""
-
-    def at_most(name: str, value: float, limit: float) -> str:
-        return (
-            f"- {'pass' if value <= limit else 'FAIL'}: {name}: {number(value)} s, "
-            f"at most {limit} s ({number(value / limit)} of it)"
-        )
-
-    def at_least(name: str, ratio: float, limit: float) -> str:
-        return (
-            f"- {'pass' if ratio >= limit else 'FAIL'}: {name}: {number(ratio)}x, "
-            f"at least {limit}x ({number(ratio / limit)} of it)"
-        )
-
-    found = [
-        at_most(
-            f"a patch in a batch of 4, float32, {WORKERS}",
-            lines.patches["float32", GROUPS[0], 4].median(WORKERS),
-            0.25,
-        )
-    ]
-    for dtype in get_args(Dtype):
-        found.append(
-            at_most(
-                f"a cold tile over ready parents, {dtype}, {WORKERS}",
-                lines.tiles[dtype, "over parents"].median(WORKERS),
-                1.0,
-            )
-        )
-    for dtype in get_args(Dtype):
-        ours = lines.patches[dtype, GROUPS[0], 1]
-        raster = lines.patches[dtype, 1, 1]
-        found.append(at_least(f"faster than own raster, {dtype}, {ONE}", raster.times(ours), 4))
+    batch = lines.patches["float32", GROUPS[0], 4]
+    found = [_verdict(f"{batch.name}, {WORKERS}", batch.median(WORKERS), 0.25, "s")]
+    for dtype in DTYPES:
+        tile = lines.tiles[dtype, "over ready parents"]
+        found.append(_verdict(f"{tile.name}, {WORKERS}", tile.median(WORKERS), 1.0, "s"))
+    for dtype in DTYPES:
+        ours, raster = (lines.patches[dtype, group, 1] for group in (GROUPS[0], 1))
+        found.append(_verdict(f"{raster.name} / {ours.name}", raster.times(ours), 4, "x"))
     ours = lines.patches["float32", GROUPS[0], 1]
-    for line in lines.peers[:2]:
-        if line.values:
-            found.append(
-                at_least(
-                    f"faster than {line.name.removeprefix('peer: ')}, {ONE}", line.times(ours), 50
-                )
-            )
-        else:
-            found.append(f"- {line.name}: not installed")
+    for peer in lines.peers[:2]:
+        name = f"{peer.name} / {ours.name}"
+        found.append(
+            _verdict(name, peer.times(ours), 50, "x") if peer.values else f"- not raced: {name}"
+        )
     return found
 
 
+def _verdict(name: str, value: float, limit: float, unit: str) -> str:
+    """One target: at most so many seconds, or at least so many times."""
+    share = value / limit if unit == "s" else limit / value
+    kind = "at most" if unit == "s" else "at least"
+    return (
+        f"- {'pass' if share <= 1 else 'FAIL'}: {name}: {number(value)} {unit}, "
+        f"{kind} {limit} {unit} wanted ({number(value / limit)} of it)"
+    )
+
+
 def report(model: Checkpoint, world: World, rounds: int, lines: Lines) -> str:
-    """The table, what it was measured on, and the targets."""
+    """What was measured on what, the table, and the targets."""
     config = model.decoder.config
     size = sum(weight.numel() for weight in model.decoder.parameters()) / 1e6
-    floor = lines.patches["float32", GROUPS[0], 1].floor
-    assert floor is not None
     head = ["", "unit", *WAYS, "patches/s", "÷ floor", "÷ ours"]
     table = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *(line.cells() for line in lines)]
     return "\n".join(
         (
-            f"Machine: {description()}, torch {torch.__version__}.",
-            f"Decoder: {config.layers} layers x {config.width}, {size:.1f}M parameters, "
-            f"{'model ' + model.digest[:16] if model.digest else 'random weights'}; patches of "
-            f"level {world.extent.finest} that see all their neighbours, {floor.flop / 1e9:.1f} GFLOP "
-            f"each; medians over {rounds} rounds.",
+            f"Machine: {description()}, torch {torch.__version__}. Decoder: {config.layers} "
+            f"layers x {config.width}, {size:.1f}M parameters, "
+            f"{f'model {model.digest[:16]}' if model.digest else 'random weights'}. Patches of "
+            f"level {world.extent.finest} that see all their neighbours. Medians of {rounds} "
+            f"rounds; of taming's windows {TIMED_WINDOWS} of {SIDE**2} are timed, and scaled.",
             "",
             *(f"| {' | '.join(row)} |" for row in table),
-            "",
-            "÷ floor: on one thread, beside reading the weights or multiplying at the machine's "
-            "speed. ÷ ours: on one thread, beside our 16 steps, 1 at a time, in the same format; "
-            f"peers beside float32. Of taming's windows {TIMED_WINDOWS} of {SIDE**2} are timed, "
-            "and scaled.",
             "",
             *targets(lines),
         )
@@ -319,16 +286,12 @@ def main(
     planes = [world for world in model.worlds.values() if world.extent.kind == "plane"]
     if not planes:
         raise typer.BadParameter("the checkpoint has no plane, where all tiles cost the same")
-    world = planes[0]
     with ThreadPoolExecutor(CORES) as workers:
-        machine, patches = patch_lines(model, world, workers)
-        ours = patches["float32", GROUPS[0], 1]
-        rivals = peer_lines(model, ours) if with_peers else []
-        lines = Lines(machine, patches, tile_lines(model, world), rivals)
-        turns: Sequence[Line] = list(lines) * rounds
+        lines = lines_of(model, planes[0], workers, with_peers)
+        turns = list(lines) * rounds
         for line in track(turns, "measuring", console=Console(stderr=True), transient=True):
             line.measure()
-    text = report(model, world, rounds, lines)
+    text = report(model, planes[0], rounds, lines)
     typer.echo(text)
     if out:
         out.write_text(text + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ from torch import nn
 
 from handscroll.context import Floats
 from handscroll.decoder import Decoder, DecoderConfig
-from handscroll.errors import BrokenCheckpoint, NotFound
+from handscroll.errors import BrokenCheckpoint, NotFound, SpecMismatch
 from handscroll.geometry import Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 

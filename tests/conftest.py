@@ -38,7 +38,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer(TokenizerConfig(width=32, cell_width=16))
     decoder = Decoder(DecoderConfig(layers=2, width=64, heads=2, head_width=32))
     awaken(tokenizer, 0.05)
-    awaken(decoder, 0.2)
+    awaken(decoder, 0.4)
     rng = np.random.default_rng(20220720)
     worlds = [
         World(

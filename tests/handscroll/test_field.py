@@ -92,7 +92,7 @@ def test_around_is_the_patch_and_a_cell_beside_it(row: int, col: int) -> None:
 @settings(max_examples=15)
 @given(PLACES)
 def test_cells_outside_the_canvas_are_absent(col: int) -> None:
-    """A scroll of 704 px is 176 px high at level 0: two whole rows of cells, and most of a third."""
+    """A scroll of 704 px is 176 px high at level 0: two rows of cells and most of a third."""
     found = cells_around(LAND, Patch(0, 0, 0, col))
     cols = span(CELLS * col - 1, CELLS + 2).tolist()
     assert list(found) == [(r, c) for r in range(3) for c in cols]

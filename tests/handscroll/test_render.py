@@ -201,6 +201,35 @@ def test_render_differs_with_the_field() -> None:
     assert all(one[patch] != other[patch] for patch in one)
 
 
+@pytest.mark.parametrize("number", range(len(ORDERS)))
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_render_left_early_claims_nothing(number: int, taken: int) -> None:
+    """Whoever walks away leaves no patch behind that nobody can forget, and harms nobody."""
+    order = ORDERS[number]
+    pool = new_pool(order, keep=2)
+    rendering = render(block(order), order, pool, Sampler())
+    for _ in range(taken):
+        next(rendering)
+    rendering.close()
+    assert len(pool) <= 2
+    again = {one: codes.tobytes() for one, codes in render(block(order), order, pool, Sampler())}
+    assert again.items() <= painted(order, [block(order)]).items()
+    assert len(pool) <= 2
+
+
+def test_render_that_fails_claims_nothing() -> None:
+    order = ORDERS[0]
+    pool = new_pool(order, keep=2)
+
+    def broken(contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
+        yield from Sampler()(contexts[:1])
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        list(render(block(order), order, pool, broken))
+    assert len(pool) <= 2
+
+
 def test_render_of_nothing_draws_nothing() -> None:
     sampler = Sampler()
     assert list(render([], ORDERS[0], new_pool(ORDERS[0]), sampler)) == []
