@@ -213,7 +213,7 @@ def _tiles(model: Checkpoint, world: World, dtype: Dtype) -> dict[tuple[Dtype, s
     )
     return {
         (dtype, name): Line(
-            f"ours: tile {name}, {dtype}, {count} patches and the pixels",
+            f"ours: tile {name}, {dtype}: {f'{count} patches and ' if count else ''}its pixels",
             "s/tile",
             {ONE: partial(visit, one), WORKERS: partial(visit, all_cores)},
             patches=count,
@@ -224,20 +224,21 @@ def _tiles(model: Checkpoint, world: World, dtype: Dtype) -> dict[tuple[Dtype, s
 
 def targets(lines: Lines) -> list[str]:
     """What we hold ourselves to, and whether it holds here."""
-    batch = lines.patches["float32", GROUPS[0], 4]
-    found = [_verdict(f"{batch.name}, {WORKERS}", batch.median(WORKERS), 0.25, "s")]
+    ours = {dtype: lines.patches[dtype, GROUPS[0], 1] for dtype in DTYPES}
+    batch = lines.patches["float32", GROUPS[0], 4].median(WORKERS)
+    found = [_verdict(f"a patch in a batch of 4, float32, {WORKERS}", batch, 0.25, "s")]
     for dtype in DTYPES:
-        tile = lines.tiles[dtype, "over ready parents"]
-        found.append(_verdict(f"{tile.name}, {WORKERS}", tile.median(WORKERS), 1.0, "s"))
+        tile = lines.tiles[dtype, "over ready parents"].median(WORKERS)
+        found.append(_verdict(f"a tile over ready parents, {dtype}, {WORKERS}", tile, 1, "s"))
     for dtype in DTYPES:
-        ours, raster = (lines.patches[dtype, group, 1] for group in (GROUPS[0], 1))
-        found.append(_verdict(f"{raster.name} / {ours.name}", raster.times(ours), 4, "x"))
-    ours = lines.patches["float32", GROUPS[0], 1]
+        ratio = lines.patches[dtype, 1, 1].times(ours[dtype])
+        found.append(_verdict(f"our own raster beside ours, {dtype}, {ONE}", ratio, 4, "x"))
     for peer in lines.peers[:2]:
-        name = f"{peer.name} / {ours.name}"
-        found.append(
-            _verdict(name, peer.times(ours), 50, "x") if peer.values else f"- not raced: {name}"
-        )
+        name = f"{peer.name}, beside ours, float32, {ONE}"
+        if peer.values:
+            found.append(_verdict(name, peer.times(ours["float32"]), 50, "x"))
+        else:
+            found.append(f"- not installed: {name}")
     return found
 
 
@@ -247,7 +248,7 @@ def _verdict(name: str, value: float, limit: float, unit: str) -> str:
     kind = "at most" if unit == "s" else "at least"
     return (
         f"- {'pass' if share <= 1 else 'FAIL'}: {name}: {number(value)} {unit}, "
-        f"{kind} {limit} {unit} wanted ({number(value / limit)} of it)"
+        f"wanted {kind} {limit} {unit} (ratio {number(value / limit)})"
     )
 
 

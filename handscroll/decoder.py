@@ -206,9 +206,9 @@ class Decoder(nn.Module):
         is_token = (source < Source.FIELD)[..., None]
         is_field = (source == Source.FIELD)[..., None]
         entries = torch.where(is_token, self.embed(batch.codes_BCK), 0.0)
-        entries = torch.where(is_field, self.field(batch.field_BCV), entries)
+        entries = torch.where(is_field, self.field(batch.field_BCV.to(self.query.dtype)), entries)
         entries = entries + self.source(source)
-        first = torch.stack((self.condition(batch), self.text(batch.text_BW)), dim=1)
+        first = torch.stack((self.condition(batch), self.text(batch.text_BW.to(self.query.dtype))), dim=1)
         middle = torch.full_like(batch.place_BC2[:, :1], (self.config.side - 1) / 2)
         there = torch.stack((torch.ones_like(batch.has_text_B), batch.has_text_B), dim=1)
         return (

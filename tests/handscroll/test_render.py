@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -208,6 +208,7 @@ def test_render_left_early_claims_nothing(number: int, taken: int) -> None:
     order = ORDERS[number]
     pool = new_pool(order, keep=2)
     rendering = render(block(order), order, pool, Sampler())
+    assert isinstance(rendering, Generator)
     for _ in range(taken):
         next(rendering)
     rendering.close()

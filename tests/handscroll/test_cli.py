@@ -1,0 +1,303 @@
+"""The laws of `handscroll.cli`: a picture or one line, never half of either."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import handscroll
+from handscroll.assemble import Pixels
+from handscroll.canvas import Canvas
+from handscroll.checkpoint import Checkpoint
+from handscroll.cli import MAX_PIXELS, main, region_of, run, write_png
+from handscroll.errors import HandscrollError, InvalidRequest
+from handscroll.geometry import Extent, Region
+from handscroll.paint import Painter
+
+PLANE = Extent("plane", 2)
+SCROLL = Extent("scroll", 2, 704)
+
+
+class Result(NamedTuple):
+    code: object
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command line in this process: torch is loaded once for all."""
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["handscroll", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return Result(caught.value.code or 0, out, err)
+
+    return call
+
+
+def options(out: Path, tiny: Path, **changes: object) -> list[object]:
+    """A render that succeeds, with some options changed; None leaves one out."""
+    chosen = {
+        "world": "planet",
+        "width": 40,
+        "height": 30,
+        "level": 0,
+        "at": "-20,-10",
+        "seed": 3,
+        "model": tiny,
+        "out": out,
+    } | changes
+    return ["render", *(f"--{name}={value}" for name, value in chosen.items() if value is not None)]
+
+
+def test_render_paints_the_region_into_a_png(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path
+) -> None:
+    out = tmp_path / "picture.png"
+    result = command(*options(out, tiny))
+    canvas = Canvas(model.digest, "planet", 3, PLANE)
+    assert result.code == 0 and result.err == ""
+    assert result.out.strip().splitlines()[-1].startswith(f"{out}: 40 x 30 px")
+    assert canvas.id[:16] in result.out
+    with Painter(model, canvas) as painter:
+        expected = np.concatenate(list(painter.region(Region(0, -10, -20, 30, 40))))
+    with Image.open(out) as image:
+        assert image.format == "PNG" and image.mode == "RGB" and image.size == (40, 30)
+        np.testing.assert_array_equal(np.asarray(image), expected)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_same_command_gives_the_same_bytes(command: Command, tiny: Path, tmp_path: Path) -> None:
+    """Again, over what is there, and with any number of workers; another seed gives others."""
+    out = tmp_path / "picture.png"
+    found = []
+    for workers in (None, 1, 3):
+        assert command(*options(out, tiny, workers=workers)).code == 0
+        found.append(out.read_bytes())
+    assert len(set(found)) == 1
+    assert command(*options(out, tiny, seed=4)).code == 0
+    assert out.read_bytes() != found[0]
+
+
+def test_render_of_a_scroll_begins_at_its_finest_level(
+    command: Command, tiny: Path, tmp_path: Path
+) -> None:
+    """Without --at and --level: from pixel 0, at level 2, down to the last row."""
+    outs = tmp_path / "default.PNG", tmp_path / "explicit.png"
+    small = {"world": "scroll", "width": 5, "height": 10, "seed": None}
+    assert command(*options(outs[0], tiny, **small, at=None, level=None)).code == 0
+    assert command(*options(outs[1], tiny, **small, at="0,0", level=2)).code == 0
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+BAD: dict[str, dict[str, object]] = {
+    "no width": {"width": 0},
+    "negative width": {"width": -5},
+    "no height": {"height": 0},
+    "too many pixels": {"width": MAX_PIXELS // 30 + 1},
+    "unknown world": {"world": "mars"},
+    "empty world": {"world": ""},
+    "half a place": {"at": "5"},
+    "a place too many": {"at": "1,2,3"},
+    "empty place": {"at": ""},
+    "broken place": {"at": "1.5,2"},
+    "wordy place": {"at": "left,top"},
+    "beyond the world": {"at": f"{2**21},0"},
+    "before the world": {"at": f"0,{-(2**21) - 1000}"},
+    "far beyond the world": {"at": f"{10**30},0"},
+    "level too fine": {"level": 3},
+    "negative level": {"level": -1},
+    "negative seed": {"seed": -1},
+    "seed too large": {"seed": 2**64},
+    "long prompt": {"prompt": "x" * 2001},
+    "words it did not learn": {"prompt": "sea"},
+    "above a scroll": {"world": "scroll", "at": "0,-1"},
+    "below a scroll": {"world": "scroll", "at": "0,147"},
+    "higher than a scroll": {"world": "scroll", "at": "0,0", "height": 177},
+}
+
+
+def assert_one_line(result: Result) -> None:
+    """What was wrong, for people; no traceback, nothing painted."""
+    assert result.code == 2
+    assert result.err.startswith("handscroll: ") and len(result.err.splitlines()) == 1
+    assert result.out.strip() == ""
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line_and_no_file(
+    command: Command, tiny: Path, tmp_path: Path, what: str
+) -> None:
+    assert_one_line(command(*options(tmp_path / "picture.png", tiny, **BAD[what])))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["picture.jpg", "picture", "png", ".png", "picture.png.txt"])
+def test_out_that_is_no_png_is_refused(
+    command: Command, tiny: Path, tmp_path: Path, name: str
+) -> None:
+    result = command(*options(tmp_path / name, tiny))
+    assert_one_line(result)
+    assert ".png" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_and_broken_checkpoints_are_refused(
+    command: Command, tiny: Path, tmp_path: Path
+) -> None:
+    out, broken = tmp_path / "picture.png", tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((tiny / "config.json").read_bytes()[:-9])
+    for model, said in (
+        (tmp_path / "nowhere", "no checkpoint"),
+        (tiny / "config.json", "no checkpoint"),
+        (broken, "not a checkpoint's config"),
+    ):
+        result = command(*options(out, tiny, model=model))
+        assert_one_line(result)
+        assert said in result.err
+    assert not out.exists()
+
+
+def test_out_that_cannot_be_written_is_refused(
+    command: Command, tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for out in (tmp_path / "nowhere" / "picture.png", tmp_path / "folder.png"):
+        result = command(*options(out, tiny))
+        assert_one_line(Result(result.code, "", result.err))
+        assert str(out) in result.err
+    assert sorted(tmp_path.iterdir()) == before
+    assert list((tmp_path / "folder.png").iterdir()) == []
+
+
+@pytest.mark.xfail(reason="bug: what could not be opened is removed with unlink", strict=True)
+@pytest.mark.parametrize("name", ["file/picture.png", f"{'x' * 250}.png"])
+def test_out_that_cannot_be_named_is_refused(
+    command: Command, tiny: Path, tmp_path: Path, name: str
+) -> None:
+    """Under a file as if it were a folder, or with a name that the system finds too long."""
+    (tmp_path / "file").touch()
+    result = command(*options(tmp_path / name, tiny))
+    assert_one_line(Result(result.code, "", result.err))
+
+
+@pytest.mark.xfail(reason="bug: ValueError from ThreadPoolExecutor", strict=True)
+def test_negative_workers_are_refused(command: Command, tiny: Path, tmp_path: Path) -> None:
+    assert_one_line(command(*options(tmp_path / "picture.png", tiny, workers=-1)))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"width": "wide"}, {"height": None}, {"level": "1.0"}, {"seed": "x"}, {"zoom": 3}]
+)
+def test_misspelt_options_are_refused(
+    command: Command, tiny: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    """By typer, with a hint at the usage."""
+    result = command(*options(tmp_path / "picture.png", tiny, **changes))
+    assert result.code == 2 and result.out == ""
+    assert "Usage" in result.err and "Traceback" not in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_turns_errors_meant_for_people_into_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And hides no others: those are our own mistakes."""
+
+    def refuse() -> None:
+        raise HandscrollError("no such thing")
+
+    def break_down() -> None:
+        raise ArithmeticError
+
+    with pytest.raises(SystemExit) as caught:
+        run(refuse)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "handscroll: no such thing\n"
+    with pytest.raises(ArithmeticError):
+        run(break_down)
+
+
+def test_help_answers_without_torch() -> None:
+    """In a process of its own, where torch is not loaded yet."""
+    program = (
+        "import sys\n"
+        "from handscroll.cli import main\n"
+        "sys.argv = ['handscroll', 'render', '--help']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(handscroll.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    for name in ("--world", "--width", "--height", "--out", "--at", "--level", "--model"):
+        assert name in done.stdout
+
+
+# region_of
+
+
+def test_region_of_is_what_the_options_say() -> None:
+    assert region_of(PLANE, 40, 30, "-5,7", 1) == Region(1, 7, -5, 30, 40)
+    assert region_of(PLANE, 40, 30, " -5 , 7 ", None) == Region(2, 7, -5, 30, 40)
+    assert region_of(SCROLL, 9, 704, "-99,0", None) == Region(2, 0, -99, 704, 9)
+    assert region_of(SCROLL, 9, 76, "0,100", 0) == Region(0, 100, 0, 76, 9)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_region_of_ends_where_the_world_does(level: int) -> None:
+    """The first and the last pixel that a map's tiles hold, and not one more."""
+    half, shift = 256 * 2 ** (13 + level), 85 * 2**level
+    first, end = shift - half, shift + half
+    region_of(PLANE, 1, 1, f"{first},{first}", level)
+    region_of(PLANE, 10, 10, f"{end - 10},{end - 10}", level)
+    for at in (f"{first - 1},0", f"0,{first - 1}", f"{end - 9},0", f"0,{end - 9}"):
+        with pytest.raises(InvalidRequest, match="outside the world"):
+            region_of(PLANE, 10, 10, at, level)
+
+
+# write_png
+
+
+def some_strips(rows: int, fail: bool = False) -> Iterator[Pixels]:
+    for row in range(rows):
+        yield np.full((2, 5, 3), row, np.uint8)
+    if fail:
+        raise ArithmeticError
+
+
+def test_write_png_writes_strips_from_top_to_bottom(tmp_path: Path) -> None:
+    out = tmp_path / "picture.png"
+    write_png(out, Region(0, 0, 0, 8, 5), some_strips(4))
+    with Image.open(out) as image:
+        np.testing.assert_array_equal(image, np.concatenate(list(some_strips(4))))
+
+
+def test_write_png_leaves_what_was_there_until_it_is_whole(tmp_path: Path) -> None:
+    out = tmp_path / "picture.png"
+    for before in (None, b"an older picture"):
+        if before is not None:
+            out.write_bytes(before)
+        with pytest.raises(ArithmeticError):
+            write_png(out, Region(0, 0, 0, 8, 5), some_strips(3, fail=True))
+        assert [one.read_bytes() for one in tmp_path.iterdir()] == ([before] if before else [])
