@@ -48,7 +48,9 @@ REGIONS = st.builds(
     st.integers(1, 600),
     frame=st.integers(0, 2),
 )
-EXTENTS = st.sampled_from([PLANE, SCROLL, PICTURE])
+EVEN = Extent("picture", 2, 1024, 2048)
+"""Whole patches at every level: no patch lies partly outside."""
+EXTENTS = st.sampled_from([PLANE, SCROLL, PICTURE, EVEN])
 
 
 @given(COORDINATES, st.integers(1, 10**6))

@@ -231,6 +231,24 @@ def test_render_that_fails_claims_nothing() -> None:
     assert len(pool) <= 2
 
 
+@pytest.mark.parametrize("number", range(len(ORDERS)))
+@pytest.mark.parametrize("keep", [0, 4096])
+def test_renders_may_be_read_in_turns(number: int, keep: int) -> None:
+    """Two readers of one pool, each a patch at a time, on overlapping wishes."""
+    order = ORDERS[number]
+    pool = new_pool(order, keep)
+    renders = [render(wish, order, pool, Sampler()) for wish in (block(order), block(order)[2:6])]
+    expected = painted(order, [block(order)])
+    while renders:
+        for one in list(renders):
+            drawn = next(one, None)
+            if drawn is None:
+                renders.remove(one)
+            else:
+                assert drawn[1].tobytes() == expected[drawn[0]]
+    assert len(pool) == (0 if keep == 0 else len(expected))
+
+
 def test_render_of_nothing_draws_nothing() -> None:
     sampler = Sampler()
     assert list(render([], ORDERS[0], new_pool(ORDERS[0]), sampler)) == []

@@ -102,6 +102,15 @@ def test_token_order_spread_begins_with_regular_grids(side: int) -> None:
         count *= 4
 
 
+def test_token_order_spread_goes_by_chessboards() -> None:
+    """Half way to the next grid: the tokens of one colour, the first two on a diagonal."""
+    rows, cols = np.divmod(token_order(np.ones((SIDE, SIDE), bool), "spread"), SIDE)
+    for count, step in ((2, 8), (8, 4), (32, 2), (128, 1)):
+        steps = range(0, SIDE, step)
+        white = {(row, col) for row in steps for col in steps if (row + col) // step % 2 == 0}
+        assert set(zip(rows[:count].tolist(), cols[:count].tolist(), strict=True)) == white
+
+
 # Batches.
 
 
@@ -152,6 +161,16 @@ def test_batches_hold_each_patch_once_with_its_like(model: Checkpoint, rows: int
         assert 1 <= len(batch) <= rows
         assert len({padded_length(one) for one in batch}) == 1
         assert len({one.inside_ss.tobytes() for one in batch}) == 1
+
+
+def test_batches_part_patches_that_lie_otherwise_in_the_canvas(model: Checkpoint) -> None:
+    """Contexts of one length, of which some have fewer tokens to draw."""
+    whole = context_of(model, FILL)
+    inside = whole.inside_ss.copy()
+    inside[12:] = False
+    contexts = [whole, replace(whole, inside_ss=inside), whole]
+    batches = PatchSampler(model.decoder, SEED, 0, Sampling(rows=3)).batches(contexts)
+    assert sorted(len(batch) for batch in batches) == [1, 2]
 
 
 # Drawing a patch.
@@ -306,9 +325,6 @@ def test_guidance_goes_from_the_negative_to_the_prompt(model: Checkpoint, guidan
     assert (draw(guidance, towards, None) == draw(1.0, None, None)) == (guidance == 0)
 
 
-@pytest.mark.xfail(
-    reason="bug: field and text enter in float32, the weights are bfloat16", strict=True
-)
 @pytest.mark.parametrize("patch", [FILL, Patch(0, 0, 0, 0)])
 def test_bfloat16_draws(model: Checkpoint, patch: Patch) -> None:
     decoder = deepcopy(model.decoder).to(torch.bfloat16)
