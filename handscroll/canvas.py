@@ -35,8 +35,11 @@ def _settle(spec: object, **types: type) -> None:
     """Check fields' types; whole numbers become floats where floats belong, for one spelling."""
     for name, kind in types.items():
         value = getattr(spec, name)
-        if kind is float and type(value) is int:
-            value = float(value)
+        if kind is float and type(value) in (int, float):
+            try:
+                value = float(value) + 0.0  # -0.0 has another spelling
+            except OverflowError:
+                raise InvalidRequest(f"{name} is too large") from None
             object.__setattr__(spec, name, value)
         _require(type(value) is kind, f"{name} must be {kind.__name__}, not {value!r}")
 
@@ -63,9 +66,9 @@ class Sampling:
     rows: int = 1
     group: int = 16
     token_order: TokenOrder = "spread"
-    temperature: float = 1.0
+    temperature: float = 0.8
     top_k: int = 0
-    top_p: float = 1.0
+    top_p: float = 0.95
     guidance: float = 1.0
     negative_prompt: str = ""
 
@@ -91,6 +94,10 @@ class Sampling:
                 f"{name} must be {low} to {high}, not {value}",
             )
         _require(self.top_p > 0, "top_p must be above 0")
+        _require(
+            self.temperature == 0 or self.temperature >= 0.01,
+            f"temperature must be 0 or at least 0.01, not {self.temperature}",
+        )
         _require(0 <= self.top_k <= 65536, f"top_k must be 0 to 65536, not {self.top_k}")
         _check_text("negative_prompt", self.negative_prompt)
 
@@ -100,6 +107,10 @@ def _check_text(name: str, text: str) -> None:
         len(text) <= MAX_PROMPT_CHARACTERS,
         f"{name} may have {MAX_PROMPT_CHARACTERS} characters, not {len(text)}",
     )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{name} is not Unicode text: {error.reason}") from error
 
 
 @dataclass(frozen=True)
@@ -135,8 +146,13 @@ class Canvas:
         _require(
             1 <= self.frames <= MAX_FRAMES, f"frames must be 1 to {MAX_FRAMES}, not {self.frames}"
         )
-        _check_text("prompt", self.prompt)
+        for name in ("model", "world", "prompt"):
+            _check_text(name, getattr(self, name))
         extent = self.extent
+        _require(isinstance(extent, Extent), f"extent must be an Extent, not {extent!r}")
+        _require(
+            isinstance(self.sampling, Sampling), f"sampling must be Sampling, not {self.sampling!r}"
+        )
         _settle(extent, kind=str, finest=int)
         _require(
             extent.kind in get_args(ExtentKind),
@@ -185,7 +201,7 @@ class Canvas:
         """
         try:
             spec = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"a canvas spec is JSON: {error}") from error
         _require(isinstance(spec, dict), "a canvas spec is a JSON object")
         found = spec.pop("format", None)

@@ -4,7 +4,7 @@
     tokenizer.safetensors    decoder.safetensors    palettes.safetensors
 
 The model digest is the SHA-256 of ``config.json``, which names the digest of every weight file: it
-names exactly these weights and this configuration. Everything is checked before anything is built.
+names exactly these weights and this configuration. Every digest is checked before its file is read.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from handscroll.canvas import Canvas
 from handscroll.context import Floats
 from handscroll.decoder import Decoder, DecoderConfig
-from handscroll.errors import BrokenCheckpoint, NotFound, SpecMismatch
-from handscroll.geometry import Extent
+from handscroll.errors import BrokenCheckpoint, InvalidRequest, NotFound, SpecMismatch
+from handscroll.field import CELL_PX, CELL_VALUES
+from handscroll.geometry import PATCH_PX, Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 
 FORMAT = "handscroll-checkpoint/1"
@@ -55,6 +57,18 @@ class World:
     extent: Extent
     spacing: int
     palette_ERV: Floats
+
+    def __post_init__(self) -> None:
+        Canvas("", self.name, 0, self.extent)  # refuses an extent that no canvas can have
+        height = self.extent.size(0)[0]
+        rows = 1 if height is None else -(-height // CELL_PX)
+        shape = self.palette_ERV.shape
+        if len(shape) != 3 or shape[0] < 1 or shape[1:] != (rows, CELL_VALUES):
+            raise ValueError(
+                f"palette {self.name} must have shape (entries, {rows}, {CELL_VALUES}), not {shape}"
+            )
+        if type(self.spacing) is not int or self.spacing < 1:
+            raise ValueError(f"spacing must be a positive whole number, not {self.spacing!r}")
 
     def check(self, extent: Extent) -> None:
         """Refuse an extent that this world was not learned for.
@@ -164,11 +178,30 @@ def load(folder: Path = SHIPPED) -> Checkpoint:
             for index, one in enumerate(config["worlds"])
         ]
         encoder = config["text_encoder"]
-    except (KeyError, TypeError) as error:
+        _agree(tokenizer.config, decoder.config, worlds, encoder)
+    except (KeyError, TypeError, AttributeError) as error:
         raise BrokenCheckpoint(f"{path} lacks or misnames a setting: {error}") from error
+    except (ValueError, InvalidRequest) as error:
+        raise BrokenCheckpoint(f"{path}: {error}") from error
     _fill(tokenizer, contents["tokenizer.safetensors"], folder / "tokenizer.safetensors")
     _fill(decoder, contents["decoder.safetensors"], folder / "decoder.safetensors")
     return Checkpoint(_sha256(text), tokenizer, decoder, {one.name: one for one in worlds}, encoder)
+
+
+def _agree(
+    tokenizer: TokenizerConfig, decoder: DecoderConfig, worlds: Sequence[World], encoder: object
+) -> None:
+    """Refuse parts that do not fit each other."""
+    wanted = (tokenizer.codes, tokenizer.vocabulary, PATCH_PX // tokenizer.downsampling)
+    found = (decoder.codes, decoder.vocabulary, decoder.side)
+    if wanted != found:
+        raise ValueError(
+            f"codes, vocabulary and side are {wanted} in the tokenizer, {found} in the decoder"
+        )
+    if len({world.name for world in worlds}) != len(worlds) or len(worlds) != decoder.worlds:
+        raise ValueError(f"the decoder paints {decoder.worlds} worlds, each with its own name")
+    if type(encoder) is not str:
+        raise ValueError(f"text_encoder must be a digest, not {encoder!r}")
 
 
 def _sha256(content: bytes) -> str:

@@ -5,9 +5,11 @@ Heavy imports wait until a command needs them, so that ``--help`` answers at onc
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from handscroll.assemble import Pixels
 
 MAX_PIXELS = 2**31
+MAX_WIDTH_PX = 2**18  # a row of tiles is held in memory: this one takes 200 MB
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -48,6 +51,9 @@ def render(
     """Paint a rectangle of a canvas. The same command gives the same bytes, every time."""
     if out.suffix.lower() != ".png":
         raise InvalidRequest(f"--out must end in .png, not {out.name!r}")
+
+    if workers < 0:
+        raise InvalidRequest(f"--workers must not be negative, not {workers}")
 
     from handscroll import checkpoint
     from handscroll.paint import Painter
@@ -75,10 +81,10 @@ def region_of(extent: Extent, width: int, height: int, at: str, level: int | Non
     level = extent.finest if level is None else level
     if not 0 <= level <= extent.finest:
         raise InvalidRequest(f"--level must be 0 to {extent.finest}, not {level}")
-    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+    if width < 1 or height < 1 or width > MAX_WIDTH_PX or width * height > MAX_PIXELS:
         raise InvalidRequest(
-            f"--width and --height must be positive and at most {MAX_PIXELS} px together, "
-            f"not {width} x {height}"
+            f"--width and --height must be positive, --width at most {MAX_WIDTH_PX} and both "
+            f"multiplied at most {MAX_PIXELS}, not {width} x {height}"
         )
     try:
         left, top = (int(number) for number in at.split(","))
@@ -105,16 +111,19 @@ def write_png(path: Path, region: Region, strips: Iterable[Pixels]) -> None:
     Raises:
         InvalidRequest: the file cannot be written there.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".handscroll-{os.getpid()}")
     rows = (row.tobytes() for strip in strips for row in strip)
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with aside.open("wb") as file:
             png.Writer(region.width, region.height, greyscale=False).write_packed(file, rows)
         aside.replace(path)
     except OSError as error:
         raise InvalidRequest(f"cannot write {path}: {error.strerror}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
 
 
 def main() -> None:

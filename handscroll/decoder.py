@@ -61,6 +61,14 @@ class DecoderConfig:
     worlds: int = 2
     text_width: int = 384
 
+    def __post_init__(self) -> None:
+        if any(type(number) is not int or number < 1 for number in vars(self).values()):
+            raise ValueError("a decoder's sizes are positive whole numbers")
+        if self.width % (4 * self.heads):
+            raise ValueError(
+                f"width must be a multiple of 4 times {self.heads} heads, not {self.width}"
+            )
+
 
 SIZES: dict[str, DecoderConfig] = {
     "XS": DecoderConfig(layers=4, width=256, heads=4),
@@ -208,7 +216,9 @@ class Decoder(nn.Module):
         entries = torch.where(is_token, self.embed(batch.codes_BCK), 0.0)
         entries = torch.where(is_field, self.field(batch.field_BCV.to(self.query.dtype)), entries)
         entries = entries + self.source(source)
-        first = torch.stack((self.condition(batch), self.text(batch.text_BW.to(self.query.dtype))), dim=1)
+        first = torch.stack(
+            (self.condition(batch), self.text(batch.text_BW.to(self.query.dtype))), dim=1
+        )
         middle = torch.full_like(batch.place_BC2[:, :1], (self.config.side - 1) / 2)
         there = torch.stack((torch.ones_like(batch.has_text_B), batch.has_text_B), dim=1)
         return (

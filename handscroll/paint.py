@@ -16,7 +16,7 @@ from handscroll.assemble import Pixels, strips, window_codes
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Floats, NearbyContextPool
-from handscroll.errors import SpecMismatch
+from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import ProceduralField
 from handscroll.geometry import PATCH_PX, TILE_PX, Patch, Region, Tile, tiles_of, window_patches
 from handscroll.order import order_named
@@ -107,14 +107,14 @@ class Painter:
 
     def _under(self, tiles: Iterable[Tile]) -> list[Patch]:
         """The patches that tiles are decoded from, each once."""
-        f = PATCH_PX // self.side
-        return list(
-            dict.fromkeys(
-                patch
-                for tile in tiles
-                for patch in window_patches(tile, self.canvas.extent, f, RADIUS_TOK)
-            )
-        )
+        extent, f = self.canvas.extent, PATCH_PX // self.side
+        found: dict[Patch, None] = {}
+        for tile in tiles:
+            patches = window_patches(tile, extent, f, RADIUS_TOK)
+            if not patches or not 0 <= tile.frame < self.canvas.frames:
+                raise InvalidRequest(f"{tile} is not in this {extent.kind}")
+            found.update(dict.fromkeys(patches))
+        return list(found)
 
     def _tiles(self, tiles: Sequence[Tile]) -> Iterator[Pixels]:
         under = self._under(tiles)

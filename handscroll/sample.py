@@ -112,7 +112,7 @@ class PatchSampler:
     ) -> None:
         self.decoder, self.seed, self.world, self.sampling = decoder, seed, world, sampling
         self.text_W, self.negative_W = text_W, negative_W
-        self.guided = sampling.guidance != 1 and text_W is not None
+        self.guided = sampling.guidance != 1 and (text_W is not None or negative_W is not None)
 
     def __call__(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
         """Draw patches that do not see each other; yields (side, side, K) uint8 codes."""

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from handscroll.geometry import PATCH_PX
+
 RADIUS_TOK = 4
 """How far a pixel's value reaches: tokens to each side (three 3x3 convolutions over tokens, then
 four over cells of a quarter token)."""
@@ -46,6 +48,18 @@ class TokenizerConfig:
     levels: tuple[int, ...] = (4, 4, 4, 4)
     width: int = 256
     cell_width: int = 64
+
+    def __post_init__(self) -> None:
+        numbers = (self.downsampling, self.codes, self.width, self.cell_width, *self.levels)
+        if any(type(number) is not int or number < 1 for number in numbers) or not self.levels:
+            raise ValueError("a tokenizer's sizes are positive whole numbers")
+        if self.downsampling % _CELL_PX or PATCH_PX % self.downsampling:
+            raise ValueError(
+                f"downsampling must be a multiple of {_CELL_PX} that divides {PATCH_PX}, "
+                f"not {self.downsampling}"
+            )
+        if self.vocabulary > 256:
+            raise ValueError(f"a code is one byte: {self.vocabulary} values are too many")
 
     @property
     def vocabulary(self) -> int:

@@ -256,11 +256,16 @@ def seam_rows(
 
 
 def sample_sheets(
-    model: Checkpoint, train: Sequence[Picture], sampling: Sampling, workers: int, path: str
+    model: Checkpoint,
+    train: Sequence[Picture],
+    sampling: Sampling,
+    levels: Sequence[int],
+    workers: int,
+    path: str,
 ) -> None:
-    """Seeds 0 to 15 of every world, coarsest and finest level, nearest training crops below."""
-    for name, world in model.worlds.items():
-        for level in (0, world.extent.finest):
+    """Seeds 0 to 15 of every world, the nearest training crop under each."""
+    for name in model.worlds:
+        for level in levels:
             shown = samples.seeds(model, name, level, range(16), sampling, workers)
             below = nearest(shown, [one.levels[level] for one in train if one.world == name])
             parts = [*shown[:8], *below[:8], *shown[8:], *below[8:]]
@@ -311,9 +316,10 @@ def main(
             rows.append(row)
             typer.echo(row)
     (out / "report.md").write_text("\n".join(rows) + "\n")
-    sample_sheets(loaded, train, Sampling(), workers, str(out / "samples"))
+    levels = (0, pictures.LEVELS - 1)
+    sample_sheets(loaded, train, Sampling(), levels, workers, str(out / "samples"))
     raster = Sampling(group=1, token_order="raster")
-    sample_sheets(loaded, train, raster, workers, str(out / "raster"))
+    sample_sheets(loaded, train, raster, levels[:1], workers, str(out / "raster"))
 
 
 if __name__ == "__main__":

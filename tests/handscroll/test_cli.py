@@ -183,7 +183,6 @@ def test_out_that_cannot_be_written_is_refused(
     assert list((tmp_path / "folder.png").iterdir()) == []
 
 
-@pytest.mark.xfail(reason="bug: what could not be opened is removed with unlink", strict=True)
 @pytest.mark.parametrize("name", ["file/picture.png", f"{'x' * 250}.png"])
 def test_out_that_cannot_be_named_is_refused(
     command: Command, tiny: Path, tmp_path: Path, name: str
@@ -194,7 +193,6 @@ def test_out_that_cannot_be_named_is_refused(
     assert_one_line(Result(result.code, "", result.err))
 
 
-@pytest.mark.xfail(reason="bug: ValueError from ThreadPoolExecutor", strict=True)
 def test_negative_workers_are_refused(command: Command, tiny: Path, tmp_path: Path) -> None:
     assert_one_line(command(*options(tmp_path / "picture.png", tiny, workers=-1)))
 

@@ -285,7 +285,6 @@ def test_painter_refuses_words_the_model_did_not_learn(
         Painter(model, canvas_of(model, **changes))
 
 
-@pytest.mark.xfail(reason="bug: RuntimeError: generator raised StopIteration", strict=True)
 @pytest.mark.parametrize(
     ("world", "tile"),
     [("scroll", Tile(2, -2, 0)), ("scroll", Tile(0, 2, 0)), ("planet", Tile(3, 0, 0))],
@@ -297,7 +296,6 @@ def test_painter_refuses_tiles_outside_the_canvas(
         painter.tile(tile)
 
 
-@pytest.mark.xfail(reason="bug: frames beyond the canvas are painted", strict=True)
 def test_painter_refuses_frames_the_canvas_has_not(model: Checkpoint) -> None:
     canvas = canvas_of(model, sampling=Sampling(group=256))
     with Painter(model, canvas) as painter, pytest.raises(InvalidRequest):
