@@ -17,7 +17,7 @@ from handscroll.field import ProceduralField
 from handscroll.geometry import PATCH_PX, TILE_PX, Patch, Tile, window_patches
 from handscroll.order import Lattice
 from handscroll.paint import Painter
-from handscroll.sample import collate, padded_length, token_order
+from handscroll.sample import choose, collate, padded_length, token_order
 from handscroll.seeds import gumbels, patch_key
 from handscroll.tokenizer import RADIUS_TOK
 
@@ -27,8 +27,8 @@ torch.set_num_threads(1)
 
 model = checkpoint.load()
 world = model.world("planet")
-canvas = Canvas(model.digest, "planet", seed=7, extent=world.extent)
-sampling = canvas.sampling
+sampling = model.sampling
+canvas = Canvas(model.digest, "planet", 7, world.extent, sampling=sampling)
 print(f"canvas {canvas.id[:16]}: {canvas.canonical().decode()[:120]}...")
 
 # Each patch of level 1 refines a quarter of a patch of level 0, the coarsest.
@@ -72,14 +72,14 @@ for patch in (patch for wave in waves for patch in wave):
     places = token_order(context.inside_ss, sampling.token_order)
     step = torch.arange(len(places)) // sampling.group
     rows_cols = torch.from_numpy(np.stack(np.divmod(places, side), axis=-1)).float()
-    noise = gumbels(patch_key(canvas.seed, patch), (side * side, 4, 256))[places]
+    noise = torch.from_numpy(gumbels(patch_key(canvas.seed, patch), (side * side, 4, 256))[places])
     codes = torch.zeros(len(places), 4, dtype=torch.long)
     for number in range(int(step[-1]) + 1):
         now = step == number
         for code in range(4):  # a token's four codes, each given those before it
             with torch.inference_mode():
                 logits = model.decoder(batch, codes[None], rows_cols[None], step[None])[0]
-            codes[now, code] = (logits[now, code] + torch.from_numpy(noise)[now, code]).argmax(-1)
+            codes[now, code] = choose(logits[now, code], noise[now, code], sampling)
     drawn = np.zeros((side * side, 4), np.uint8)
     drawn[places] = codes.numpy()
     pool[patch] = drawn.reshape(side, side, 4)

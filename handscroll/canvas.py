@@ -66,9 +66,9 @@ class Sampling:
     rows: int = 1
     group: int = 16
     token_order: TokenOrder = "spread"
-    temperature: float = 0.8
+    temperature: float = 1.0
     top_k: int = 0
-    top_p: float = 0.95
+    top_p: float = 1.0
     guidance: float = 1.0
     negative_prompt: str = ""
 
@@ -206,12 +206,12 @@ class Canvas:
         _require(isinstance(spec, dict), "a canvas spec is a JSON object")
         found = spec.pop("format", None)
         _require(found == FORMAT, f"canvas format must be {FORMAT!r}, not {found!r}")
-        spec["extent"] = _read(Extent, spec.get("extent", {}))
-        spec["sampling"] = _read(Sampling, spec.get("sampling", {}))
-        return _read(cls, spec)
+        spec["extent"] = read_spec(Extent, spec.get("extent", {}))
+        spec["sampling"] = read_spec(Sampling, spec.get("sampling", {}))
+        return read_spec(cls, spec)
 
 
-def _read(kind: type[_Spec], values: object) -> _Spec:
+def read_spec(kind: type[_Spec], values: object) -> _Spec:
     """One dataclass from its JSON object; a misspelt field is an error, not ignored."""
     name = kind.__name__.lower()
     _require(isinstance(values, dict), f"{name} must be a JSON object")

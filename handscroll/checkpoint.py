@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, Sampling, read_spec
 from handscroll.context import Floats
 from handscroll.decoder import Decoder, DecoderConfig
 from handscroll.errors import BrokenCheckpoint, InvalidRequest, NotFound, SpecMismatch
@@ -97,6 +97,7 @@ class Checkpoint:
         tokenizer, decoder: the two networks, in f32, not training.
         worlds: by name.
         text_encoder: digest of the encoder whose embeddings it was trained on.
+        sampling: the settings it paints best with; a canvas says its own.
     """
 
     digest: str
@@ -104,6 +105,7 @@ class Checkpoint:
     decoder: Decoder
     worlds: Mapping[str, World]
     text_encoder: str
+    sampling: Sampling = field(default_factory=Sampling)
 
     def world(self, name: str) -> World:
         """A world by name.
@@ -122,6 +124,7 @@ def save(
     decoder: Decoder,
     worlds: Sequence[World],
     text_encoder: str,
+    sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
 ) -> str:
     """Write a checkpoint and return its digest. ``config.json`` comes last, so a torn one shows."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,6 +144,7 @@ def save(
             for one in worlds
         ],
         "text_encoder": text_encoder,
+        "sampling": asdict(sampling),
         "files": {name: _sha256(content) for name, content in contents.items()},
     }
     text = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
@@ -178,6 +182,7 @@ def load(folder: Path = SHIPPED) -> Checkpoint:
             for index, one in enumerate(config["worlds"])
         ]
         encoder = config["text_encoder"]
+        sampling = read_spec(Sampling, config["sampling"])
         _agree(tokenizer.config, decoder.config, worlds, encoder)
     except (KeyError, TypeError, AttributeError) as error:
         raise BrokenCheckpoint(f"{path} lacks or misnames a setting: {error}") from error
@@ -185,7 +190,8 @@ def load(folder: Path = SHIPPED) -> Checkpoint:
         raise BrokenCheckpoint(f"{path}: {error}") from error
     _fill(tokenizer, contents["tokenizer.safetensors"], folder / "tokenizer.safetensors")
     _fill(decoder, contents["decoder.safetensors"], folder / "decoder.safetensors")
-    return Checkpoint(_sha256(text), tokenizer, decoder, {one.name: one for one in worlds}, encoder)
+    by_name = {one.name: one for one in worlds}
+    return Checkpoint(_sha256(text), tokenizer, decoder, by_name, encoder, sampling)
 
 
 def _agree(

@@ -61,7 +61,7 @@ def render(
     loaded = checkpoint.load(model or checkpoint.SHIPPED)
     extent = loaded.world(world).extent
     region = region_of(extent, width, height, at, level)
-    canvas = Canvas(loaded.digest, world, seed, extent, prompt)
+    canvas = Canvas(loaded.digest, world, seed, extent, prompt, sampling=loaded.sampling)
     with (
         Progress(transient=True) as progress,
         Painter(loaded, canvas, workers or os.cpu_count() or 1) as painter,

@@ -7,9 +7,11 @@ Prints one table and leaves it in ``report.md``, pictures beside it:
 - what the decoder has learned: nats per code on held-out patches, against a unigram model, and
   with each source of context taken from another example instead; one-token raster mode beside
   group decoding;
-- seams: gradient energy across patch borders over that a few pixels away, by direction (from the
-  patch drawn first to the one that saw it) and kind of border, and across tile borders; real
-  photographs at the same places of the grid beside them; 1.00 is no seam;
+- seams: gradient energy across patch borders over that beside them, by direction (from the patch
+  drawn first to the one that saw it) and kind of border, and across tile borders; real photographs
+  at the same places of the grid beside them; 1.00 is no seam. "Beside" is 16 and 32 px away, at the
+  same place in a token, which tells the seam of patches from the texture of the token grid; that
+  texture is its own line: borders of tokens inside patches over the pixels 5 to 10 px from them;
 - samples of seeds 0 to 15, unselected, the nearest training crop under each.
 """
 
@@ -43,6 +45,7 @@ from training.train_decoder import evaluate as mean_loss
 from training.train_tokenizer import evaluate as reconstruct
 from training.train_tokenizer import sheet, to_float
 
+FLAT = 0.1
 PHASES = ("seed", "bridge", "fill")
 
 
@@ -102,6 +105,21 @@ def _mixed(one: Example, other: Example, source: str) -> Example | None:
     return one._replace(context=replace(mine, codes_NK=codes))
 
 
+def bare(one: Example) -> Example:
+    """An example with nothing to see but its prompt."""
+    context = one.context
+    return one._replace(
+        context=replace(
+            context,
+            codes_NK=context.codes_NK[:0],
+            place_N2=context.place_N2[:0],
+            source_N=context.source_N[:0],
+            field_MV=context.field_MV[:0],
+            field_place_M2=context.field_place_M2[:0],
+        )
+    )
+
+
 def has(one: Example, source: str) -> bool:
     """Whether an example's context has a source."""
     context: Context = one.context
@@ -137,8 +155,8 @@ def unigram(data: Dataset, examples: Sequence[Example], vocabulary: int) -> floa
 def decoder_rows(model: Decoder, data: Dataset) -> Iterable[str]:
     """What the decoder has learned, as held-out nats per code."""
     rng = np.random.default_rng(0)
-    source = Examples(data, held_out=True, clean=True)
-    examples = [source.draw(rng) for _ in range(192)]
+    held = Examples(data, held_out=True, clean=True)
+    examples = [held.draw(rng) for _ in range(192)]
     raster = []
     for one in examples:
         order = token_order(one.context.inside_ss, "raster")
@@ -152,9 +170,17 @@ def decoder_rows(model: Decoder, data: Dataset) -> Iterable[str]:
     yield f"| decoder, unigram of each world | {unigrams:.3f} |"
     yield f"| decoder, group decoding (16 at a time, spread) | {nats(model, examples):.3f} |"
     yield f"| decoder, one-token raster mode, same weights | {nats(model, raster):.3f} |"
-    for name in ("ring", "parent", "field", "text"):
-        mixed = borrow([one for one in examples if has(one, name)], name)
-        own = [one for one in examples if has(one, name)]
+    alone = [bare(one) for one in examples if one.context.patch.level == 0]
+    for name, some in (
+        ("ring", examples),
+        ("parent", examples),
+        ("field", examples),
+        ("text", examples),
+        ("text with no other context, level 0", alone),
+    ):
+        source = name.split()[0]
+        own = [one for one in some if has(one, source)]
+        mixed = borrow(own, source)
         yield (
             f"| decoder, {name}: its own / another's ({len(mixed)} patches) | "
             f"{nats(model, own):.3f} / {nats(model, mixed):.3f} |"
@@ -173,23 +199,36 @@ class Seams:
     at: dict[str, list[float]]
     beside: dict[str, list[float]]
 
-    def add(self, kind: str, grey_HW: NDArray[np.float64], column: int) -> None:
-        """One border segment: between ``column - 1`` and ``column``."""
+    def add(
+        self,
+        kind: str,
+        grey_HW: NDArray[np.float64],
+        column: int,
+        gaps: Sequence[int] = (16, 32),
+    ) -> None:
+        """One border segment, between ``column - 1`` and ``column``, against ``gaps`` px away."""
         steps = np.diff(grey_HW, axis=1) ** 2
         self.at.setdefault(kind, []).append(float(steps[:, column - 1].mean()))
-        away = [column - 1 + side * gap for side in (-1, 1) for gap in (5, 6, 7, 8, 9, 10)]
+        away = [column - 1 + side * gap for side in (-1, 1) for gap in gaps]
         self.beside.setdefault(kind, []).append(float(steps[:, away].mean()))
 
     def rows(self) -> Iterable[str]:
-        """Ratio of the sums, and a bootstrap interval."""
+        """Geometric mean over segments, and a bootstrap interval.
+
+        Energies are in squared grey levels. Segments with less than 0.1 beside the border are left
+        out: in a clear sky the ratio would be one of rounding errors.
+        """
         rng = np.random.default_rng(0)
         for kind in sorted(self.at):
             at, beside = np.array(self.at[kind]), np.array(self.beside[kind])
-            draws = rng.integers(len(at), size=(200, len(at)))
-            low, high = np.percentile(at[draws].sum(1) / beside[draws].sum(1), (5, 95))
+            logs = np.log(at[beside >= FLAT] / beside[beside >= FLAT])
+            if not len(logs):
+                continue
+            draws = rng.integers(len(logs), size=(500, len(logs)))
+            low, high = np.exp(np.percentile(logs[draws].mean(axis=1), (5, 95)))
             yield (
-                f"| seam ratio, {kind} ({len(at)} segments) | "
-                f"{at.sum() / beside.sum():.2f} ({low:.2f} to {high:.2f}) |"
+                f"| seam ratio, {kind} ({len(logs)} segments) | "
+                f"{np.exp(logs.mean()):.2f} ({low:.2f} to {high:.2f}) |"
             )
 
 
@@ -200,14 +239,17 @@ def measure_seams(seams: Seams, pixels: Pixels, region: Region, name: Callable[.
         along, across = (region.left, region.top) if turned else (region.top, region.left)
         picture = grey.T if turned else grey
         height, width = picture.shape
-        for line in range(-(-(across + 16) // PATCH_PX), (across + width - 16) // PATCH_PX + 1):
+        for line in range(-(-(across + 34) // PATCH_PX), (across + width - 34) // PATCH_PX + 1):
             for start in range(-(-along // PATCH_PX), (along + height) // PATCH_PX):
                 top = start * PATCH_PX - along
                 part = picture[top : top + PATCH_PX]
                 first, second = (start, line - 1), (start, line)
                 if turned:
                     first, second = first[::-1], second[::-1]
-                seams.add(name(first, second, turned), part, line * PATCH_PX - across)
+                column = line * PATCH_PX - across
+                seams.add(name(first, second, turned), part, column)
+                if 64 <= column <= width - 64:
+                    seams.add("token border inside a patch", part, column + 48, range(5, 11))
 
 
 def lattice_kind(order: Lattice, level: int) -> Callable[..., str]:
@@ -228,7 +270,7 @@ def tile_seams(seams: Seams, pixels: Pixels, region: Region, canvas: Canvas) -> 
     for tile in tiles_of(region, canvas.extent):
         corner = tile_region(tile, canvas.extent)
         top, left = corner.top - region.top, corner.left - region.left
-        if top >= 0 and 16 <= left <= region.width - 16 and top + PATCH_PX <= region.height:
+        if top >= 0 and 34 <= left <= region.width - 34 and top + PATCH_PX <= region.height:
             seams.add("tile border", grey[top : top + PATCH_PX], left)
 
 
@@ -239,9 +281,9 @@ def seam_rows(
     for name, world in model.worlds.items():
         painted, tiles, real = Seams({}, {}), Seams({}, {}), Seams({}, {})
         level, (height, _) = world.extent.finest, world.extent.size(world.extent.finest)
-        region = Region(level, 0 if height else -640, -900, height or 1280, 1800)
+        region = Region(level, 0 if height else -640, -900, height or 1100, 1800 if height else 1100)
         for seed in track(range(seeds), f"seams, {name}"):
-            canvas = Canvas(model.digest, name, seed, world.extent)
+            canvas = Canvas(model.digest, name, seed, world.extent, sampling=model.sampling)
             pixels = samples.paint(model, canvas, region, workers)
             Image.fromarray(pixels).save(out / f"region_{name}_{seed}.png")
             measure_seams(painted, pixels, region, lattice_kind(Lattice(world.extent), level))
@@ -297,7 +339,7 @@ def main(
     tokens: Annotated[Path, typer.Option(help="file written by training.encode")],
     out: Annotated[Path, typer.Option(help="folder for the report")],
     model: Annotated[Path, typer.Option(help="checkpoint folder")] = checkpoint.SHIPPED,
-    seeds: Annotated[int, typer.Option(help="regions painted for the seams, each world")] = 4,
+    seeds: Annotated[int, typer.Option(help="regions painted for the seams, each world")] = 16,
     workers: int = 2,
 ) -> None:
     """Evaluate a checkpoint."""
@@ -317,8 +359,8 @@ def main(
             typer.echo(row)
     (out / "report.md").write_text("\n".join(rows) + "\n")
     levels = (0, pictures.LEVELS - 1)
-    sample_sheets(loaded, train, Sampling(), levels, workers, str(out / "samples"))
-    raster = Sampling(group=1, token_order="raster")
+    sample_sheets(loaded, train, loaded.sampling, levels, workers, str(out / "samples"))
+    raster = replace(loaded.sampling, group=1, token_order="raster")
     sample_sheets(loaded, train, raster, levels[:1], workers, str(out / "raster"))
 
 

@@ -24,7 +24,7 @@ def seeds(
     world: str,
     level: int,
     numbers: Iterable[int],
-    sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+    sampling: Sampling,
     workers: int = 1,
 ) -> list[Pixels]:
     """The square at pixel 0 of each seed's canvas: two patches wide, or as high as a scroll is."""

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from handscroll import checkpoint
+from handscroll.canvas import Sampling
 from handscroll.cli import run
 from handscroll.text import TextEncoder
 from training import train_decoder, train_tokenizer
@@ -21,6 +22,8 @@ def main(
     decoder: Annotated[Path, typer.Option(help="run folder of training.train_decoder")],
     tokens: Annotated[Path, typer.Option(help="file written by training.encode")],
     out: Annotated[Path, typer.Option(help="checkpoint folder to write")],
+    temperature: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 0.8,
+    top_p: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 0.95,
 ) -> None:
     """Put tokenizer, decoder and palettes into one checkpoint."""
     data = Dataset.load(tokens)
@@ -30,6 +33,7 @@ def main(
         train_decoder.load(decoder),
         data.worlds,
         TextEncoder().digest,
+        Sampling(temperature=temperature, top_p=top_p),
     )
     typer.echo(f"{out}: model {digest}")
 

@@ -79,7 +79,7 @@ def sample_sheet(model: Decoder, data: Dataset, tokenizer: Tokenizer, out: Path)
     checkpoint = Checkpoint("in training", tokenizer, painter, worlds, text_encoder="")
     threads = torch.get_num_threads()  # a painter works on one
     for name in worlds:
-        shown = samples.seeds(checkpoint, name, 0, range(8))
+        shown = samples.seeds(checkpoint, name, 0, range(8), checkpoint.sampling)
         Image.fromarray(samples.rows(shown, 4)).save(out / f"samples_{name}.png")
     torch.set_num_threads(threads)
 

@@ -48,7 +48,7 @@ SAMPLINGS = st.builds(
     st.integers(1, 256),
     st.sampled_from([2**i for i in range(9)]),
     st.sampled_from(["spread", "raster"]),
-    st.integers(0, 4) | st.floats(0, 4),
+    st.integers(0, 4) | st.floats(0.01, 4),
     st.integers(0, 65536),
     st.just(1) | st.floats(0, 1, exclude_min=True),
     st.integers(0, 20) | st.floats(0, 20),

@@ -183,7 +183,7 @@ def test_out_that_cannot_be_written_is_refused(
     assert list((tmp_path / "folder.png").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["file/picture.png", f"{'x' * 250}.png"])
+@pytest.mark.parametrize("name", ["file/picture.png", f"{'x' * 260}.png"])
 def test_out_that_cannot_be_named_is_refused(
     command: Command, tiny: Path, tmp_path: Path, name: str
 ) -> None:

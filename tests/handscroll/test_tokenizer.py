@@ -159,7 +159,7 @@ def test_encode_gives_one_token_for_its_square_of_pixels(tokenizer: Tokenizer) -
 
 CONFIGS = [
     TokenizerConfig(),
-    TokenizerConfig(codes=1, levels=(7, 5, 5, 5, 5)),
+    TokenizerConfig(codes=1, levels=(7, 6, 6)),
     TokenizerConfig(codes=2, levels=(8, 8, 4)),
 ]
 
