@@ -219,7 +219,7 @@ class Decoder(nn.Module):
         first = torch.stack(
             (self.condition(batch), self.text(batch.text_BW.to(self.query.dtype))), dim=1
         )
-        middle = torch.full_like(batch.place_BC2[:, :1], (self.config.side - 1) / 2)
+        middle = first.new_full((len(first), 1, 2), (self.config.side - 1) / 2)
         there = torch.stack((torch.ones_like(batch.has_text_B), batch.has_text_B), dim=1)
         return (
             torch.cat((first, entries), dim=1),

@@ -281,7 +281,9 @@ def seam_rows(
     for name, world in model.worlds.items():
         painted, tiles, real = Seams({}, {}), Seams({}, {}), Seams({}, {})
         level, (height, _) = world.extent.finest, world.extent.size(world.extent.finest)
-        region = Region(level, 0 if height else -640, -900, height or 1100, 1800 if height else 1100)
+        region = Region(
+            level, 0 if height else -640, -900, height or 1100, 1800 if height else 1100
+        )
         for seed in track(range(seeds), f"seams, {name}"):
             canvas = Canvas(model.digest, name, seed, world.extent, sampling=model.sampling)
             pixels = samples.paint(model, canvas, region, workers)

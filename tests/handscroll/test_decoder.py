@@ -271,3 +271,13 @@ def test_named_sizes_can_be_built(name: str) -> None:
         count = sum(one.numel() for one in Decoder(config).parameters())
     layers = 12 * config.layers * config.width**2
     assert layers < count < layers + 4e6
+
+
+def test_empty_context_equals_one_of_padding_alone(decoder: Decoder) -> None:
+    """A patch of level 0 without a field sees nothing but its world; that crashed once."""
+    batch = some_batch()
+    empty = Batch(**{name: value[:, :0] if value.ndim > 1 and name != "text_BW" else value
+                     for name, value in vars(batch).items()})  # fmt: skip
+    padding = Batch(**{**vars(batch), "source_BC": torch.full_like(batch.source_BC, Batch.PAD)})
+    tokens = some_tokens()
+    assert_close(whole(decoder, empty, *tokens), whole(decoder, padding, *tokens))

@@ -153,8 +153,10 @@ def test_other_seeds_worlds_and_places_are_other_pictures(model: Checkpoint) -> 
 
 def test_seed_and_world_reach_the_tokens_by_every_way(model: Checkpoint) -> None:
     """By noise and number alone where fields are all alike, and by the field without noise."""
-    blank = np.zeros((1, 1, 4), np.float32)
-    worlds = {name: replace(world, palette_ERV=blank) for name, world in model.worlds.items()}
+    worlds = {
+        name: replace(world, palette_ERV=np.zeros_like(world.palette_ERV[:1]))
+        for name, world in model.worlds.items()
+    }
     alike = replace(model, worlds=worlds)
     scroll = Extent("scroll", 2, 704)
     wanted = [[Patch(0, 0, 0, 0)]]
