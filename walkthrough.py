@@ -76,10 +76,12 @@ for patch in (patch for wave in waves for patch in wave):
     codes = torch.zeros(len(places), 4, dtype=torch.long)
     for number in range(int(step[-1]) + 1):
         now = step == number
-        for code in range(4):  # a token's four codes, each given those before it
-            with torch.inference_mode():
-                logits = model.decoder(batch, codes[None], rows_cols[None], step[None])[0]
-            codes[now, code] = choose(logits[now, code], noise[now, code], sampling)
+        with torch.inference_mode():
+            answer = model.decoder.answers(batch, codes[None], rows_cols[None], step[None])[:, now]
+            for code in range(4):  # a token's four codes, each given those before it
+                logits = model.decoder.code_logits(answer, code)
+                codes[now, code] = choose(logits, noise[None, now, code], sampling)[0]
+                answer = model.decoder.choose(answer, code, codes[None, now, code])
     drawn = np.zeros((side * side, 4), np.uint8)
     drawn[places] = codes.numpy()
     pool[patch] = drawn.reshape(side, side, 4)

@@ -261,6 +261,12 @@ class Decoder(nn.Module):
             place_BT2: where each stands.
             group_BT: the step at which each is drawn; LAST for tokens outside the canvas.
         """
+        return self.answer_logits(self.answers(batch, codes_BTK, place_BT2, group_BT), codes_BTK)
+
+    def answers(
+        self, batch: Batch, codes_BTK: Tensor, place_BT2: Tensor, group_BT: Tensor
+    ) -> Tensor:
+        """What `forward` makes its logits of: (B, T, head_width), for `code_logits`."""
         context, context_place, there_BC = self.embed_context(batch)
         condition = self.condition(batch)[:, None]
         tokens = self.embed(codes_BTK) + condition
@@ -278,8 +284,7 @@ class Decoder(nn.Module):
                 )
             ]
             x = block.finish(x, torch.cat(attended, dim=2))
-        answer = self.answer(_norm(x[:, -codes_BTK.shape[1] :]))
-        return self.answer_logits(answer, codes_BTK)
+        return self.answer(_norm(x[:, -codes_BTK.shape[1] :]))
 
     @staticmethod
     def _views(there_BC: Tensor, group_BT: Tensor) -> list[tuple[Tensor, int]]:
