@@ -36,7 +36,8 @@ def some_dataset(kind: str) -> Dataset:
         for level in range(3)
     )
     extent = Extent("scroll", 2, 704) if kind == "scroll" else Extent("plane", 2)
-    world = World("it", 0, extent, 4, np.zeros((2, 1, CELL_VALUES), np.float32))
+    rows = 3 if kind == "scroll" else 1
+    world = World("it", 0, extent, 4, np.zeros((2, rows, CELL_VALUES), np.float32))
     no_captions = tuple(np.full((1, 1), -1, np.int32) for _ in range(3))
     statistics = rng.normal(size=(*sides, 4)).astype(np.float32)
     picture = Encoded("one", 0, False, grids, no_captions, statistics)
