@@ -31,13 +31,15 @@ _PAD_TO = 64
 def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
     """The tokens to draw, as flat indices (T,) in the order they are drawn.
 
-    ``spread`` is the order of Bayer's dither matrix: any 4**n first tokens stand on a regular
-    grid, so tokens drawn in one step are as far apart as can be.
+    ``spread`` is the order of Bayer's dither matrix: any 4**n first tokens stand on a regular grid,
+    so tokens drawn in one step are as far apart as can be. The matrix is shifted, so that the first
+    of them are about as far from every border: else two borders are left to the last, which must
+    mend what the patch and the neighbours beyond have come to differ in.
     """
     side = len(inside_ss)
     flat = np.arange(side * side)
     if name == "spread":
-        rows, cols = np.divmod(flat, side)
+        rows, cols = (np.stack(np.divmod(flat, side)) - side // 8) % side
         threshold = np.zeros_like(flat)
         for bit in range(side.bit_length() - 1):
             row, col = rows >> bit & 1, cols >> bit & 1

@@ -103,8 +103,9 @@ def test_token_order_spread_begins_with_regular_grids(side: int) -> None:
 
 
 def test_token_order_spread_goes_by_chessboards() -> None:
-    """Half way to the next grid: the tokens of one colour, the first two on a diagonal."""
-    rows, cols = np.divmod(token_order(np.ones((SIDE, SIDE), bool), "spread"), SIDE)
+    """Half way to the next grid: the tokens of one colour; all of it moved by an eighth."""
+    places = np.divmod(token_order(np.ones((SIDE, SIDE), bool), "spread"), SIDE)
+    rows, cols = (np.stack(places) - SIDE // 8) % SIDE
     for count, step in ((2, 8), (8, 4), (32, 2), (128, 1)):
         steps = range(0, SIDE, step)
         white = {(row, col) for row in steps for col in steps if (row + col) // step % 2 == 0}
