@@ -18,7 +18,7 @@ from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Floats, NearbyContextPool
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import ProceduralField
-from handscroll.geometry import PATCH_PX, TILE_PX, Patch, Region, Tile, tiles_of, window_patches
+from handscroll.geometry import TILE_PX, Patch, Region, Tile, tiles_of, window_patches
 from handscroll.order import order_named
 from handscroll.render import render
 from handscroll.sample import PatchSampler
@@ -63,8 +63,10 @@ class Painter:
         self.tokenizer, self.canvas, self.on_patch = checkpoint.tokenizer, canvas, on_patch
         self.side = checkpoint.decoder.config.side
         self.order = order_named(canvas.order, canvas.extent)
-        f = PATCH_PX // self.side
-        field = ProceduralField(canvas.seed, canvas.extent, world.palette_ERV, world.spacing, f)
+        self.f = checkpoint.tokenizer.config.downsampling
+        field = ProceduralField(
+            canvas.seed, canvas.extent, world.palette_ERV, world.spacing, self.f
+        )
         self.pool = NearbyContextPool(self.order, self.side, field, keep)
         decoder = checkpoint.decoder
         if canvas.sampling.dtype == "bfloat16":
@@ -107,10 +109,10 @@ class Painter:
 
     def _under(self, tiles: Iterable[Tile]) -> list[Patch]:
         """The patches that tiles are decoded from, each once."""
-        extent, f = self.canvas.extent, PATCH_PX // self.side
+        extent = self.canvas.extent
         found: dict[Patch, None] = {}
         for tile in tiles:
-            patches = window_patches(tile, extent, f, RADIUS_TOK)
+            patches = window_patches(tile, extent, self.f, RADIUS_TOK)
             if not patches or not 0 <= tile.frame < self.canvas.frames:
                 raise InvalidRequest(f"{tile} is not in this {extent.kind}")
             found.update(dict.fromkeys(patches))

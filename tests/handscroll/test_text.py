@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from handscroll.canvas import MAX_PROMPT_CHARACTERS
 from handscroll.errors import InvalidRequest, Unavailable
-from handscroll.text import EMBEDDING_SIZE, MAX_PROMPT_CHARACTERS, TextEncoder
+from handscroll.text import EMBEDDING_SIZE, TextEncoder
 
 SNOW, GLACIER, FOREST = (
     "snowy mountains at sunset",
