@@ -17,7 +17,7 @@ from handscroll.field import ProceduralField
 from handscroll.geometry import PATCH_PX, TILE_PX, Patch, Tile, window_patches
 from handscroll.order import Lattice
 from handscroll.paint import Painter
-from handscroll.sample import choose, collate, padded_length, token_order
+from handscroll.sample import choose, collate, token_order
 from handscroll.seeds import gumbels, patch_key
 from handscroll.tokenizer import RADIUS_TOK
 
@@ -62,7 +62,7 @@ field = ProceduralField(
 pool: dict[Patch, Codes] = {}
 for patch in (patch for wave in waves for patch in wave):
     context = gather(patch, order, side, pool.__getitem__, field)
-    batch = collate([context], [world.index], [None], model.decoder.config, padded_length(context))
+    batch = collate([context], [world.index], [None], model.decoder.config, context.padded_length)
 
     # The inner loop: sixteen tokens a step, far apart first. One forward pass answers every
     # question of the step; what is drawn becomes context for the next. (The library keeps the

@@ -13,7 +13,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, TypeVar, get_args
 
-from handscroll.errors import InvalidRequest
+from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.geometry import MAX_LEVEL, Extent, ExtentKind
 from handscroll.order import order_named
 
@@ -209,6 +209,27 @@ class Canvas:
         spec["extent"] = read_spec(Extent, spec.get("extent", {}))
         spec["sampling"] = read_spec(Sampling, spec.get("sampling", {}))
         return read_spec(cls, spec)
+
+
+def check_learned(world: str, learned: Extent, wanted: Extent) -> None:
+    """Refuse an extent that a world was not learned for.
+
+    Args:
+        world: its name.
+        learned: what a canvas of it covers unless it says otherwise.
+        wanted: what this one is to cover.
+
+    Raises:
+        SpecMismatch: finer than its sources, or of another height where it has one.
+    """
+    if wanted.finest > learned.finest:
+        raise SpecMismatch(
+            f"world {world} has levels 0 to {learned.finest}, the canvas wants level "
+            f"{wanted.finest}"
+        )
+    height, asked = learned.size(0)[0], wanted.size(0)[0]
+    if height is not None and height != asked:
+        raise SpecMismatch(f"world {world} is {height} px high at level 0, the canvas {asked} px")
 
 
 def read_spec(kind: type[_Spec], values: object) -> _Spec:

@@ -28,7 +28,7 @@ from torch import nn
 from handscroll.canvas import Canvas, Sampling, read_spec
 from handscroll.context import Floats
 from handscroll.decoder import Decoder, DecoderConfig
-from handscroll.errors import BrokenCheckpoint, InvalidRequest, NotFound, SpecMismatch
+from handscroll.errors import BrokenCheckpoint, InvalidRequest, NotFound
 from handscroll.field import CELL_PX, CELL_VALUES
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
@@ -69,23 +69,6 @@ class World:
             )
         if type(self.spacing) is not int or self.spacing < 1:
             raise ValueError(f"spacing must be a positive whole number, not {self.spacing!r}")
-
-    def check(self, extent: Extent) -> None:
-        """Refuse an extent that this world was not learned for.
-
-        Raises:
-            SpecMismatch: finer than its sources, or of another height where it has one.
-        """
-        if extent.finest > self.extent.finest:
-            raise SpecMismatch(
-                f"world {self.name} has levels 0 to {self.extent.finest}, "
-                f"the canvas wants level {extent.finest}"
-            )
-        height, wanted = self.extent.size(0)[0], extent.size(0)[0]
-        if height is not None and height != wanted:
-            raise SpecMismatch(
-                f"world {self.name} is {height} px high at level 0, the canvas {wanted} px"
-            )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from handscroll.order import Order
 
 RING_TOK = 4
 PARENT_TOK = 2
+PAD_TO = 64
 
 Codes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -66,6 +67,16 @@ class Context:
     source_N: NDArray[np.uint8]
     field_MV: Floats
     field_place_M2: Floats
+
+    @property
+    def padded_length(self) -> int:
+        """Entries, rounded up: the canonical length of a context, which the patch alone decides."""
+        return -(-(len(self.codes_NK) + len(self.field_MV)) // PAD_TO) * PAD_TO
+
+    @property
+    def shape(self) -> tuple[int, bytes]:
+        """What patches that go through the decoder together must have in common."""
+        return self.padded_length, self.inside_ss.tobytes()
 
 
 class Field(Protocol):

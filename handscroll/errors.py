@@ -5,7 +5,12 @@ HandscrollError
 ├── NotFound            the thing named does not exist
 ├── SpecMismatch        two things that must agree do not
 │   └── BrokenCheckpoint    a checkpoint that is truncated, altered, or not one of ours
+├── StillNeeded         it cannot go while something else stands on it
 └── Unavailable         it exists, but cannot be had now or here
+    ├── Overloaded          too much is asked for at once; says when to try again
+    ├── OutOfTime           the caller's deadline passed
+    ├── StoreUnavailable    the store does not answer, refuses us, or is full
+    └── UnsafeStore         a store whose create is not atomic, which could lose patches
 """
 
 
@@ -31,3 +36,27 @@ class BrokenCheckpoint(SpecMismatch):
 
 class Unavailable(HandscrollError):
     """The thing exists but cannot be had now; trying again later, or installing it, may help."""
+
+
+class StillNeeded(HandscrollError):
+    """The thing cannot be deleted: something else stands on it."""
+
+
+class Overloaded(Unavailable):
+    """Too much is asked for at once; ``retry_after_s`` says when there may be room again."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OutOfTime(Unavailable):
+    """The caller's deadline passed; what was committed until then stays."""
+
+
+class StoreUnavailable(Unavailable):
+    """The store does not answer in time, refuses our credentials, or cannot take more."""
+
+
+class UnsafeStore(Unavailable):
+    """A store whose create is not atomic: two writers could both win, and a patch be lost."""

@@ -13,7 +13,7 @@ from copy import deepcopy
 import torch
 
 from handscroll.assemble import Pixels, strips, window_codes
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, check_learned
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Floats, NearbyContextPool
 from handscroll.errors import InvalidRequest, SpecMismatch
@@ -59,7 +59,7 @@ class Painter:
                 f"the canvas wants model {canvas.model[:16]}…, this is {checkpoint.digest[:16]}…"
             )
         world = checkpoint.world(canvas.world)
-        world.check(canvas.extent)
+        check_learned(world.name, world.extent, canvas.extent)
         self.tokenizer, self.canvas, self.on_patch = checkpoint.tokenizer, canvas, on_patch
         self.side = checkpoint.decoder.config.side
         self.order = order_named(canvas.order, canvas.extent)

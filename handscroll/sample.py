@@ -11,7 +11,7 @@ Shape suffixes as in `decoder`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from handscroll.decoder import Batch, Decoder, DecoderConfig
 from handscroll.field import CELL_VALUES
 from handscroll.geometry import Mask, Patch
 from handscroll.seeds import gumbels, patch_key
-
-_PAD_TO = 64
 
 
 def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
@@ -86,11 +84,6 @@ def collate(
     )
 
 
-def padded_length(context: Context) -> int:
-    """The canonical length of a context: its own, rounded up."""
-    return -(-(len(context.codes_NK) + len(context.field_MV)) // _PAD_TO) * _PAD_TO
-
-
 class PatchSampler:
     """Draws patches of one canvas with one decoder. Holds no state between calls.
 
@@ -125,7 +118,7 @@ class PatchSampler:
         """Split contexts into batches of one shape, at most ``Sampling.rows`` each."""
         alike: dict[tuple[int, bytes], list[Context]] = defaultdict(list)
         for context in contexts:
-            alike[padded_length(context), context.inside_ss.tobytes()].append(context)
+            alike[context.shape].append(context)
         rows = self.sampling.rows
         return [
             members[start : start + rows]
@@ -133,14 +126,21 @@ class PatchSampler:
             for start in range(0, len(members), rows)
         ]
 
-    def draw(self, batch: list[Context]) -> list[tuple[Patch, Codes]]:
-        """Draw one batch, filled up to its canonical size."""
+    def draw(
+        self, batch: list[Context], pause: Callable[[], None] = lambda: None
+    ) -> list[tuple[Patch, Codes]]:
+        """Draw one batch, filled up to its canonical size.
+
+        Args:
+            batch: contexts of one shape.
+            pause: called before every step of the decoder; what it raises stops the drawing.
+        """
         filled = batch + batch[-1:] * (self.sampling.rows - len(batch))
-        drawn = self._draw(filled, padded_length(batch[0]))
+        drawn = self._draw(filled, batch[0].padded_length, pause)
         return list(zip((one.patch for one in batch), drawn, strict=False))
 
     @torch.inference_mode()
-    def _draw(self, contexts: list[Context], length: int) -> Codes:
+    def _draw(self, contexts: list[Context], length: int, pause: Callable[[], None]) -> Codes:
         """Codes (B, side, side, K) of patches with one shape of context and of canvas."""
         config, sampling, count = self.decoder.config, self.sampling, len(contexts)
         device = self.decoder.query.device
@@ -159,6 +159,7 @@ class PatchSampler:
         condition = self.decoder.condition(batch)
         last = slice(0, 0)
         for start in range(0, len(order), sampling.group):
+            pause()
             now = slice(start, start + sampling.group)
             known = drawn_BTK[:, last].repeat(ways, 1, 1)
             answer = self.decoder.step(

@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handscroll.canvas import FORMAT, MAX_FRAMES, MAX_PROMPT_CHARACTERS, Canvas, Sampling
-from handscroll.errors import InvalidRequest
+from handscroll.canvas import (
+    FORMAT,
+    MAX_FRAMES,
+    MAX_PROMPT_CHARACTERS,
+    Canvas,
+    Sampling,
+    check_learned,
+)
+from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.geometry import MAX_LEVEL, Extent
 
 PLAIN = Canvas("0" * 64, "planet", 5, Extent("plane", 2))
@@ -345,3 +352,38 @@ def test_canvas_accepts_its_limits() -> None:
         PLAIN, seed=2**64 - 1, frames=MAX_FRAMES, prompt="山" * 2000, sampling=sampling
     )
     assert Canvas.parse(canvas.canonical()) == canvas
+
+
+# Worlds: what was learned, and what may be asked.
+
+PLANET, SCROLL = Extent("plane", 2), Extent("scroll", 2, 704)
+
+
+@pytest.mark.parametrize(
+    ("learned", "wanted"),
+    [
+        (PLANET, Extent("plane", 0)),
+        (PLANET, Extent("picture", 2, 640, 64)),
+        (PLANET, Extent("scroll", 2, 704)),
+        (SCROLL, Extent("scroll", 1, 352)),
+        (SCROLL, Extent("picture", 2, 704, 64)),
+    ],
+)
+def test_world_takes_the_extents_it_was_learned_for(learned: Extent, wanted: Extent) -> None:
+    check_learned("a world", learned, wanted)
+
+
+@pytest.mark.parametrize(
+    ("learned", "wanted"),
+    [
+        (PLANET, Extent("plane", 3)),
+        (SCROLL, Extent("scroll", 3, 1408)),
+        (SCROLL, Extent("scroll", 2, 768)),
+        (SCROLL, Extent("scroll", 1, 704)),
+        (SCROLL, Extent("plane", 2)),
+        (SCROLL, Extent("picture", 2, 640, 640)),
+    ],
+)
+def test_world_refuses_other_extents(learned: Extent, wanted: Extent) -> None:
+    with pytest.raises(SpecMismatch, match="world mars"):
+        check_learned("mars", learned, wanted)

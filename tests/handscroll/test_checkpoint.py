@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_arrays
 
 from handscroll import checkpoint
 from handscroll.checkpoint import FORMAT, Checkpoint
-from handscroll.errors import BrokenCheckpoint, NotFound, SpecMismatch
+from handscroll.errors import BrokenCheckpoint, NotFound
 from handscroll.geometry import Extent
 
 FILES = ("decoder.safetensors", "palettes.safetensors", "tokenizer.safetensors")
@@ -125,30 +125,6 @@ def test_worlds_go_by_name(model: Checkpoint) -> None:
     assert model.world("scroll").index == 1
     with pytest.raises(NotFound, match="no world 'mars'; this model paints planet, scroll"):
         model.world("mars")
-
-
-def test_world_takes_the_extents_it_was_learned_for(model: Checkpoint) -> None:
-    planet, scroll = model.world("planet"), model.world("scroll")
-    for extent in (Extent("plane", 0), Extent("picture", 2, 640, 64), Extent("scroll", 2, 704)):
-        planet.check(extent)
-    for extent in (Extent("scroll", 1, 352), Extent("picture", 2, 704, 64)):
-        scroll.check(extent)
-
-
-@pytest.mark.parametrize(
-    ("world", "extent"),
-    [
-        ("planet", Extent("plane", 3)),
-        ("scroll", Extent("scroll", 3, 1408)),
-        ("scroll", Extent("scroll", 2, 768)),
-        ("scroll", Extent("scroll", 1, 704)),
-        ("scroll", Extent("plane", 2)),
-        ("scroll", Extent("picture", 2, 640, 640)),
-    ],
-)
-def test_world_refuses_other_extents(model: Checkpoint, world: str, extent: Extent) -> None:
-    with pytest.raises(SpecMismatch, match=f"world {world}"):
-        model.world(world).check(extent)
 
 
 # Pickles.

@@ -17,7 +17,7 @@ from handscroll.decoder import Batch, Decoder
 from handscroll.field import ProceduralField
 from handscroll.geometry import Extent, Mask, Patch
 from handscroll.order import Lattice
-from handscroll.sample import PatchSampler, choose, collate, padded_length, token_order
+from handscroll.sample import PatchSampler, choose, collate, token_order
 from handscroll.seeds import gumbels, patch_key
 
 SIDE, CODES, VOCABULARY = 16, 4, 256
@@ -119,7 +119,7 @@ def test_collate_keeps_every_entry_and_says_what_is_none(model: Checkpoint) -> N
     contexts = [context_of(model, one) for one in (FILL, Patch(0, 0, 1, 1), Patch(0, 0, 0, 0))]
     assert len(contexts[1].field_MV) and not len(contexts[2].codes_NK)
     text = np.arange(384, dtype=np.float32)
-    length = max(padded_length(one) for one in contexts) + 64
+    length = max(one.padded_length for one in contexts) + 64
     batch = collate(contexts, [0, 1, 0], [None, text, None], model.decoder.config, length)
     for row, one in enumerate(contexts):
         tokens, cells = len(one.codes_NK), len(one.field_MV)
@@ -146,7 +146,7 @@ def test_padded_length_follows_from_the_patch_alone(model: Checkpoint) -> None:
             for far in (0, 4 * 10**9, -4 * 10**9):
                 context = context_of(model, Patch(level, 0, far + phase[0], phase[1] - far))
                 entries = len(context.codes_NK) + len(context.field_MV)
-                length = padded_length(context)
+                length = context.padded_length
                 assert length % 64 == 0 and entries <= length < entries + 64
                 lengths.add(length)
             assert len(lengths) == 1
@@ -160,7 +160,7 @@ def test_batches_hold_each_patch_once_with_its_like(model: Checkpoint, rows: int
     assert sorted(one.patch for batch in batches for one in batch) == patches
     for batch in batches:
         assert 1 <= len(batch) <= rows
-        assert len({padded_length(one) for one in batch}) == 1
+        assert len({one.padded_length for one in batch}) == 1
         assert len({one.inside_ss.tobytes() for one in batch}) == 1
 
 
@@ -185,7 +185,7 @@ def teacher_forced(
     flat = torch.from_numpy(codes.reshape(-1, CODES)[order].astype(np.int64))[None]
     place = torch.from_numpy(np.stack(np.divmod(order, SIDE), -1)).float()[None]
     group = (torch.arange(len(order)) // sampling.group)[None]
-    batch = collate([context], [world], [None], model.decoder.config, padded_length(context))
+    batch = collate([context], [world], [None], model.decoder.config, context.padded_length)
     with torch.inference_mode():
         logits = model.decoder(batch, flat, place, group)[0]
     noise = gumbels(patch_key(SEED, context.patch), (SIDE * SIDE, CODES, VOCABULARY))[order]

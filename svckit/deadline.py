@@ -1,0 +1,28 @@
+"""The deadline of the request being served, passed on to whatever it calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Let everything called inside end in ``seconds``, or sooner if it had to already."""
+    now, before = time.monotonic(), _deadline.get()
+    ends = now + seconds
+    token = _deadline.set(ends if before is None else min(before, ends))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def remaining_s(default: float | None = None) -> float | None:
+    """Seconds left, never below zero; ``default`` where there is no deadline."""
+    ends = _deadline.get()
+    return default if ends is None else max(0.0, ends - time.monotonic())

@@ -1,0 +1,205 @@
+"""A gRPC server as every service has it: deadlines, errors, logs, metrics, health, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from handscroll.errors import HandscrollError, InvalidRequest, OutOfTime, Overloaded, Unavailable
+from svckit import logs
+from svckit.deadline import within
+from svckit.settings import ServiceSettings
+from svckit.status import to_status
+
+MAX_MESSAGE_BYTES = 4 * 2**20
+UNARY_S, STREAM_S = 60.0, 600.0
+"""Deadlines of calls that come without one."""
+
+_CALLS = Counter("handscroll_rpc_calls", "Calls answered", ["rpc", "code"])
+_SECONDS = Histogram(
+    "handscroll_rpc_seconds",
+    "Time to answer a call",
+    ["rpc"],
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
+)
+_RUNNING = Gauge("handscroll_rpc_running", "Calls being served", ["rpc"])
+# Checks must be answered however busy the service is.
+_UNLIMITED = ("/grpc.health.", "/grpc.reflection.")
+
+_log = logging.getLogger(__name__)
+_Settings = TypeVar("_Settings", bound=ServiceSettings)
+
+
+class Servicer(NamedTuple):
+    """An implementation of one service of the protos."""
+
+    descriptor: ServiceDescriptor
+    add: Callable[[aio.Server], None]
+
+
+Build = Callable[[_Settings], AbstractAsyncContextManager[Sequence[Servicer]]]
+"""Opens what a service needs, yields its servicers, and closes it again."""
+
+
+def run(name: str, settings: _Settings, build: Build[_Settings]) -> None:
+    """Serve until SIGTERM or SIGINT, then let calls end and stop."""
+    logs.configure(name, settings.log_level)
+    asyncio.run(serve(settings, build))
+
+
+async def serve(settings: _Settings, build: Build[_Settings]) -> None:
+    """Serve until SIGTERM or SIGINT; health says SERVING once everything is open."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if settings.metrics_port is not None:
+        start_http_server(settings.metrics_port, settings.host)
+    async with build(settings) as servicers, started(servicers, settings) as port:
+        _log.info("serving", extra={"address": f"{settings.host}:{port}"})
+        await stop.wait()
+        _log.info("draining", extra={"drain_s": settings.drain_s})
+
+
+@asynccontextmanager
+async def started(servicers: Sequence[Servicer], settings: ServiceSettings) -> AsyncIterator[int]:
+    """A server of these services with everything around them; yields its port, then drains it.
+
+    Raises:
+        Unavailable: the address is taken, or is not this machine's.
+    """
+    server = aio.server(
+        interceptors=[Guard(settings.calls)],
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    names = [one.descriptor.full_name for one in servicers]
+    for one in servicers:
+        one.add(server)
+    reflection.enable_server_reflection(
+        [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+    )
+    address = f"{settings.host}:{settings.port}"
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise Unavailable(f"cannot listen on {address}: {error}") from error
+    await server.start()
+    for name in (*names, health.OVERALL_HEALTH):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield port
+    finally:
+        await checks.enter_graceful_shutdown()
+        await server.stop(settings.drain_s)
+
+
+class Guard(aio.ServerInterceptor):
+    """Stands around every call: limits, names, times and logs it, and turns errors into statuses.
+
+    Args:
+        calls: how many may run at a time.
+    """
+
+    def __init__(self, calls: int) -> None:
+        self.calls, self.running = calls, 0
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wrap the handler of a call."""
+        handler = await continuation(details)
+        if handler is None or details.method.startswith(_UNLIMITED):
+            return handler
+
+        async def unary(message: Any, context: Any) -> Any:
+            async with self._call(details.method, context, UNARY_S):
+                return await handler.unary_unary(_checked(message), context)
+
+        async def stream(message: Any, context: Any) -> AsyncIterator[Any]:
+            async with (
+                self._call(details.method, context, STREAM_S),
+                aclosing(handler.unary_stream(_checked(message), context)) as answers,
+            ):
+                async for answer in answers:
+                    yield answer
+
+        read, write = _careful(handler.request_deserializer), handler.response_serializer
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream, read, write)
+        return grpc.unary_unary_rpc_method_handler(unary, read, write)
+
+    @asynccontextmanager
+    async def _call(self, rpc: str, context: Any, longest_s: float) -> AsyncIterator[None]:
+        """What happens around a call, however it ends."""
+        metadata = dict(context.invocation_metadata() or ())
+        logs.request_id.set(logs.clean_request_id(str(metadata.get("x-request-id", ""))))
+        left_s = context.time_remaining()
+        seconds = longest_s if left_s is None else min(left_s, STREAM_S)
+        began, code = time.monotonic(), "CANCELLED"
+        self.running += 1
+        _RUNNING.labels(rpc).inc()
+        try:
+            try:
+                if self.running > self.calls:
+                    raise Overloaded(f"{self.calls} calls are being served already")
+                with within(seconds):
+                    async with asyncio.timeout(seconds):
+                        yield
+                code = "OK"
+            except TimeoutError:
+                raise OutOfTime(f"not done in {seconds:.1f} s") from None
+        except HandscrollError as error:
+            status = to_status(error)
+            code = status.code.name
+            await context.abort(status.code, status.details, status.trailing_metadata)
+        except Exception:
+            code = "INTERNAL"
+            _log.exception("call failed", extra={"rpc": rpc})
+            await context.abort(
+                grpc.StatusCode.INTERNAL, "something went wrong here; it has been logged"
+            )
+        finally:
+            self.running -= 1
+            _RUNNING.labels(rpc).dec()
+            _CALLS.labels(rpc, code).inc()
+            _SECONDS.labels(rpc).observe(time.monotonic() - began)
+            ms = round(1000 * (time.monotonic() - began), 1)
+            _log.debug("call", extra={"rpc": rpc, "code": code, "ms": ms})
+
+
+def _careful(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Let garbage through as an error, for `_checked` to raise where it becomes a status."""
+
+    def read(content: bytes) -> Any:
+        try:
+            return deserialize(content)
+        except DecodeError:
+            return InvalidRequest(f"these {len(content)} bytes are not the message of this call")
+
+    return read
+
+
+def _checked(message: Any) -> Any:
+    if isinstance(message, HandscrollError):
+        raise message
+    return message

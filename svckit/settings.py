@@ -1,0 +1,66 @@
+"""Settings of a service: from flags, else from the environment, else as written here.
+
+Every service has one frozen class with a prefix of its own, such as ``HANDSCROLL_TILER_PORT``; what
+all of them share about the store is read from ``HANDSCROLL_STORE_URL`` and so on.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from handscroll.errors import InvalidRequest
+
+
+class StoreSettings(BaseSettings):
+    """Where patches, tiles and specs are kept."""
+
+    model_config = SettingsConfigDict(env_prefix="HANDSCROLL_STORE_", frozen=True, extra="forbid")
+
+    url: str = Field("handscroll-store", description="a folder, s3://bucket/prefix, or memory://")
+    endpoint: str = Field("", description="address of the S3 server; empty for Amazon's")
+    region: str = Field("us-east-1", description="region of the S3 server")
+    access_key: str = Field("", description="S3 access key")
+    secret_key: SecretStr = Field(SecretStr(""), description="S3 secret key")
+
+
+class ServiceSettings(BaseSettings):
+    """What every gRPC service is told."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 for any")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port for Prometheus; none by default"
+    )
+    calls: int = Field(256, ge=1, description="calls served at a time; more are refused")
+    drain_s: float = Field(20.0, ge=0, description="seconds that calls may go on after SIGTERM")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    store: StoreSettings = Field(default_factory=lambda: StoreSettings())
+
+    @classmethod
+    def read(cls, arguments: list[str] | None = None) -> Self:
+        """Read flags (``sys.argv`` unless given) and the environment.
+
+        Raises:
+            InvalidRequest: a setting is out of its range or unknown.
+        """
+        flags = sys.argv[1:] if arguments is None else arguments
+        try:
+            return cls(_cli_parse_args=flags)
+        except ValidationError as error:
+            faults = (
+                f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
+                for one in error.errors()
+            )
+            raise InvalidRequest("; ".join(faults)) from error
