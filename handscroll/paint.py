@@ -23,7 +23,7 @@ from handscroll.order import order_named
 from handscroll.render import render
 from handscroll.sample import PatchSampler
 from handscroll.text import TextEncoder
-from handscroll.tokenizer import RADIUS_TOK
+from handscroll.tokenizer import RADIUS_TOK, to_rgb
 
 
 class Painter:
@@ -54,12 +54,12 @@ class Painter:
         keep: int = 4096,
         on_patch: Callable[[Patch], None] = lambda patch: None,
     ) -> None:
-        if canvas.model != checkpoint.digest:
-            raise SpecMismatch(
-                f"the canvas wants model {canvas.model[:16]}…, this is {checkpoint.digest[:16]}…"
-            )
+        text, negative = (
+            _embed(checkpoint, prompt)
+            for prompt in (canvas.prompt, canvas.sampling.negative_prompt)
+        )
+        self.sampler = sampler_of(checkpoint, canvas, text, negative)
         world = checkpoint.world(canvas.world)
-        check_learned(world.name, world.extent, canvas.extent)
         self.tokenizer, self.canvas, self.on_patch = checkpoint.tokenizer, canvas, on_patch
         self.side = checkpoint.decoder.config.side
         self.order = order_named(canvas.order, canvas.extent)
@@ -68,16 +68,6 @@ class Painter:
             canvas.seed, canvas.extent, world.palette_ERV, world.spacing, self.f
         )
         self.pool = NearbyContextPool(self.order, self.side, field, keep)
-        decoder = checkpoint.decoder
-        if canvas.sampling.dtype == "bfloat16":
-            decoder = deepcopy(decoder).to(torch.bfloat16)
-        text, negative = (
-            _embed(checkpoint, prompt)
-            for prompt in (canvas.prompt, canvas.sampling.negative_prompt)
-        )
-        self.sampler = PatchSampler(
-            decoder, canvas.seed, world.index, canvas.sampling, text, negative
-        )
         torch.set_num_threads(1)
         self.workers = ThreadPoolExecutor(workers)
 
@@ -136,8 +126,7 @@ class Painter:
             torch.from_numpy(codes)[None], torch.from_numpy(inside)[None]
         )
         rows, cols = (slice(at, at + TILE_PX) for at in (window.top_px, window.left_px))
-        shown = ((pixels[0, rows, cols] + 1) * 127.5).round().to(torch.uint8)
-        return shown.numpy()
+        return to_rgb(pixels[0, rows, cols]).numpy()
 
     def _sample(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
         """Draw a wave, its batches spread over the workers."""
@@ -146,6 +135,33 @@ class Painter:
             for patch, codes in done.result():
                 self.on_patch(patch)
                 yield patch, codes
+
+
+def sampler_of(
+    checkpoint: Checkpoint, canvas: Canvas, text_W: Floats | None, negative_W: Floats | None
+) -> PatchSampler:
+    """What draws the patches of a canvas.
+
+    Args:
+        checkpoint: the model that the canvas names.
+        canvas: what to paint.
+        text_W: its prompt's embedding; None without a prompt.
+        negative_W: its negative prompt's.
+
+    Raises:
+        SpecMismatch: the canvas names another model, or does not fit its world.
+        NotFound: the model has no such world.
+    """
+    if canvas.model != checkpoint.digest:
+        raise SpecMismatch(
+            f"the canvas wants model {canvas.model[:16]}…, this is {checkpoint.digest[:16]}…"
+        )
+    world = checkpoint.world(canvas.world)
+    check_learned(world.name, world.extent, canvas.extent)
+    decoder = checkpoint.decoder
+    if canvas.sampling.dtype == "bfloat16":
+        decoder = deepcopy(decoder).to(torch.bfloat16)
+    return PatchSampler(decoder, canvas.seed, world.index, canvas.sampling, text_W, negative_W)
 
 
 def _embed(checkpoint: Checkpoint, prompt: str) -> Floats | None:

@@ -31,6 +31,16 @@ four over cells of a quarter token)."""
 _CELL_PX = 4
 
 
+def from_rgb(rgb: Tensor) -> Tensor:
+    """Bytes of a picture, 0 to 255, as the pixels that a tokenizer reads: [-1, 1]."""
+    return rgb.float() / 127.5 - 1
+
+
+def to_rgb(pixels: Tensor) -> Tensor:
+    """Pixels in [-1, 1] as the bytes of a picture, each the nearest."""
+    return ((pixels + 1) * 127.5).round().to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class TokenizerConfig:
     """The shape of a tokenizer.

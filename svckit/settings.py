@@ -9,26 +9,34 @@ from __future__ import annotations
 import sys
 from typing import Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from handscroll.errors import InvalidRequest
+from svckit.store import S3Settings, Store
 
 
 class StoreSettings(BaseSettings):
     """Where patches, tiles and specs are kept."""
 
-    model_config = SettingsConfigDict(env_prefix="HANDSCROLL_STORE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="HANDSCROLL_STORE_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        frozen=True,
+        extra="forbid",
+    )
 
     url: str = Field("handscroll-store", description="a folder, s3://bucket/prefix, or memory://")
-    endpoint: str = Field("", description="address of the S3 server; empty for Amazon's")
-    region: str = Field("us-east-1", description="region of the S3 server")
-    access_key: str = Field("", description="S3 access key")
-    secret_key: SecretStr = Field(SecretStr(""), description="S3 secret key")
+    s3: S3Settings = Field(S3Settings(), description="how to reach S3; else as AWS_* says")
+
+    def open(self) -> Store:
+        """The store; nothing is asked of it yet."""
+        return Store.open(self.url, self.s3)
 
 
-class ServiceSettings(BaseSettings):
-    """What every gRPC service is told."""
+class Settings(BaseSettings):
+    """What everything that serves is told."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -40,10 +48,6 @@ class ServiceSettings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 for any")
-    metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="port for Prometheus; none by default"
-    )
-    calls: int = Field(256, ge=1, description="calls served at a time; more are refused")
     drain_s: float = Field(20.0, ge=0, description="seconds that calls may go on after SIGTERM")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     store: StoreSettings = Field(default_factory=lambda: StoreSettings())
@@ -64,3 +68,12 @@ class ServiceSettings(BaseSettings):
                 for one in error.errors()
             )
             raise InvalidRequest("; ".join(faults)) from error
+
+
+class ServiceSettings(Settings):
+    """What every gRPC service is told."""
+
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port for Prometheus; none by default"
+    )
+    calls: int = Field(256, ge=1, description="calls served at a time; more are refused")

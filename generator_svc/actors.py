@@ -1,0 +1,261 @@
+"""Painters and ledger as Ray actors: the one place that imports ray.
+
+A painter holds the model and draws with one thread. It belongs to the process that made it, and
+dies with it; if it dies alone, Ray restarts it and draws again, which gives the same patches. The
+ledger is one actor for the whole cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from cachetools import LRUCache
+from ray.exceptions import RayError, RayTaskError
+
+from generator_svc.scene import Ground, Scene, Served
+from handscroll.canvas import Canvas
+from handscroll.context import Codes, Context, Floats
+from handscroll.errors import Unavailable
+from svckit.keys import Key
+from svckit.logs import new_request_id
+from svckit.wire import Model
+
+if TYPE_CHECKING:
+    from handscroll.sample import PatchSampler
+
+NAMESPACE = "handscroll"
+LEASE_S = 10.0
+"""A process that the ledger has not heard of for so long has lost its claims."""
+
+_log = logging.getLogger(__name__)
+
+
+def join(address: str) -> None:
+    """Become part of a Ray cluster.
+
+    Raises:
+        Unavailable: there is none at this address.
+    """
+    try:
+        ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        raise Unavailable(f"no Ray cluster at {address}: {error}") from error
+
+
+class _Stopped(Exception):
+    """Nobody wants what is being drawn any more."""
+
+
+class _Painter:
+    """The model, drawing patches one batch at a time."""
+
+    def __init__(self, folder: Path | None) -> None:
+        import torch  # here, because the front does without
+
+        from handscroll import checkpoint
+
+        torch.set_num_threads(1)
+        self.checkpoint = checkpoint.load(folder or checkpoint.SHIPPED)
+        self.thread = ThreadPoolExecutor(1)
+        self.samplers: LRUCache[bytes, PatchSampler] = LRUCache(16)
+
+    async def describe(self) -> Served:
+        from handscroll.tokenizer import RADIUS_TOK
+
+        loaded = self.checkpoint
+        config = loaded.decoder.config
+        model = Model(
+            digest=loaded.digest,
+            worlds={name: world.extent for name, world in loaded.worlds.items()},
+            sampling=loaded.sampling,
+            side_tok=config.side,
+            codes=config.codes,
+            radius_tok=RADIUS_TOK,
+            text_encoder=loaded.text_encoder,
+        )
+        return Served(
+            model,
+            {name: Ground(one.palette_ERV, one.spacing) for name, one in loaded.worlds.items()},
+        )
+
+    async def draw(
+        self,
+        canvas: bytes,
+        text_W: Floats | None,
+        negative_W: Floats | None,
+        contexts: list[Context],
+    ) -> list[Codes]:
+        stop = threading.Event()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self.thread, self._draw, canvas, text_W, negative_W, contexts, stop
+            )
+        finally:
+            stop.set()
+
+    def _draw(
+        self,
+        spec: bytes,
+        text_W: Floats | None,
+        negative_W: Floats | None,
+        contexts: list[Context],
+        stop: threading.Event,
+    ) -> list[Codes]:
+        from handscroll.paint import sampler_of
+
+        def pause() -> None:
+            if stop.is_set():
+                raise _Stopped
+
+        pause()
+        sampler = self.samplers.get(spec)
+        if sampler is None:
+            sampler = sampler_of(self.checkpoint, Canvas.parse(spec), text_W, negative_W)
+            self.samplers[spec] = sampler
+        return [codes for _, codes in sampler.draw(contexts, pause)]
+
+
+class RayPainters:
+    """A set of painters, spread over the cluster.
+
+    Args:
+        count: how many; 0 for one per CPU.
+        folder: of the checkpoint; None for the shipped one.
+    """
+
+    def __init__(self, count: int, folder: Path | None) -> None:
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self.slots = count or max(1, int(resources.get("CPU", 1)))
+        kind: Any = ray.remote(
+            num_cpus=1, max_restarts=-1, max_task_retries=3, scheduling_strategy="SPREAD"
+        )(_Painter)
+        self.actors = [kind.remote(folder) for _ in range(self.slots)]
+        self._idle: asyncio.Queue[Any] = asyncio.Queue()
+        for actor in self.actors:
+            self._idle.put_nowait(actor)
+
+    async def describe(self) -> Served:
+        """What the painters paint.
+
+        Raises:
+            HandscrollError: the checkpoint cannot be loaded.
+        """
+        try:
+            return await self.actors[0].describe.remote()
+        except RayError as error:
+            raise _cause(error) from error
+
+    async def draw(self, scene: Scene, contexts: Sequence[Context]) -> list[Codes]:
+        """Draw patches of one canvas and one shape."""
+        painter = await self._idle.get()
+        try:
+            drawing = painter.draw.remote(
+                scene.canvas.canonical(), scene.text_W, scene.negative_W, list(contexts)
+            )
+            try:
+                return await drawing
+            except asyncio.CancelledError:
+                ray.cancel(drawing)
+                raise
+            except RayError as error:
+                raise _cause(error) from error
+        finally:
+            self._idle.put_nowait(painter)
+
+    def close(self) -> None:
+        """Let the painters go."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+def _cause(error: RayError) -> Exception:
+    """What went wrong in an actor, without Ray's wrapping."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        return error.cause
+    return Unavailable(f"a painter was lost: {type(error).__name__}")
+
+
+class _Ledger:
+    """Who draws what, and when each was last heard of."""
+
+    def __init__(self) -> None:
+        self.owners: dict[Key, str] = {}
+        self.heard: dict[str, float] = {}
+        self.changed = asyncio.Condition()
+
+    async def beat(self, owner: str) -> None:
+        self.heard[owner] = time.monotonic()
+
+    async def claim(self, owner: str, keys: list[Key]) -> list[bool]:
+        await self.beat(owner)
+        granted = []
+        for key in keys:
+            free = not self._taken(key)
+            if free:
+                self.owners[key] = owner
+            granted.append(free)
+        return granted
+
+    async def release(self, owner: str, keys: list[Key]) -> None:
+        for key in keys:
+            if self.owners.get(key) == owner:
+                del self.owners[key]
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def released(self, key: Key) -> None:
+        async with self.changed:
+            while self._taken(key):
+                with suppress(TimeoutError):  # then look whether its owner still lives
+                    await asyncio.wait_for(self.changed.wait(), 1.0)
+
+    def _taken(self, key: Key) -> bool:
+        owner = self.owners.get(key)
+        return owner is not None and time.monotonic() - self.heard[owner] < LEASE_S
+
+
+class RayLedger:
+    """The ledger of the cluster, as one process sees it."""
+
+    def __init__(self) -> None:
+        kind: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Ledger)
+        self.actor = kind.options(name="ledger", get_if_exists=True, lifetime="detached").remote()
+        self.owner = new_request_id()
+        self._beating = asyncio.create_task(self._beat())
+
+    async def claim(self, keys: Sequence[Key]) -> list[bool]:
+        """Take what nobody else has; all of it while the ledger is lost."""
+        try:
+            return await self.actor.claim.remote(self.owner, list(keys))
+        except RayError:
+            _log.warning("the ledger is lost; patches may be drawn twice until it is back")
+            return [True] * len(keys)
+
+    async def release(self, keys: Sequence[Key]) -> None:
+        """Give back what was ours."""
+        with suppress(RayError):
+            await self.actor.release.remote(self.owner, list(keys))
+
+    async def released(self, key: Key) -> None:
+        """Wait until nobody has a key any more."""
+        with suppress(RayError):
+            await self.actor.released.remote(key)
+
+    async def close(self) -> None:
+        """Stop being heard of."""
+        self._beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            with suppress(RayError):
+                await self.actor.beat.remote(self.owner)
+            await asyncio.sleep(LEASE_S / 5)

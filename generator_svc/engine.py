@@ -1,0 +1,224 @@
+"""The outer loop for many askers at once.
+
+The same loop as `handscroll.render`, turned around: instead of walking waves, every patch that is
+asked for becomes one piece of *work* that first looks into the store, then waits for the patches it
+depends on, then is drawn and committed. Works are shared: whoever asks for a patch that is being
+obtained joins in, and so does a patch that depends on it. A work lives as long as somebody asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from cachetools import LRUCache
+
+from generator_svc.easel import Drawing, Easel, Urgency
+from generator_svc.scene import Scene, Served, load_scene
+from handscroll.canvas import Canvas
+from handscroll.context import Codes, gather
+from handscroll.errors import InvalidRequest, Overloaded, SpecMismatch
+from handscroll.geometry import Patch
+from svckit.keys import patch_key
+from svckit.store import Store
+
+MAX_PATCHES = 1024
+VIEWPORT, PREFETCH = 0, 1
+"""Priorities: lower goes first."""
+NEVER = (2, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asker:
+    """One request: lower urgency goes first."""
+
+    urgency: tuple[int, int]
+    works: list[_Work] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Work:
+    """One patch being obtained.
+
+    ``askers`` are the requests that need it, each with the place, in its list of wanted patches, of
+    the first that this one is for.
+    """
+
+    scene: Scene
+    patch: Patch
+    askers: dict[_Asker, int] = field(default_factory=dict)
+    needs: list[_Work] = field(default_factory=list)
+    task: asyncio.Task[Codes] = field(init=False)
+
+    def join(self, asker: _Asker, place: int) -> None:
+        """Let an asker have a part in this and in all that it stands on."""
+        if self.askers.get(asker, place + 1) <= place:
+            return
+        if asker not in self.askers:
+            asker.works.append(self)
+        self.askers[asker] = place
+        for need in self.needs:
+            need.join(asker, place)
+
+    def urgency(self) -> Urgency:
+        """The most urgent asker decides, then the place in its list."""
+        return min(((*asker.urgency, place) for asker, place in self.askers.items()), default=NEVER)
+
+
+class Engine:
+    """Obtains patches: from memory, from the store, or drawn and committed.
+
+    Args:
+        store: where patches are committed.
+        easel: where they are drawn.
+        served: the model that is drawn with.
+        backlog: works at a time; requests beyond it are refused.
+        keep: patches kept in memory.
+    """
+
+    def __init__(self, store: Store, easel: Easel, served: Served, backlog: int, keep: int) -> None:
+        self.store, self.easel, self.served, self.backlog = store, easel, served, backlog
+        self._memory: LRUCache[tuple[str, Patch], Codes] = LRUCache(keep)
+        self._scenes: LRUCache[str, Scene] = LRUCache(256)
+        self._works: dict[tuple[str, Patch], _Work] = {}
+        self._numbers = count()
+
+    async def patches(
+        self, canvas_id: str, wanted: Sequence[Patch], priority: int = VIEWPORT
+    ) -> AsyncGenerator[tuple[Patch, Codes]]:
+        """Yield the patches wanted, each as it is committed; (side, side, K) codes.
+
+        Closing the iterator gives up the interest in what is still to come.
+
+        Raises:
+            InvalidRequest: no patch or too many, one twice, or one outside the canvas.
+            NotFound: no such canvas.
+            SpecMismatch: the canvas is painted by another model.
+            Overloaded: too many patches are being obtained.
+        """
+        scene = await self._scene(canvas_id)
+        _check(wanted, scene.canvas)
+        if len(self._works) + len(wanted) > max(self.backlog, len(wanted)):
+            raise Overloaded(
+                f"{len(self._works)} patches are waiting to be drawn, {self.backlog} may",
+                self.easel.seconds_for(len(self._works)),
+            )
+        asker = _Asker((priority, next(self._numbers)))
+        try:
+            tasks = {
+                self._work(scene, patch, {asker: place}).task: patch
+                for place, patch in enumerate(wanted)
+            }
+            while tasks:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield tasks.pop(task), task.result()
+        finally:
+            self._leave(asker)
+
+    def __len__(self) -> int:
+        return len(self._works)
+
+    def _work(self, scene: Scene, patch: Patch, askers: Mapping[_Asker, int]) -> _Work:
+        """The work that obtains a patch, joined by these askers."""
+        key = (scene.canvas_id, patch)
+        work = self._works.get(key)
+        if work is None:
+            work = self._works[key] = _Work(scene, patch)
+            work.task = asyncio.create_task(self._obtain(work))
+            work.task.add_done_callback(lambda _: self._forget(work))
+        for asker, place in askers.items():
+            work.join(asker, place)
+        return work
+
+    def _leave(self, asker: _Asker) -> None:
+        """Take an asker out of its works, and end those that nobody else asks for."""
+        for work in asker.works:
+            work.askers.pop(asker, None)
+            if not work.askers and not work.task.done():
+                self._forget(work)
+                work.task.cancel()
+
+    def _forget(self, work: _Work) -> None:
+        key = (work.scene.canvas_id, work.patch)
+        if self._works.get(key) is work:
+            del self._works[key]
+        if work.task.done() and not work.task.cancelled():
+            work.task.exception()  # whoever asked has been told; nobody may have waited to the end
+
+    async def _obtain(self, work: _Work) -> Codes:
+        scene, patch = work.scene, work.patch
+        codes = await self._committed(scene, patch)
+        if codes is None:
+            seen = await self._dependencies(work)
+            context = gather(
+                patch, scene.order, self.served.model.side_tok, seen.__getitem__, scene.field
+            )
+            codes = await self.easel.draw(
+                Drawing(
+                    scene,
+                    context,
+                    urgency=work.urgency,
+                    committed=lambda: self._committed(scene, patch),
+                    commit=lambda drawn: self._commit(scene, patch, drawn),
+                )
+            )
+        self._memory[scene.canvas_id, patch] = codes
+        return codes
+
+    async def _dependencies(self, work: _Work) -> dict[Patch, Codes]:
+        """Obtain all that a patch sees."""
+        needed = work.scene.order.dependencies(work.patch)
+        work.needs = [self._work(work.scene, one, work.askers) for one in needed]
+        if work.needs:
+            # Not `gather`: that would cancel works that others ask for when this one is cancelled.
+            await asyncio.wait(
+                [need.task for need in work.needs], return_when=asyncio.FIRST_EXCEPTION
+            )
+        done = [
+            (patch, need)
+            for patch, need in zip(needed, work.needs, strict=True)
+            if need.task.done()
+        ]
+        work.needs = []
+        return {patch: need.task.result() for patch, need in done}  # raises if one has failed
+
+    async def _committed(self, scene: Scene, patch: Patch) -> Codes | None:
+        """A patch that is there already."""
+        codes = self._memory.get((scene.canvas_id, patch))
+        if codes is not None:
+            return codes
+        content = await self.store.get(patch_key(scene.canvas_id, patch))
+        return None if content is None else self._codes(content, patch)
+
+    async def _commit(self, scene: Scene, patch: Patch, drawn: Codes) -> Codes:
+        """Make a patch part of the canvas; what comes back is what it is from now on."""
+        key = patch_key(scene.canvas_id, patch)
+        return self._codes(await self.store.create(key, drawn.tobytes()), patch)
+
+    def _codes(self, content: bytes, patch: Patch) -> Codes:
+        model = self.served.model
+        if len(content) != model.patch_bytes:
+            raise SpecMismatch(
+                f"{patch} in the store has {len(content)} bytes, not {model.patch_bytes}"
+            )
+        return model.codes_of(content)
+
+    async def _scene(self, canvas_id: str) -> Scene:
+        scene = self._scenes.get(canvas_id)
+        if scene is None:
+            scene = await load_scene(self.store, self.served, canvas_id)
+            self._scenes[canvas_id] = scene
+        return scene
+
+
+def _check(wanted: Sequence[Patch], canvas: Canvas) -> None:
+    if not 1 <= len(wanted) <= MAX_PATCHES:
+        raise InvalidRequest(f"a request is for 1 to {MAX_PATCHES} patches, not {len(wanted)}")
+    if len(set(wanted)) < len(wanted):
+        raise InvalidRequest("a patch is asked for twice")
+    for patch in wanted:
+        if not (canvas.extent.contains(patch) and 0 <= patch.frame < canvas.frames):
+            raise InvalidRequest(f"{patch} is not in this {canvas.extent.kind}")

@@ -1,0 +1,91 @@
+"""A canvas with all that its patches have in common, and the model they are drawn with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from handscroll.canvas import Canvas
+from handscroll.context import Field, Floats
+from handscroll.errors import NotFound, SpecMismatch, Unavailable
+from handscroll.field import ProceduralField
+from handscroll.geometry import PATCH_PX
+from handscroll.order import Order, order_named
+from svckit.keys import canvas_key, text_key
+from svckit.store import Store
+from svckit.wire import Model
+
+
+class Ground(NamedTuple):
+    """What level 0 of a world is painted over.
+
+    Attributes:
+        palette_ERV: entries of the world's field.
+        spacing: cells between the field's anchors.
+    """
+
+    palette_ERV: Floats
+    spacing: int
+
+
+class Served(NamedTuple):
+    """A model as its painters describe it, with the ground of each of its worlds."""
+
+    model: Model
+    grounds: Mapping[str, Ground]
+
+
+class Scene(NamedTuple):
+    """A canvas, its order and field, and the embeddings of its prompts."""
+
+    canvas_id: str
+    canvas: Canvas
+    order: Order
+    field: Field
+    text_W: Floats | None
+    negative_W: Floats | None
+
+
+async def load_scene(store: Store, served: Served, canvas_id: str) -> Scene:
+    """Read a canvas from the store.
+
+    Raises:
+        InvalidRequest: not an id.
+        NotFound: no such canvas.
+        SpecMismatch: it is painted by another model.
+        Unavailable: the embedding of a prompt is missing.
+    """
+    content = await store.get(canvas_key(canvas_id))
+    if content is None:
+        raise NotFound(f"no canvas {canvas_id}")
+    canvas, model = Canvas.parse(content), served.model
+    if canvas.model != model.digest:
+        raise SpecMismatch(
+            f"the canvas wants model {canvas.model[:16]}…, served is {model.digest[:16]}…"
+        )
+    palette_ERV, spacing = served.grounds[canvas.world]
+    f = PATCH_PX // model.side_tok
+    text, negative = [
+        await _embedding(store, model.text_encoder, prompt)
+        for prompt in (canvas.prompt, canvas.sampling.negative_prompt)
+    ]
+    return Scene(
+        canvas_id,
+        canvas,
+        order_named(canvas.order, canvas.extent),
+        ProceduralField(canvas.seed, canvas.extent, palette_ERV, spacing, f),
+        text,
+        negative,
+    )
+
+
+async def _embedding(store: Store, encoder: str, prompt: str) -> Floats | None:
+    """A prompt's embedding, which was committed before its canvas."""
+    if not prompt:
+        return None
+    content = await store.get(text_key(encoder, prompt))
+    if content is None:
+        raise Unavailable("the embedding of the canvas' prompt is not in the store")
+    return np.frombuffer(content, "<f4").astype(np.float32)

@@ -1,0 +1,69 @@
+"""generator_svc on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from generator_svc.actors import RayLedger, RayPainters, join
+from generator_svc.easel import Easel
+from generator_svc.engine import PREFETCH, VIEWPORT, Engine
+from generator_svc.settings import GeneratorSettings
+from handscroll_api.generator.v1 import generator_service_pb2 as pb
+from handscroll_api.generator.v1 import generator_service_pb2_grpc as pb_grpc
+from svckit import wire
+from svckit.server import Servicer
+
+
+class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
+    """Draws patches."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Any
+    ) -> pb.ListModelsResponse:
+        """The model that is served."""
+        return pb.ListModelsResponse(models=[wire.model_to_pb(self.engine.served.model)])
+
+    async def GeneratePatches(
+        self, request: pb.GeneratePatchesRequest, context: Any
+    ) -> AsyncIterator[pb.GeneratePatchesResponse]:
+        """Patches, each as it is committed."""
+        wanted = [wire.patch_from_pb(patch) for patch in request.patches]
+        priority = PREFETCH if request.priority == pb.PRIORITY_PREFETCH else VIEWPORT
+        async with aclosing(self.engine.patches(request.canvas, wanted, priority)) as found:
+            async for patch, codes in found:
+                yield pb.GeneratePatchesResponse(
+                    patch=wire.patch_to_pb(patch), codes=codes.tobytes()
+                )
+
+
+def servicer(engine: Engine) -> Servicer:
+    """The service over an engine."""
+    return Servicer(
+        pb.DESCRIPTOR.services_by_name["GeneratorService"],
+        lambda server: pb_grpc.add_GeneratorServiceServicer_to_server(
+            GeneratorServicer(engine), server
+        ),
+    )
+
+
+@asynccontextmanager
+async def build(settings: GeneratorSettings) -> AsyncIterator[Sequence[Servicer]]:
+    """Join Ray, make painters, open the store."""
+    store = settings.store.open()
+    await store.probe()
+    join(settings.ray_address)
+    painters, ledger = RayPainters(settings.painters, settings.model), RayLedger()
+    easel = Easel(painters, ledger)
+    try:
+        served = await painters.describe()
+        engine = Engine(store, easel, served, settings.backlog, settings.keep)
+        yield [servicer(engine)]
+    finally:
+        await easel.close()
+        await ledger.close()
+        painters.close()

@@ -1,0 +1,445 @@
+"""The laws of generator_svc's outer loop: the same codes, each patch once, no work for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from generator_svc.easel import Easel
+from generator_svc.engine import PREFETCH, VIEWPORT, Engine
+from handscroll.canvas import Canvas, Sampling
+from handscroll.checkpoint import Checkpoint
+from handscroll.context import Codes
+from handscroll.errors import InvalidRequest, NotFound, Overloaded, SpecMismatch, StoreUnavailable
+from handscroll.geometry import Extent, Patch
+from handscroll.order import Lattice
+from handscroll.paint import Painter
+from svckit.keys import canvas_key, patch_key
+from svckit.store import Store
+from tests.support.toys import ModelPainters, ToyLedger, ToyPainters, served_by
+
+MakeEngine = Callable[..., Engine]
+PutCanvas = Callable[..., Awaitable[Canvas]]
+FAR = 10**7
+
+
+def block(row: int, col: int, rows: int = 2, cols: int = 2, level: int = 2) -> list[Patch]:
+    return [Patch(level, 0, row + r, col + c) for r in range(rows) for c in range(cols)]
+
+
+async def ask(
+    engine: Engine, canvas: str, wanted: list[Patch], priority: int = VIEWPORT
+) -> dict[Patch, Codes]:
+    return {patch: codes async for patch, codes in engine.patches(canvas, wanted, priority)}
+
+
+async def settle(engine: Engine) -> None:
+    """Let everything happen that can: wait until nothing has changed for a while."""
+    still, before = 0, None
+    while still < 8:
+        await asyncio.sleep(0.01)
+        easel = engine.easel
+        now = (list(engine._works), len(easel._ready), len(easel._batches), easel.painters.running)  # type: ignore[attr-defined]
+        still, before = (still + 1 if now == before else 0), now
+
+
+@pytest.fixture
+def store() -> Store:
+    """A store in memory."""
+    return Store.open("memory://")
+
+
+@pytest.fixture
+def make_engine(model: Checkpoint, store: Store) -> MakeEngine:
+    """Makes engines over one store."""
+
+    def make(painters: object, ledger: object = None, backlog: int = 4096) -> Engine:
+        ledger = ledger or ToyLedger().of(painters)
+        return Engine(store, Easel(painters, ledger), served_by(model), backlog, 4096)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def put_canvas(model: Checkpoint, store: Store) -> PutCanvas:
+    """Puts canvases into the store."""
+
+    async def put(
+        world: str = "planet", seed: int = 7, extent: Extent | None = None, **spec: object
+    ) -> Canvas:
+        extent = extent or model.worlds[world].extent
+        spec.setdefault("sampling", Sampling(group=64))
+        canvas = Canvas(model.digest, world, seed, extent, **spec)  # type: ignore[arg-type]
+        await store.create(canvas_key(canvas.id), canvas.canonical())
+        return canvas
+
+    return put
+
+
+# The same codes as the loop of the algorithm.
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("world", ["planet", "scroll"])
+def test_engine_draws_what_render_draws(
+    model: Checkpoint, make_engine: MakeEngine, put_canvas: PutCanvas, world: str, rows: int
+) -> None:
+    async def served() -> dict[Patch, Codes]:
+        canvas = await put_canvas(world, sampling=Sampling(group=64, rows=rows))
+        engine = make_engine(ModelPainters(model))
+        left, right = await asyncio.gather(
+            ask(engine, canvas.id, block(0, 5, cols=3)), ask(engine, canvas.id, block(1, 6, rows=1))
+        )
+        with Painter(model, canvas) as painter:
+            wanted = sorted(left | right)
+            for patch, codes in painter.patches(wanted):
+                if patch in left | right:
+                    np.testing.assert_array_equal((left | right)[patch], codes)
+        return left | right
+
+    assert len(asyncio.run(served())) == 6
+
+
+def test_codes_do_not_depend_on_who_asks_for_what_when(
+    make_engine: MakeEngine, put_canvas: PutCanvas, model: Checkpoint
+) -> None:
+    async def walk(seed: int) -> dict[Patch, Codes]:
+        store = Store.open("memory://")
+        rng = random.Random(seed)
+        painters = ToyPainters(slots=1 + seed % 3)
+        engine = make_engine(painters)
+        engine.store = store
+        canvas = await put_canvas()
+        await store.create(canvas_key(canvas.id), canvas.canonical())
+        wanted = block(FAR, -FAR, 4, 4)
+        rng.shuffle(wanted)
+        parts = [wanted[start : start + 3] for start in range(0, len(wanted), 3)]
+        found: dict[Patch, Codes] = {}
+        for answer in await asyncio.gather(
+            *(ask(engine, canvas.id, part, rng.randrange(2)) for part in parts)
+        ):
+            found |= answer
+        assert set(painters.drawn.values()) == {1}
+        return found
+
+    async def walks() -> None:
+        first = await walk(0)
+        for seed in range(1, 5):
+            again = await walk(seed)
+            assert again.keys() == first.keys()
+            assert all((again[patch] == first[patch]).all() for patch in first)
+
+    asyncio.run(walks())
+
+
+def test_a_tile_costs_its_cone_and_a_second_look_nothing(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        engine = make_engine(painters)
+        canvas = await put_canvas()
+        await ask(engine, canvas.id, block(-FAR, FAR + 1))
+        assert len(painters.drawn) == len(Lattice(canvas.extent).cone(block(-FAR, FAR + 1))) == 27
+        engine._memory.clear()
+        await ask(engine, canvas.id, block(-FAR, FAR + 1))
+        assert sum(painters.drawn.values()) == 27
+
+    asyncio.run(look())
+
+
+def test_raster_pictures_are_drawn_to_the_end_of_a_long_chain(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        extent = Extent("picture", 0, 256 * 24, 256 * 24)
+        canvas = await put_canvas(extent=extent, order="raster")
+        found = await ask(make_engine(painters), canvas.id, [Patch(0, 0, 23, 23)])
+        assert list(found) == [Patch(0, 0, 23, 23)]
+        assert painters.drawn.total() == 24 * 24
+
+    asyncio.run(look())
+
+
+# Each patch once.
+
+
+def test_many_askers_draw_each_patch_once(make_engine: MakeEngine, put_canvas: PutCanvas) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        engine = make_engine(painters)
+        canvas = await put_canvas()
+        answers = await asyncio.gather(
+            *(ask(engine, canvas.id, block(0, step)) for step in (0, 1, 2, 1, 0) * 10)
+        )
+        assert set(painters.drawn.values()) == {1}
+        assert (answers[0][Patch(2, 0, 0, 1)] == answers[1][Patch(2, 0, 0, 1)]).all()
+        assert len(engine) == 0
+
+    asyncio.run(look())
+
+
+def test_engines_of_several_processes_draw_each_patch_once(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        ledger, painters = ToyLedger(), [ToyPainters(), ToyPainters(), ToyPainters()]
+        engines = [make_engine(one, ledger.of(one)) for one in painters]
+        canvas = await put_canvas()
+        answers = await asyncio.gather(*(ask(one, canvas.id, block(8, 8, 4, 4)) for one in engines))
+        total = painters[0].drawn + painters[1].drawn + painters[2].drawn
+        assert set(total.values()) == {1}
+        assert all(len(one.drawn) > 5 for one in painters), "the work is shared"
+        for other in answers[1:]:
+            assert all((answers[0][patch] == other[patch]).all() for patch in other)
+        assert not ledger.owners
+
+    asyncio.run(look())
+
+
+def test_a_loser_adopts_what_the_winner_committed(
+    make_engine: MakeEngine, put_canvas: PutCanvas, store: Store
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        engine = make_engine(painters)
+        canvas = await put_canvas()
+        patch, won = Patch(0, 0, 4, 4), bytes(range(256)) * 4
+        painters.gate.clear()
+        asked = asyncio.create_task(ask(engine, canvas.id, [patch]))
+        await settle(engine)
+        assert painters.started == [patch]
+        await store.create(patch_key(canvas.id, patch), won)  # a process that died without a trace
+        painters.gate.set()
+        assert (await asked)[patch].tobytes() == won
+
+    asyncio.run(look())
+
+
+# No work for nobody.
+
+
+def test_the_last_asker_who_leaves_stops_the_work(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        engine = make_engine(painters)
+        canvas = await put_canvas()
+        painters.gate.clear()
+        one = asyncio.create_task(ask(engine, canvas.id, block(0, 0)))
+        two = asyncio.create_task(ask(engine, canvas.id, block(0, 0)))
+        await settle(engine)
+        assert painters.running == 2
+        one.cancel()
+        await settle(engine)
+        assert painters.running == 2, "somebody still waits"
+        two.cancel()
+        await settle(engine)
+        assert painters.running == 0 and len(painters.stopped) == 2
+        assert len(engine) == 0 and not engine.easel._ready and not engine.easel._batches
+        painters.gate.set()
+        await ask(engine, canvas.id, block(0, 0))
+        assert set(painters.drawn.values()) == {1}
+
+    asyncio.run(look())
+
+
+def test_leaving_keeps_what_others_stand_on(make_engine: MakeEngine, put_canvas: PutCanvas) -> None:
+    async def look() -> None:
+        painters = ToyPainters(slots=1)
+        engine = make_engine(painters)
+        canvas = await put_canvas()
+        painters.gate.clear()
+        leaver = asyncio.create_task(ask(engine, canvas.id, block(0, 0)))
+        await settle(engine)
+        stayer = asyncio.create_task(ask(engine, canvas.id, block(0, 2)))
+        await settle(engine)
+        leaver.cancel()
+        await settle(engine)
+        painters.gate.set()
+        await stayer
+        cone = Lattice(canvas.extent).cone(block(0, 2))
+        assert set(painters.drawn) <= cone | set(painters.started[:1])
+        assert cone <= set(painters.drawn) and set(painters.drawn.values()) == {1}
+
+    asyncio.run(look())
+
+
+def test_closing_a_reader_midway_stops_the_rest(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        engine = make_engine(painters)
+        canvas = await put_canvas()
+        async with aclosing(engine.patches(canvas.id, block(0, 0, 8, 8))) as found:
+            async for _ in found:
+                break
+        await settle(engine)
+        drawn = painters.drawn.total()
+        await settle(engine)
+        assert painters.drawn.total() == drawn < 60 and len(engine) == 0
+
+    asyncio.run(look())
+
+
+# What goes first.
+
+
+def test_a_viewport_goes_before_a_prefetch(make_engine: MakeEngine, put_canvas: PutCanvas) -> None:
+    async def look() -> None:
+        painters = ToyPainters(slots=1)
+        engine = make_engine(painters)
+        canvas = await put_canvas()
+        painters.gate.clear()
+        ahead = asyncio.create_task(ask(engine, canvas.id, block(0, 0), PREFETCH))
+        await settle(engine)
+        view = asyncio.create_task(ask(engine, canvas.id, block(100, 100)))
+        await settle(engine)
+        painters.gate.set()
+        await asyncio.gather(ahead, view)
+        cone = Lattice(canvas.extent).cone(block(100, 100))
+        first = set(painters.started[1 : 1 + len(cone)])
+        assert first == cone, "all but the drawing under way waits for the viewport"
+
+    asyncio.run(look())
+
+
+def test_a_prefetch_that_a_viewport_joins_is_hurried(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters(slots=1)
+        engine = make_engine(painters)
+        canvas = await put_canvas()
+        painters.gate.clear()
+        here = asyncio.create_task(ask(engine, canvas.id, block(0, 0), PREFETCH))
+        there = asyncio.create_task(ask(engine, canvas.id, block(100, 100), PREFETCH))
+        await settle(engine)
+        view = asyncio.create_task(ask(engine, canvas.id, block(100, 100)))
+        await settle(engine)
+        painters.gate.set()
+        await view
+        assert not here.done() and there.done()
+        await here
+
+    asyncio.run(look())
+
+
+def test_batches_are_filled_across_requests(make_engine: MakeEngine, put_canvas: PutCanvas) -> None:
+    async def look() -> None:
+        painters = ToyPainters(slots=1)
+        engine = make_engine(painters)
+        canvas = await put_canvas(sampling=Sampling(rows=4))
+        painters.gate.clear()
+        askers = [
+            asyncio.create_task(ask(engine, canvas.id, [Patch(0, 0, 2 * row, 0)]))
+            for row in range(9)
+        ]
+        await settle(engine)
+        painters.gate.set()
+        await asyncio.gather(*askers)
+        assert sorted(painters.batches) == [1, 4, 4]
+
+    asyncio.run(look())
+
+
+# What is refused, and what goes wrong.
+
+
+def test_too_much_is_refused_with_a_time_to_come_back(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        engine = make_engine(painters, backlog=20)
+        canvas = await put_canvas()
+        painters.gate.clear()
+        first = asyncio.create_task(ask(engine, canvas.id, block(0, 0)))
+        await settle(engine)
+        assert len(engine) > 18
+        with pytest.raises(Overloaded, match=r"\d+ patches are waiting to be drawn, 20 may") as no:
+            await ask(engine, canvas.id, block(50, 50))
+        assert no.value.retry_after_s >= 1
+        painters.gate.set()
+        await first
+        await ask(engine, canvas.id, block(50, 50))
+
+    asyncio.run(look())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ([], "1 to 1024 patches, not 0"),
+        ([Patch(2, 0, 0, col) for col in range(1025)], "1 to 1024 patches, not 1025"),
+        ([Patch(2, 0, 0, 0)] * 2, "twice"),
+        ([Patch(3, 0, 0, 0)], "not in this scroll"),
+        ([Patch(2, 0, -1, 0)], "not in this scroll"),
+        ([Patch(2, 1, 0, 0)], "not in this scroll"),
+    ],
+)
+def test_requests_that_cannot_be_are_refused(
+    make_engine: MakeEngine, put_canvas: PutCanvas, wanted: list[Patch], words: str
+) -> None:
+    async def look() -> None:
+        canvas = await put_canvas("scroll")
+        with pytest.raises(InvalidRequest, match=words):
+            await ask(make_engine(ToyPainters()), canvas.id, wanted)
+
+    asyncio.run(look())
+
+
+def test_unknown_and_foreign_canvases_are_refused(
+    make_engine: MakeEngine, put_canvas: PutCanvas, store: Store
+) -> None:
+    async def look() -> None:
+        engine = make_engine(ToyPainters())
+        with pytest.raises(NotFound, match="no canvas 0000"):
+            await ask(engine, "0" * 64, block(0, 0))
+        with pytest.raises(InvalidRequest):
+            await ask(engine, "../etc", block(0, 0))
+        canvas = await put_canvas()
+        foreign = replace(canvas, model="f" * 64)
+        await store.create(canvas_key(foreign.id), foreign.canonical())
+        with pytest.raises(SpecMismatch, match="the canvas wants model ffff"):
+            await ask(engine, foreign.id, block(0, 0))
+
+    asyncio.run(look())
+
+
+def test_a_failure_reaches_all_who_wait_and_the_next_try_succeeds(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        engine = make_engine(painters)
+        canvas = await put_canvas()
+
+        def fail(patch: Patch) -> None:
+            if patch.level == 1:
+                raise StoreUnavailable("the disk is full")
+
+        painters.fail = fail
+        answers = await asyncio.gather(
+            ask(engine, canvas.id, block(0, 0)),
+            ask(engine, canvas.id, block(0, 1)),
+            ask(engine, canvas.id, block(0, 0, level=0)),
+            return_exceptions=True,
+        )
+        assert [type(one) for one in answers] == [StoreUnavailable, StoreUnavailable, dict]
+        await settle(engine)
+        assert len(engine) == 0 and painters.running == 0
+        painters.fail = lambda patch: None
+        await ask(engine, canvas.id, block(0, 0))
+        assert set(painters.drawn.values()) == {1}
+
+    asyncio.run(look())
