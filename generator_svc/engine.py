@@ -9,6 +9,7 @@ obtained joins in, and so does a patch that depends on it. A work lives as long 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,10 +20,12 @@ from generator_svc.easel import Drawing, Easel, Urgency
 from generator_svc.scene import Scene, Served, load_scene
 from handscroll.canvas import Canvas
 from handscroll.context import Codes, gather
-from handscroll.errors import InvalidRequest, Overloaded, SpecMismatch
+from handscroll.errors import InvalidRequest, Overloaded
 from handscroll.geometry import Patch
 from svckit.keys import patch_key
 from svckit.store import Store
+
+_log = logging.getLogger(__name__)
 
 MAX_PATCHES = 1024
 VIEWPORT, PREFETCH = 0, 1
@@ -191,20 +194,30 @@ class Engine:
         if codes is not None:
             return codes
         content = await self.store.get(patch_key(scene.canvas_id, patch))
-        return None if content is None else self._codes(content, patch)
+        return None if content is None else await self._whole(scene, patch, content)
 
     async def _commit(self, scene: Scene, patch: Patch, drawn: Codes) -> Codes:
         """Make a patch part of the canvas; what comes back is what it is from now on."""
-        key = patch_key(scene.canvas_id, patch)
-        return self._codes(await self.store.create(key, drawn.tobytes()), patch)
-
-    def _codes(self, content: bytes, patch: Patch) -> Codes:
-        model = self.served.model
-        if len(content) != model.patch_bytes:
-            raise SpecMismatch(
-                f"{patch} in the store has {len(content)} bytes, not {model.patch_bytes}"
+        while True:
+            content = await self.store.create(
+                patch_key(scene.canvas_id, patch), drawn.tobytes()
             )
-        return model.codes_of(content)
+            codes = await self._whole(scene, patch, content)
+            if codes is not None:
+                return codes
+
+    async def _whole(self, scene: Scene, patch: Patch, content: bytes) -> Codes | None:
+        """The codes of a committed patch; None if it was cut short and had to be taken away.
+
+        A folder may lose the end of what was written just before the power went. Nobody has seen
+        such a patch, as its bytes are no patch; drawn again it is what it was.
+        """
+        model = self.served.model
+        if len(content) == model.patch_bytes:
+            return model.codes_of(content)
+        _log.warning("cut short in the store", extra={"patch": patch, "bytes": len(content)})
+        await self.store.delete(patch_key(scene.canvas_id, patch))
+        return None
 
     async def _scene(self, canvas_id: str) -> Scene:
         scene = self._scenes.get(canvas_id)

@@ -53,17 +53,15 @@ def servicer(engine: Engine) -> Servicer:
 
 @asynccontextmanager
 async def build(settings: GeneratorSettings) -> AsyncIterator[Sequence[Servicer]]:
-    """Join Ray, make painters, open the store."""
-    store = settings.store.open()
-    await store.probe()
-    join(settings.ray_address)
-    painters, ledger = RayPainters(settings.painters, settings.model), RayLedger()
-    easel = Easel(painters, ledger)
-    try:
-        served = await painters.describe()
-        engine = Engine(store, easel, served, settings.backlog, settings.keep)
-        yield [servicer(engine)]
-    finally:
-        await easel.close()
-        await ledger.close()
-        painters.close()
+    """Open the store, join Ray, make painters."""
+    async with settings.store.opened() as store:
+        join(settings.ray_address)
+        painters, ledger = RayPainters(settings.painters, settings.model), RayLedger()
+        easel = Easel(painters, ledger)
+        try:
+            served = await painters.describe()
+            yield [servicer(Engine(store, easel, served, settings.backlog, settings.keep))]
+        finally:
+            await easel.close()
+            await ledger.close()
+            painters.close()

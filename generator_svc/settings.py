@@ -13,9 +13,7 @@ from svckit.settings import ServiceSettings
 class GeneratorSettings(ServiceSettings):
     """What generator_svc is told."""
 
-    model_config = SettingsConfigDict(
-        **ServiceSettings.model_config | {"env_prefix": "HANDSCROLL_GENERATOR_"}
-    )
+    model_config = SettingsConfigDict(env_prefix="HANDSCROLL_GENERATOR_")
 
     port: int = Field(7003, ge=0, le=65535, description="port to listen on; 0 for any")
     model: Path | None = Field(

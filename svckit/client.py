@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,14 +81,15 @@ def connect(target: str) -> aio.Channel:
 def calling(callee: str) -> Iterator[None]:
     """Turn the failure of calls made inside into the error it stands for.
 
+    Cancelling us is no failure of a call. A call that the other side cancelled, as a server does
+    that stops, is one, and trying again may help.
+
     Args:
         callee: who is called, in words, for messages.
     """
     try:
         yield
     except aio.AioRpcError as failure:
-        if failure.code() is grpc.StatusCode.CANCELLED:
-            raise asyncio.CancelledError from failure
         if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise OutOfTime(f"{callee} did not answer in time") from failure
         raise from_call(failure, callee) from failure

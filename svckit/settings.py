@@ -7,6 +7,8 @@ all of them share about the store is read from ``HANDSCROLL_STORE_URL`` and so o
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Self
 
 from pydantic import Field, ValidationError
@@ -33,6 +35,22 @@ class StoreSettings(BaseSettings):
     def open(self) -> Store:
         """The store; nothing is asked of it yet."""
         return Store.open(self.url, self.s3)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Store]:
+        """The store for a service that writes, after a race has shown its create to be atomic.
+
+        Raises:
+            UnsafeStore: it is not.
+            StoreUnavailable: it cannot be reached.
+        """
+        store = self.open()
+        try:
+            await store.probe()
+            await store.sweep()
+            yield store
+        finally:
+            await store.close()
 
 
 class Settings(BaseSettings):

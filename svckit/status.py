@@ -101,5 +101,9 @@ def from_call(failure: aio.AioRpcError, callee: str) -> HandscrollError:
     kind = _BY_REASON.get(reason)
     if kind is None:
         kind = _BY_CODE.get(failure.code(), Unavailable)
-        message = f"{callee}: {message or failure.code().name}"
+        # gRPC's own words for a peer that is away name addresses, which are nobody's business.
+        away = failure.code() is grpc.StatusCode.UNAVAILABLE
+        message = (
+            f"{callee} cannot be reached" if away else f"{callee}: {message or failure.code().name}"
+        )
     return kind(message, wait_s) if issubclass(kind, Overloaded) else kind(message)

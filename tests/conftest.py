@@ -14,6 +14,8 @@ from handscroll.decoder import Decoder, DecoderConfig
 from handscroll.geometry import Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 
+pytest_plugins = ["tests.support.seaweed"]
+
 # On a busy machine everything is slow, and that is nobody's fault.
 settings.register_profile("handscroll", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("handscroll")
@@ -30,6 +32,12 @@ def awaken(module: nn.Module, scale: float) -> None:
         for parameter in module.parameters():
             if not parameter.any():
                 parameter.normal_(std=scale)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Services run on asyncio."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")

@@ -223,6 +223,22 @@ def test_a_loser_adopts_what_the_winner_committed(
     asyncio.run(look())
 
 
+@pytest.mark.parametrize("stub", [b"", b"half a patch", bytes(2000)])
+def test_a_patch_cut_short_by_a_power_cut_is_drawn_again(
+    make_engine: MakeEngine, put_canvas: PutCanvas, store: Store, stub: bytes
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        canvas = await put_canvas()
+        patch = Patch(0, 0, 4, 4)
+        await store.create(patch_key(canvas.id, patch), stub)
+        found = await ask(make_engine(painters), canvas.id, [patch])
+        assert painters.drawn == {patch: 1}
+        assert await store.get(patch_key(canvas.id, patch)) == found[patch].tobytes()
+
+    asyncio.run(look())
+
+
 # No work for nobody.
 
 

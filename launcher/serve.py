@@ -1,0 +1,227 @@
+"""``handscroll serve``: everything on this machine, with settings that need no thought."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from handscroll.errors import InvalidRequest
+from launcher.processes import Child, Processes
+
+LOOPBACK = "127.0.0.1"
+# Ray takes 127.0.0.1 to mean the machine's own address, which others can reach. The rest of the
+# loopback network it leaves alone, but only on Linux is it there unasked.
+RAY_HOST = "127.0.0.2" if sys.platform == "linux" else LOOPBACK
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one machine is to run.
+
+    Attributes:
+        host, port: of the viewer.
+        grpc_port: for gRPC clients, on this machine only.
+        data: folder for logs, and for the store unless ``store`` says otherwise.
+        store: URL of the store; empty for a folder in ``data``.
+        model: folder of the checkpoint; None for the shipped one.
+        painters: cores that paint.
+    """
+
+    host: str
+    port: int
+    grpc_port: int
+    data: Path
+    store: str
+    model: Path | None
+    painters: int
+
+    @property
+    def url(self) -> str:
+        """Where the viewer is."""
+        return f"http://{self.host}:{self.port}/"
+
+    async def run(self, console: Console) -> None:
+        """Run until SIGINT or SIGTERM.
+
+        Raises:
+            InvalidRequest: a port is taken.
+            Unavailable: a process does not stay alive, or the store cannot be reached.
+        """
+        for flag, host, port in (
+            ("--port", self.host, self.port),
+            ("--grpc-port", LOOPBACK, self.grpc_port),
+        ):
+            _require_free(flag, host, port)
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await self._prepare_store(console)
+        async with Processes(self.data / "logs") as processes:
+            tasks = [
+                asyncio.create_task(stop.wait()),
+                asyncio.create_task(self._start(processes, console)),
+            ]
+            try:
+                ends = {tasks[0], processes.broken}
+                done, _ = await asyncio.wait(
+                    {*tasks, processes.broken}, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done & ends:
+                    await tasks[1]
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if processes.broken.done():
+                    processes.broken.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                console.print("Stopping. What is painted stays.")
+
+    async def _prepare_store(self, console: Console) -> None:
+        """Make the bucket of an S3 store, and say what is odd about it."""
+        if self.store.startswith("s3://"):
+            from svckit.bucket import prepare
+            from svckit.settings import StoreSettings
+
+            for warning in await asyncio.to_thread(prepare, self.store, StoreSettings().s3):
+                console.print(f"[yellow]{warning}")
+
+    async def _start(self, processes: Processes, console: Console) -> None:
+        """Start all, telling what is there."""
+        began = time.monotonic()
+        ray, tokenizer, generator, tiler, gateway = self._children()
+        with console.status("Starting …"):
+            for child in (gateway, tiler, tokenizer, ray):
+                await processes.start(child)
+            await _until_answers(f"{self.url}healthz")
+        console.print(f"[bold]Handscroll is at {self.url}")
+        with console.status("Waking the painters …"):
+            await _until_listens(RAY_HOST, int(_flag(ray, "--port")))
+            await processes.start(generator)
+            # Painters of a Ray that died do not come back: who made them must make new ones.
+            ray.on_restart = generator.kill
+            await _until_answers(f"{self.url}worlds")
+        seconds = time.monotonic() - began
+        console.print(
+            f"{self.painters} painters are awake after {seconds:.0f} s. gRPC clients: "
+            f"{LOOPBACK}:{self.grpc_port}. Logs: {processes.logs}. Ctrl-C stops it all."
+        )
+
+    def _children(self) -> Sequence[Child]:
+        """Ray and the services; what is needed most by others comes first."""
+        ports = {name: _free_port(LOOPBACK) for name in ("tokenizer", "generator")}
+        at = {name: f"{LOOPBACK}:{port}" for name, port in ports.items()}
+        ray_port = _free_port(RAY_HOST)
+        store = ["--store.url", self.store or str(self.data / "store")]
+        model = ["--model", str(self.model)] if self.model else []
+        env = {
+            "OMP_WAIT_POLICY": "passive",  # threads that wait by spinning starve the others
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+
+        def service(name: str, *flags: str) -> Child:
+            return Child(name, [sys.executable, "-m", name, *flags], env)
+
+        return (
+            Child(
+                "ray",
+                [
+                    *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+                    f"--node-ip-address={RAY_HOST}",
+                    f"--port={ray_port}",
+                    f"--num-cpus={self.painters}",
+                    "--include-dashboard=false",
+                    "--disable-usage-stats",
+                ],
+                env,
+            ),
+            service("tokenizer_svc", "--port", str(ports["tokenizer"]), *model),
+            service(
+                "generator_svc",
+                *("--port", str(ports["generator"]), "--ray-address", f"{RAY_HOST}:{ray_port}"),
+                *("--painters", str(self.painters), *store, *model),
+            ),
+            service(
+                "tiler_svc",
+                *("--port", str(self.grpc_port), *store),
+                *("--generator", at["generator"], "--tokenizer", at["tokenizer"]),
+            ),
+            service(
+                "gateway",
+                *("--host", self.host, "--port", str(self.port), *store),
+                *("--tiler", f"{LOOPBACK}:{self.grpc_port}"),
+            ),
+        )
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="address of the viewer")] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="port of the viewer")] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="port for gRPC clients")] = 7001,
+    data: Annotated[Path, typer.Option(help="folder for store and logs")] = Path("handscroll-data"),
+    store: Annotated[str, typer.Option(help="another folder, or s3://bucket/prefix")] = "",
+    model: Annotated[Path | None, typer.Option(help="checkpoint folder; default: shipped")] = None,
+    painters: Annotated[int, typer.Option(help="cores that paint; default: all")] = 0,
+) -> None:
+    """Serve the endless picture on this machine. Ctrl-C stops it; what is painted stays."""
+    if painters < 0:
+        raise InvalidRequest(f"--painters must not be negative, not {painters}")
+    cores = painters or os.cpu_count() or 1
+    machine = Machine(host, port, grpc_port, data.resolve(), store, model, cores)
+    asyncio.run(machine.run(Console(stderr=True)))
+
+
+def _flag(child: Child, name: str) -> str:
+    return next(one.partition("=")[2] for one in child.argv if one.startswith(f"{name}="))
+
+
+def _require_free(flag: str, host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot listen on {host}:{port} ({error.strerror}); name another with {flag}"
+        ) from error
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+async def _until_listens(host: str, port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return
+
+
+async def _until_answers(url: str) -> None:
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    while not await asyncio.to_thread(answers):
+        await asyncio.sleep(0.1)

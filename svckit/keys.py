@@ -1,0 +1,143 @@
+"""Names of what the store holds.
+
+Keys are built here and nowhere else, from integers and digests, so no text of a request ever
+becomes a path: an owner or a prompt enters as its SHA-256. No key is a folder of another, since a
+local folder could not hold both.
+
+    canvases/{canvas}/spec.json                            what a canvas is
+    patches/{canvas}/{level}/{frame}/{row}/{col}           its tokens
+    tiles/{canvas}/{level}/{frame}/{row}/{col}.{format}    its pictures, which may expire
+    texts/{encoder}/{prompt}                               a prompt's vectors
+    owners/{owner}/{canvas}                                what an owner holds
+    holders/{canvas}/{owner}                               who holds a canvas
+    branches/{canvas}/{child}                              what was branched from a canvas
+    probe/{nonce}                                          see `Store.probe`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from typing import Literal, NewType, get_args
+
+from handscroll.errors import InvalidRequest
+from handscroll.geometry import Patch, Tile
+
+Key = NewType("Key", str)
+"""The name of one value."""
+
+Prefix = NewType("Prefix", str)
+"""A folder of keys; it ends with a slash."""
+
+TileFormat = Literal["webp", "png", "jpg"]
+
+PROBES = Prefix("probe/")
+
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def check_canvas_id(canvas_id: str) -> str:
+    """The id itself, if it can be a canvas's.
+
+    Raises:
+        InvalidRequest: it is not 64 lowercase hexadecimal characters.
+    """
+    return _digest("a canvas id", canvas_id)
+
+
+def canvas_key(canvas_id: str) -> Key:
+    """Where the spec of a canvas is."""
+    return Key(f"canvases/{check_canvas_id(canvas_id)}/spec.json")
+
+
+def patch_key(canvas_id: str, patch: Patch) -> Key:
+    """Where the tokens of a patch are."""
+    level, frame, row, col = patch
+    # The format `d` takes integers only.
+    return Key(f"{patches_prefix(canvas_id)}{level:d}/{frame:d}/{row:d}/{col:d}")
+
+
+def tile_key(canvas_id: str, tile: Tile, format: TileFormat) -> Key:
+    """Where the picture of a tile is.
+
+    Raises:
+        InvalidRequest: tiles are not kept in that format.
+    """
+    if format not in get_args(TileFormat):
+        expected = ", ".join(get_args(TileFormat))
+        raise InvalidRequest(f"the format of a tile must be one of {expected}, not {format!r:.40}")
+    level, row, col, frame = tile
+    return Key(f"{tiles_prefix(canvas_id)}{level:d}/{frame:d}/{row:d}/{col:d}.{format}")
+
+
+def text_key(encoder_digest: str, prompt: str) -> Key:
+    """Where the vectors that a text encoder makes of a prompt are."""
+    return Key(f"texts/{_digest('the digest of a text encoder', encoder_digest)}/{_hash(prompt)}")
+
+
+def owner_key(owner: str, canvas_id: str) -> Key:
+    """The mark that an owner holds a canvas, among the marks of that owner."""
+    return Key(f"{owner_prefix(owner)}{check_canvas_id(canvas_id)}")
+
+
+def holder_key(canvas_id: str, owner: str) -> Key:
+    """The same mark among the marks of that canvas.
+
+    One who deletes a canvas takes back their own mark; the canvas stays while others hold it.
+    """
+    return Key(f"{holder_prefix(canvas_id)}{_hash(owner)}")
+
+
+def branch_key(canvas_id: str, child_id: str) -> Key:
+    """The mark that a canvas was branched from another."""
+    return Key(f"{branch_prefix(canvas_id)}{check_canvas_id(child_id)}")
+
+
+def probe_key() -> Key:
+    """A key that nobody has used before."""
+    return Key(f"{PROBES}{secrets.token_hex(16)}")
+
+
+def patches_prefix(canvas_id: str) -> Prefix:
+    """All patches of a canvas."""
+    return Prefix(f"patches/{check_canvas_id(canvas_id)}/")
+
+
+def tiles_prefix(canvas_id: str) -> Prefix:
+    """All tiles of a canvas."""
+    return Prefix(f"tiles/{check_canvas_id(canvas_id)}/")
+
+
+def owner_prefix(owner: str) -> Prefix:
+    """All canvases of an owner."""
+    return Prefix(f"owners/{_hash(owner)}/")
+
+
+def holder_prefix(canvas_id: str) -> Prefix:
+    """All owners of a canvas."""
+    return Prefix(f"holders/{check_canvas_id(canvas_id)}/")
+
+
+def branch_prefix(canvas_id: str) -> Prefix:
+    """All canvases branched from a canvas."""
+    return Prefix(f"branches/{check_canvas_id(canvas_id)}/")
+
+
+def canvas_of(key: Key) -> str:
+    """The canvas that a key under an `owner_prefix` or a `branch_prefix` names."""
+    return check_canvas_id(key.rpartition("/")[2])
+
+
+def _digest(name: str, text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        raise InvalidRequest(
+            f"{name} must be 64 characters of 0 to 9 and a to f, not {text!r:.80} "
+            f"({len(text)} characters)"
+        )
+    return text
+
+
+def _hash(text: str) -> str:
+    # Lone surrogates have no UTF-8, but a key all the same.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
