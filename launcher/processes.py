@@ -17,7 +17,7 @@ from handscroll.errors import Unavailable
 
 _PR_SET_PDEATHSIG = 1
 _STEADY_S = 20.0
-"""A process that lived so long has started well; one that dies sooner, so many times, never will."""
+"""A process that lived so long started well; one that dies sooner, so many times, never will."""
 _FALSE_STARTS = 5
 
 

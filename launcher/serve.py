@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -70,23 +70,17 @@ class Machine:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await self._prepare_store(console)
         async with Processes(self.data / "logs") as processes:
-            tasks = [
-                asyncio.create_task(stop.wait()),
-                asyncio.create_task(self._start(processes, console)),
-            ]
+            ends: set[asyncio.Future[Any]] = {asyncio.create_task(stop.wait()), processes.broken}
+            starting = asyncio.create_task(self._start(processes, console))
             try:
-                ends = {tasks[0], processes.broken}
-                done, _ = await asyncio.wait(
-                    {*tasks, processes.broken}, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not done & ends:
-                    await tasks[1]
+                await asyncio.wait({*ends, starting}, return_when=asyncio.FIRST_COMPLETED)
+                if starting.done():
+                    starting.result()
                     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 if processes.broken.done():
                     processes.broken.result()
             finally:
-                for task in tasks:
-                    task.cancel()
+                starting.cancel()
                 console.print("Stopping. What is painted stays.")
 
     async def _prepare_store(self, console: Console) -> None:
