@@ -1,0 +1,103 @@
+/**
+ * The gateway's worlds and canvases.
+ *
+ * Addresses are relative to the page, so that the viewer works under any path.
+ */
+
+/** @typedef {import("./grid.js").Extent} Extent */
+/** @typedef {{name: string, canvas: string, extent: Extent}} World */
+/** @typedef {{id: string, world: string, seed: number, prompt: string, extent: Extent}} Canvas */
+
+/** An answer that says what went wrong (RFC 9457), or that none came (status 0). */
+export class Problem extends Error {
+  /** @param {number} status @param {string} detail @param {number|null} retry_s */
+  constructor(status, detail, retry_s = null) {
+    super(detail);
+    this.status = status;
+    this.retry_s = retry_s;
+  }
+
+  /** @returns {boolean} whether asking again later makes sense */
+  get passing() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+/**
+ * @param {unknown} body a problem object, or anything else
+ * @param {number} status
+ * @param {string|null} [retryAfter] the header, if one came
+ * @returns {Problem}
+ */
+export function problemFrom(body, status, retryAfter = null) {
+  const { status: stated = status, title, detail, retry_after = retryAfter } = Object(body);
+  const retry_s = Number.parseFloat(retry_after);
+  return new Problem(
+    stated,
+    String(detail ?? title ?? ""),
+    Number.isFinite(retry_s) ? retry_s : null,
+  );
+}
+
+/** @param {Response} response @returns {Promise<Problem>} */
+export async function problemOf(response) {
+  const body = await response.json().catch(() => null);
+  return problemFrom(body, response.status, response.headers.get("Retry-After"));
+}
+
+/**
+ * @param {string} path @param {RequestInit} [init]
+ * @returns {Promise<any>} what the gateway answers
+ */
+async function call(path, init) {
+  let response;
+  try {
+    response = await fetch(path, init);
+  } catch {
+    throw new Problem(0, "The gateway cannot be reached.");
+  }
+  if (!response.ok) throw await problemOf(response);
+  return response.status === 204 ? null : response.json();
+}
+
+/** @returns {Promise<World[]>} */
+export async function getWorlds() {
+  return (await call("worlds")).worlds;
+}
+
+/** @returns {Promise<Canvas[]>} the caller's own, newest first */
+export async function listCanvases() {
+  return (await call("canvases")).canvases;
+}
+
+/** @param {string} id @returns {Promise<Canvas>} */
+export function getCanvas(id) {
+  return call(`canvases/${id}`);
+}
+
+/** @param {{world: string, seed: number, prompt: string}} spec @returns {Promise<Canvas>} */
+export function createCanvas(spec) {
+  const headers = { "Content-Type": "application/json" };
+  return call("canvases", { method: "POST", headers, body: JSON.stringify(spec) });
+}
+
+/** @param {string} id @returns {Promise<null>} */
+export function deleteCanvas(id) {
+  return call(`canvases/${id}`, { method: "DELETE" });
+}
+
+/** @param {string} id @param {{x: number, y: number, z: number}} tile @returns {string} */
+export function tileUrl(id, { x, y, z }) {
+  // Without waiting: the answer is the tile, or 202 when it is still to be painted.
+  return `tiles/${id}/${z}/${x}/${y}.webp?wait=0`;
+}
+
+/**
+ * @param {string} id @param {import("./grid.js").TileRange} range
+ * @param {boolean} ahead whether it is wanted only once nothing else is
+ * @returns {string}
+ */
+export function eventsUrl(id, { z, left, top, right, bottom }, ahead) {
+  const place = `z=${z}&left=${left}&top=${top}&right=${right}&bottom=${bottom}`;
+  return `canvases/${id}/events?${place}${ahead ? "&ahead=1" : ""}`;
+}

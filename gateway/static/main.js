@@ -1,0 +1,183 @@
+/** The viewer: opens the canvas that the address names, and keeps the address up to date. */
+
+import { Problem, getCanvas, getWorlds } from "./canvases.js";
+import { ROOT_ZOOM } from "./grid.js";
+import { formatLink, parseLink } from "./link.js";
+import { Panel, titleOf } from "./panel.js";
+import { Picture } from "./picture.js";
+import { describe, say, setProgress, setState, unsay } from "./status.js";
+
+/** @typedef {import("./canvases.js").Canvas} Canvas */
+/** @typedef {import("./link.js").Link} Link */
+
+const STARTING_RETRY_S = 2;
+/** The address follows the window this often; some browsers refuse more than 100 times in 30 s. */
+const ADDRESS_MS = 400;
+
+const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+const map = makeMap();
+const panel = new Panel({ deleted: leaveDeleted });
+
+/** @type {import("./canvases.js").World[]} */
+let worlds = [];
+/** @type {Picture|null} */
+let picture = null;
+/** Counts what was asked to be opened: only the last is. */
+let opening = 0;
+let addressTimer = 0;
+
+function makeMap() {
+  const { Map, Browser } = window.L;
+  const made = new Map("map", {
+    attributionControl: false,
+    zoomControl: false,
+    minZoom: ROOT_ZOOM,
+    zoomSnap: 0,
+    wheelPxPerZoomLevel: 120,
+    keyboardPanDelta: 160,
+    bounceAtZoomLimits: false,
+    maxBoundsViscosity: 0.85,
+    // Tiles fade in by style sheet, which also knows who wants no motion.
+    fadeAnimation: false,
+    zoomAnimation: !still,
+    inertia: !still,
+  });
+  if (still) {
+    // Leaflet's keyboard glides, and has no option not to.
+    made.panBy = (offset) => Map.prototype.panBy.call(made, offset, { animate: false });
+  }
+  made.on("move zoomend", () => (addressTimer ||= setTimeout(writeAddress, ADDRESS_MS)));
+  document.getElementById("zoom-in").addEventListener("click", () => made.zoomIn());
+  document.getElementById("zoom-out").addEventListener("click", () => made.zoomOut());
+  if (!Browser.mobile) focusQuietly(made.getContainer());
+  return made;
+}
+
+/** Lets the keyboard move the picture from the start, without the frame that says so. */
+function focusQuietly(container) {
+  container.classList.add("quiet");
+  container.addEventListener("blur", () => container.classList.remove("quiet"), { once: true });
+  container.focus({ preventScroll: true });
+}
+
+function writeAddress() {
+  clearTimeout(addressTimer);
+  addressTimer = 0;
+  if (!picture) return;
+  const view = picture.view();
+  panel.setView(view);
+  const hash = formatLink(picture.canvas.id, view);
+  if (hash !== location.hash) history.replaceState(null, "", hash);
+}
+
+/** @param {number} s */
+const pause = (s) => new Promise((resolve) => setTimeout(resolve, 1000 * s));
+
+/**
+ * Asks until there is an answer.
+ * @template T
+ * @param {() => Promise<T>} ask
+ * @param {() => boolean} wanted whether the answer still matters
+ * @param {string} [starting] what to say where a 503 means that the system has not started yet
+ * @returns {Promise<T>}
+ * @throws {Problem} that will not pass, or no longer matters
+ */
+async function patiently(ask, wanted, starting) {
+  while (true) {
+    try {
+      const answer = await ask();
+      unsay();
+      return answer;
+    } catch (problem) {
+      if (!(problem instanceof Problem && problem.passing && wanted())) throw problem;
+      const retry_s = problem.retry_s ?? STARTING_RETRY_S;
+      if (starting && problem.status === 503) say(starting);
+      else say(describe(problem), retry_s);
+      await pause(retry_s);
+    }
+  }
+}
+
+/** Opens what the address names; without a link, the first world's first canvas. */
+function followAddress() {
+  if (!location.hash || location.hash === "#") {
+    open({ canvas: worlds[0].canvas, view: null });
+    return;
+  }
+  const link = parseLink(location.hash);
+  if (!link) showLost();
+  else if (link.canvas === picture?.canvas.id) picture.look(link.view);
+  else open(link);
+}
+
+/** @param {Link} link */
+async function open(link) {
+  const turn = ++opening;
+  setState("starting");
+  let canvas;
+  try {
+    canvas = await patiently(
+      () => getCanvas(link.canvas),
+      () => turn === opening,
+    );
+  } catch {
+    if (turn === opening) showLost();
+    return;
+  }
+  if (turn === opening) show(canvas, link);
+}
+
+/** @param {Canvas} canvas @param {Link} link */
+function show(canvas, { view }) {
+  close();
+  picture = new Picture(map, canvas, view, {
+    progress(painted, of) {
+      setProgress(painted / of);
+      if (painted === of) setState("ready");
+      else if (document.documentElement.dataset.state !== "problem") setState("painting");
+    },
+    trouble(problem, retry_s) {
+      setState("problem");
+      say(describe(problem), retry_s);
+    },
+    recovered() {
+      unsay();
+      setState("painting");
+    },
+    refused: showLost,
+  });
+  document.documentElement.dataset.canvas = canvas.id;
+  document.title = `${titleOf(canvas)} · Handscroll`;
+  panel.setCanvas(canvas);
+  writeAddress();
+}
+
+function close() {
+  picture?.remove();
+  picture = null;
+  unsay();
+  document.getElementById("lost").hidden = true;
+  delete document.documentElement.dataset.canvas;
+}
+
+function showLost() {
+  opening += 1;
+  close();
+  setState("problem");
+  document.getElementById("lost").hidden = false;
+  document.getElementById("home").href = formatLink(worlds[0].canvas);
+}
+
+/** @param {Canvas} canvas */
+function leaveDeleted({ id }) {
+  if (picture?.canvas.id === id) location.hash = formatLink(worlds[0].canvas);
+}
+
+worlds = await patiently(getWorlds, () => true, "Waking the painters…");
+// Scrolls first, which gave all this its name.
+worlds.sort(
+  (one, other) => Number(other.extent.kind === "scroll") - Number(one.extent.kind === "scroll"),
+);
+panel.setWorlds(worlds);
+window.addEventListener("hashchange", followAddress);
+followAddress();

@@ -1,0 +1,234 @@
+/** The panel: about the canvas in sight, a form for a new one, and the list of one's own. */
+
+import { createCanvas, deleteCanvas, listCanvases } from "./canvases.js";
+import { formatLink } from "./link.js";
+import { describe } from "./status.js";
+
+/** @typedef {import("./canvases.js").Canvas} Canvas */
+/** @typedef {import("./canvases.js").World} World */
+/** @typedef {import("./grid.js").View} View */
+
+/** The counter of the prompt appears at this many characters before its limit. */
+const NEAR_LIMIT = 200;
+/** Seeds from the dice: short enough to read out. */
+const DICE_SEEDS = 1_000_000;
+const COPIED_MS = 2000;
+
+/** @returns {any} */
+const byId = (id) => document.getElementById(id);
+const number = new Intl.NumberFormat();
+
+/** @param {{prompt: string, world: string}} canvas @returns {string} */
+export function titleOf({ prompt, world }) {
+  return prompt || `Untitled ${world}`;
+}
+
+/**
+ * @param {string} tag @param {object} [properties] @param {(Node|string)[]} children
+ * @returns {any}
+ */
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** @param {string} name of a symbol in the page @returns {SVGElement} */
+function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(use);
+  return svg;
+}
+
+export class Panel {
+  /** @type {Canvas|null} */ #canvas = null;
+  /** @type {Canvas[]} */ #own = [];
+
+  /** @param {{deleted: (canvas: Canvas) => void}} events */
+  constructor(events) {
+    this.events = events;
+    this.root = byId("panel");
+    this.button = byId("seal");
+    this.button.addEventListener("click", () => this.toggle());
+    byId("close").addEventListener("click", () => this.toggle(false));
+    this.root.addEventListener("click", ({ target }) => {
+      if (target.closest("a")) this.#makeRoom();
+    });
+    document.addEventListener("keydown", ({ key }) => {
+      if (key === "Escape" && !this.root.hidden) this.toggle(false);
+    });
+    byId("copy").addEventListener("click", () => this.#copyLink());
+    byId("dice").addEventListener("click", () => this.#roll());
+    byId("prompt").addEventListener("input", () => this.#count());
+    byId("new").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#create();
+    });
+    this.#roll();
+  }
+
+  /** @param {World[]} worlds */
+  setWorlds(worlds) {
+    byId("worlds").replaceChildren(
+      ...worlds.map(({ name }) =>
+        element(
+          "label",
+          { className: "choice" },
+          element("input", { type: "radio", name: "world", value: name, required: true }),
+          element("span", {}, name),
+        ),
+      ),
+    );
+    byId("homes").replaceChildren(
+      ...worlds.map(({ name, canvas }) =>
+        element("a", { href: formatLink(canvas) }, `First ${name}`),
+      ),
+    );
+  }
+
+  /** @param {Canvas} canvas the one in sight */
+  setCanvas(canvas) {
+    this.#canvas = canvas;
+    byId("title").textContent = titleOf(canvas);
+    byId("about").textContent = `${canvas.world} · seed ${canvas.seed}`;
+    for (const choice of this.root.querySelectorAll("[name=world]")) {
+      choice.checked = choice.value === canvas.world;
+    }
+    this.#listOwn();
+  }
+
+  /** @param {View} view */
+  setView({ zoom, x, y }) {
+    byId("place").textContent = `${number.format(Math.round(x))}, ${number.format(Math.round(y))}`;
+    byId("zoom").textContent = zoom.toFixed(1);
+  }
+
+  /** @param {boolean} [open] */
+  toggle(open = this.root.hidden) {
+    this.root.hidden = !open;
+    this.button.setAttribute("aria-expanded", String(open));
+    if (!open) {
+      this.button.focus();
+      return;
+    }
+    byId("close").focus();
+    this.#loadOwn();
+  }
+
+  async #loadOwn() {
+    try {
+      this.#own = await listCanvases();
+      this.#listOwn();
+    } catch (problem) {
+      byId("own").replaceChildren(element("li", { className: "note" }, `${describe(problem)}.`));
+    }
+  }
+
+  #listOwn() {
+    byId("mine").hidden = !this.#own.length;
+    byId("own").replaceChildren(...this.#own.map((canvas) => this.#row(canvas)));
+  }
+
+  /** @param {Canvas} canvas @returns {HTMLLIElement} */
+  #row(canvas) {
+    const link = element(
+      "a",
+      { href: formatLink(canvas.id) },
+      element("span", { className: "name" }, titleOf(canvas)),
+      element("span", { className: "note" }, `${canvas.world} · seed ${canvas.seed}`),
+    );
+    if (canvas.id === this.#canvas?.id) link.setAttribute("aria-current", "true");
+    const remove = element(
+      "button",
+      { type: "button", className: "plain", title: "Delete" },
+      icon("delete"),
+    );
+    remove.setAttribute("aria-label", `Delete ${titleOf(canvas)}`);
+    const row = element("li", {}, link, remove);
+    remove.addEventListener("click", () => this.#confirmDelete(row, canvas));
+    return row;
+  }
+
+  /** @param {HTMLLIElement} row @param {Canvas} canvas */
+  #confirmDelete(row, canvas) {
+    const keep = element("button", { type: "button", className: "small" }, "Keep");
+    const remove = element("button", { type: "button", className: "small danger" }, "Delete");
+    const before = [...row.children];
+    row.replaceChildren(
+      element("span", { className: "name" }, "Delete this canvas?"),
+      keep,
+      remove,
+    );
+    keep.focus();
+    keep.addEventListener("click", () => {
+      row.replaceChildren(...before);
+      before.at(-1).focus();
+    });
+    remove.addEventListener("click", async () => {
+      remove.disabled = true;
+      try {
+        await deleteCanvas(canvas.id);
+      } catch (problem) {
+        row.replaceChildren(...before);
+        row.append(element("span", { className: "error" }, `${describe(problem)}.`));
+        return;
+      }
+      this.#own = this.#own.filter(({ id }) => id !== canvas.id);
+      this.#listOwn();
+      byId("close").focus();
+      this.events.deleted(canvas);
+    });
+  }
+
+  async #create() {
+    const { world, prompt, seed } = Object.fromEntries(new FormData(byId("new")));
+    const error = byId("new-error");
+    error.textContent = "";
+    byId("create").disabled = true;
+    try {
+      const canvas = await createCanvas({ world, seed: Number(seed), prompt: prompt.trim() });
+      location.hash = formatLink(canvas.id);
+      this.#roll();
+      this.#makeRoom();
+      if (!this.root.hidden) await this.#loadOwn();
+    } catch (problem) {
+      error.textContent = problem.passing
+        ? `${describe(problem)}. Please try again.`
+        : problem.message;
+    } finally {
+      byId("create").disabled = false;
+    }
+  }
+
+  /** Where the panel lies over the picture, it goes once a picture was chosen. */
+  #makeRoom() {
+    if (matchMedia("(max-width: 640px)").matches) this.toggle(false);
+  }
+
+  #roll() {
+    byId("seed").value = String(Math.floor(Math.random() * DICE_SEEDS));
+  }
+
+  #count() {
+    const { value, maxLength } = byId("prompt");
+    const near = value.length >= maxLength - NEAR_LIMIT;
+    byId("counter").textContent = near
+      ? `${number.format(value.length)} of ${number.format(maxLength)}`
+      : "";
+  }
+
+  async #copyLink() {
+    const label = byId("copy-label");
+    try {
+      await navigator.clipboard.writeText(location.href);
+      label.textContent = "Copied";
+    } catch {
+      // Without https there is no clipboard; the address bar holds the same link.
+      label.textContent = "Copy it from the address bar";
+    }
+    setTimeout(() => (label.textContent = "Copy link"), COPIED_MS);
+  }
+}
