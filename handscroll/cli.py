@@ -1,4 +1,4 @@
-"""The command line: ``handscroll render`` paints a rectangle of a canvas into a PNG file.
+"""The algorithm's command: ``handscroll render`` paints a rectangle of a canvas into a PNG file.
 
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
 """
@@ -124,11 +124,6 @@ def write_png(path: Path, region: Region, strips: Iterable[Pixels]) -> None:
     finally:
         with suppress(OSError):
             aside.unlink()
-
-
-def main() -> None:
-    """Run the command line."""
-    run(app)
 
 
 def run(command: Callable[[], None]) -> None:

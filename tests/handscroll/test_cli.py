@@ -14,10 +14,11 @@ import handscroll
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint
-from handscroll.cli import MAX_PIXELS, main, region_of, run, write_png
+from handscroll.cli import MAX_PIXELS, region_of, run, write_png
 from handscroll.errors import HandscrollError, InvalidRequest
 from handscroll.geometry import Extent, Region
 from handscroll.paint import Painter
+from launcher.__main__ import main
 
 PLANE = Extent("plane", 2)
 SCROLL = Extent("scroll", 2, 704)
@@ -230,15 +231,15 @@ def test_run_turns_errors_meant_for_people_into_one_line(
 
 
 def test_help_answers_without_torch() -> None:
-    """In a process of its own, where torch is not loaded yet."""
+    """In a process of its own, where torch and Ray are not loaded yet."""
     program = (
         "import sys\n"
-        "from handscroll.cli import main\n"
+        "from launcher.__main__ import main\n"
         "sys.argv = ['handscroll', 'render', '--help']\n"
         "try:\n"
         "    main()\n"
         "finally:\n"
-        "    assert 'torch' not in sys.modules\n"
+        "    assert not {'torch', 'ray'} & set(sys.modules)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
