@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -45,10 +46,14 @@ def join(address: str) -> None:
     Raises:
         Unavailable: there is none at this address.
     """
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, RayError) as error:
         raise Unavailable(f"no Ray cluster at {address}: {error}") from error
+    finally:
+        # Ray takes SIGTERM for itself, and would end us in the middle of what we do.
+        signal.signal(signal.SIGTERM, handler)
 
 
 class _Stopped(Exception):

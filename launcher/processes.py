@@ -19,6 +19,8 @@ _PR_SET_PDEATHSIG = 1
 _STEADY_S = 20.0
 """A process that lived so long started well; one that dies sooner, so many times, never will."""
 _FALSE_STARTS = 5
+_NEVER = 2
+"""Exit code of a process that cannot start, however often it is tried."""
 
 
 @dataclass(eq=False)
@@ -36,7 +38,7 @@ class Child:
     name: str
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
-    stop_s: float = 25.0
+    stop_s: float = 10.0
     on_restart: Callable[[], None] = lambda: None
     process: asyncio.subprocess.Process | None = None
     false_starts: int = 0
@@ -49,15 +51,15 @@ class Child:
 
 
 class Processes:
-    """A set of children. Leaving the context stops them, the last started first.
+    """A set of children. Leaving the context stops them.
 
     Args:
         logs: folder for what they write.
+        children: all that there will be, in the order in which to stop them.
     """
 
-    def __init__(self, logs: Path) -> None:
-        self.logs = logs
-        self.children: list[Child] = []
+    def __init__(self, logs: Path, children: Sequence[Child]) -> None:
+        self.logs, self.children = logs, children
         self._keepers: list[asyncio.Task[None]] = []
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -69,12 +71,11 @@ class Processes:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        for child in reversed(self.children):
+        for child in self.children:
             await _stop(child)
 
     async def start(self, child: Child) -> None:
         """Start a child and keep it alive from now on."""
-        self.children.append(child)
         await self._spawn(child)
         self._keepers.append(asyncio.create_task(self._keep(child)))
 
@@ -86,6 +87,15 @@ class Processes:
         """The end of a child's output."""
         text = self.log_of(child).read_text(errors="replace").strip()
         return "\n".join(text.splitlines()[-lines:])
+
+    def _verdict(self, child: Child, code: int) -> Unavailable:
+        """What is said of a child that is given up."""
+        if code == _NEVER:
+            return Unavailable(f"{child.name} cannot start: {self.last_words(child, 1)}")
+        return Unavailable(
+            f"{child.name} died {child.false_starts} times (exit code {code}); it last said, in "
+            f"{self.log_of(child)}:\n{self.last_words(child)}"
+        )
 
     async def _spawn(self, child: Child) -> None:
         with self.log_of(child).open("ab") as log:
@@ -107,14 +117,9 @@ class Processes:
             _kill_group(child.process.pid)
             steady = time.monotonic() - began > _STEADY_S
             child.false_starts = 0 if steady else child.false_starts + 1
-            if child.false_starts >= _FALSE_STARTS:
+            if code == _NEVER or child.false_starts >= _FALSE_STARTS:
                 if not self.broken.done():
-                    self.broken.set_exception(
-                        Unavailable(
-                            f"{child.name} died {_FALSE_STARTS} times (exit code {code}); it last "
-                            f"said, in {self.log_of(child)}:\n{self.last_words(child)}"
-                        )
-                    )
+                    self.broken.set_exception(self._verdict(child, code))
                 return
             await asyncio.sleep(0.2 * 2**child.false_starts)
             await self._spawn(child)

@@ -25,6 +25,8 @@ LOOPBACK = "127.0.0.1"
 # Ray takes 127.0.0.1 to mean the machine's own address, which others can reach. The rest of the
 # loopback network it leaves alone, but only on Linux is it there unasked.
 RAY_HOST = "127.0.0.2" if sys.platform == "linux" else LOOPBACK
+DRAIN_S = 2
+"""How long calls may go on once we are told to stop: nobody wants to wait for Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Machine:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await self._prepare_store(console)
-        async with Processes(self.data / "logs") as processes:
+        async with Processes(self.data / "logs", self._children()) as processes:
             ends: set[asyncio.Future[Any]] = {asyncio.create_task(stop.wait()), processes.broken}
             starting = asyncio.create_task(self._start(processes, console))
             try:
@@ -95,7 +97,7 @@ class Machine:
     async def _start(self, processes: Processes, console: Console) -> None:
         """Start all, telling what is there."""
         began = time.monotonic()
-        ray, tokenizer, generator, tiler, gateway = self._children()
+        gateway, tiler, tokenizer, generator, ray = processes.children
         with console.status("Starting …"):
             for child in (gateway, tiler, tokenizer, ray):
                 await processes.start(child)
@@ -114,7 +116,7 @@ class Machine:
         )
 
     def _children(self) -> Sequence[Child]:
-        """Ray and the services; what is needed most by others comes first."""
+        """The services and Ray; who asks comes before who is asked."""
         ports = {name: _free_port(LOOPBACK) for name in ("tokenizer", "generator")}
         at = {name: f"{LOOPBACK}:{port}" for name, port in ports.items()}
         ray_port = _free_port(RAY_HOST)
@@ -124,13 +126,32 @@ class Machine:
             "OMP_WAIT_POLICY": "passive",  # threads that wait by spinning starve the others
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            # Told to stop, Ray would wait half a minute for actors to leave that have no reason to.
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 
         def service(name: str, *flags: str) -> Child:
-            return Child(name, [sys.executable, "-m", name, *flags], env)
+            drain = ("--drain-s", str(DRAIN_S))
+            return Child(name, [sys.executable, "-m", name, *drain, *flags], env)
 
         return (
+            service(
+                "gateway",
+                *("--host", self.host, "--port", str(self.port), *store),
+                *("--tiler", f"{LOOPBACK}:{self.grpc_port}"),
+            ),
+            service(
+                "tiler_svc",
+                *("--port", str(self.grpc_port), *store),
+                *("--generator", at["generator"], "--tokenizer", at["tokenizer"]),
+            ),
+            service("tokenizer_svc", "--port", str(ports["tokenizer"]), *model),
+            service(
+                "generator_svc",
+                *("--port", str(ports["generator"]), "--ray-address", f"{RAY_HOST}:{ray_port}"),
+                *("--painters", str(self.painters), *store, *model),
+            ),
             Child(
                 "ray",
                 [
@@ -142,22 +163,6 @@ class Machine:
                     "--disable-usage-stats",
                 ],
                 env,
-            ),
-            service("tokenizer_svc", "--port", str(ports["tokenizer"]), *model),
-            service(
-                "generator_svc",
-                *("--port", str(ports["generator"]), "--ray-address", f"{RAY_HOST}:{ray_port}"),
-                *("--painters", str(self.painters), *store, *model),
-            ),
-            service(
-                "tiler_svc",
-                *("--port", str(self.grpc_port), *store),
-                *("--generator", at["generator"], "--tokenizer", at["tokenizer"]),
-            ),
-            service(
-                "gateway",
-                *("--host", self.host, "--port", str(self.port), *store),
-                *("--tiler", f"{LOOPBACK}:{self.grpc_port}"),
             ),
         )
 

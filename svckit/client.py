@@ -6,10 +6,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import grpc
 from grpc import aio
 
-from handscroll.errors import OutOfTime
 from svckit import logs
 from svckit.deadline import remaining_s
 from svckit.server import MAX_MESSAGE_BYTES
@@ -90,6 +88,4 @@ def calling(callee: str) -> Iterator[None]:
     try:
         yield
     except aio.AioRpcError as failure:
-        if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise OutOfTime(f"{callee} did not answer in time") from failure
         raise from_call(failure, callee) from failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -55,9 +56,16 @@ Build = Callable[[_Settings], AbstractAsyncContextManager[Sequence[Servicer]]]
 
 
 def run(name: str, settings: _Settings, build: Build[_Settings]) -> None:
-    """Serve until SIGTERM or SIGINT, then let calls end and stop."""
+    """Serve until SIGTERM or SIGINT, then let calls end and stop.
+
+    What keeps us from it is said in one line. The exit code is 1 if trying again may help, else 2.
+    """
     logs.configure(name, settings.log_level)
-    asyncio.run(serve(settings, build))
+    try:
+        asyncio.run(serve(settings, build))
+    except HandscrollError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(1 if isinstance(error, Unavailable) else 2)
 
 
 async def serve(settings: _Settings, build: Build[_Settings]) -> None:
@@ -86,6 +94,8 @@ async def started(servicers: Sequence[Servicer], settings: ServiceSettings) -> A
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
+            # Our clients ask more often whether we live than gRPC takes for polite.
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
     checks = health.aio.HealthServicer()

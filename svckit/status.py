@@ -56,6 +56,8 @@ _BY_CODE = {
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.OutOfTime,
 }
 
+_TOO_LARGE = re.compile("(CLIENT: Sent|SERVER: Received) message larger than max")
+
 
 def retry_after_s(error: HandscrollError) -> float | None:
     """Seconds after which trying again may help; None where it never will."""
@@ -83,6 +85,22 @@ def to_status(error: HandscrollError) -> grpc.Status:
     )
 
 
+def _said_by_grpc(
+    code: grpc.StatusCode, message: str, callee: str
+) -> tuple[type[HandscrollError], str]:
+    """The error that a status stands for which is not of our making."""
+    kind = _BY_CODE.get(code, Unavailable)
+    # gRPC's own words for a peer that is away name addresses, which are nobody's business.
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return kind, f"{callee} cannot be reached"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return kind, f"{callee} did not answer in time"
+    if _TOO_LARGE.search(message):
+        # No time will come when there is room for it, whatever the code says.
+        kind = errors.InvalidRequest
+    return kind, f"{callee}: {message or code.name}"
+
+
 def from_call(failure: aio.AioRpcError, callee: str) -> HandscrollError:
     """The error that a failed call stands for.
 
@@ -100,10 +118,5 @@ def from_call(failure: aio.AioRpcError, callee: str) -> HandscrollError:
             wait_s = retry.retry_delay.ToMilliseconds() / 1000
     kind = _BY_REASON.get(reason)
     if kind is None:
-        kind = _BY_CODE.get(failure.code(), Unavailable)
-        # gRPC's own words for a peer that is away name addresses, which are nobody's business.
-        away = failure.code() is grpc.StatusCode.UNAVAILABLE
-        message = (
-            f"{callee} cannot be reached" if away else f"{callee}: {message or failure.code().name}"
-        )
+        kind, message = _said_by_grpc(failure.code(), message, callee)
     return kind(message, wait_s) if issubclass(kind, Overloaded) else kind(message)

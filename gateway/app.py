@@ -1,0 +1,103 @@
+"""The gateway put together: settings in, an ASGI application or a server out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+
+from gateway.cache import Memory
+from gateway.canvases import Canvases
+from gateway.checks import Checks
+from gateway.edge import Edge, trust
+from gateway.events import Events
+from gateway.pictures import Pictures
+from gateway.settings import GatewaySettings
+from gateway.specs import Specs
+from gateway.tiler import Tiler
+from gateway.tiles import Tiles
+
+STATIC = Path(__file__).parent / "static"
+
+
+class _Viewer(StaticFiles):
+    """The viewer's files; browsers ask each time whether they have changed."""
+
+    async def page(self, request: Request) -> Response:
+        """``GET /``."""
+        return await self.get_response("index.html", request.scope)
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """A file, or that it has not changed."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def create_app(settings: GatewaySettings) -> Edge:
+    """The gateway. Nothing has to answer yet: what needs the tiler fails until it does."""
+    store, tiler = settings.store.open(), Tiler(settings.tiler)
+    pictures = Pictures(Memory(settings.cache_bytes), store, Specs(store), tiler)
+    canvases = Canvases(tiler, pictures, settings.public_url)
+    checks = Checks(tiler, store)
+    viewer = _Viewer(directory=STATIC)
+    routes = [
+        Route(
+            "/tiles/{canvas}/{z}/{x}/{y}.{format}",
+            Tiles(pictures, settings.wait_s),
+            methods=["GET"],
+        ),
+        Route("/worlds", canvases.worlds),
+        Route("/canvases", canvases.own),
+        Route("/canvases", canvases.create, methods=["POST"]),
+        Route("/canvases/{canvas}", canvases.get),
+        Route("/canvases/{canvas}", canvases.delete, methods=["DELETE"]),
+        Route("/canvases/{canvas}/tilejson.json", canvases.tilejson),
+        Route("/canvases/{canvas}/events", Events(tiler, pictures).stream),
+        Route("/openapi.json", checks.openapi),
+        Route("/metrics", checks.metrics),
+        Route("/healthz", checks.alive),
+        Route("/readyz", checks.ready),
+        Route("/", viewer.page),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        try:
+            async with tiler.connected():
+                yield
+        finally:
+            await store.close()
+
+    router = Router([*routes, Mount("/static", viewer)], redirect_slashes=False, lifespan=lifespan)
+    trusted = trust(settings.trusted_hosts, settings.public_url)
+    return Edge(router, trusted, settings.allow_origins, routes)
+
+
+def server(settings: GatewaySettings) -> uvicorn.Server:
+    """A server of the gateway. On SIGTERM requests and streams end in time, then it stops."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # Where we are reached is for `public_url` to say, not for a header.
+            proxy_headers=False,
+            timeout_graceful_shutdown=math.ceil(settings.drain_s),
+        )
+    )

@@ -1,0 +1,250 @@
+"""``/worlds`` and ``/canvases``: JSON in and out, the work done by the tiler's CanvasService."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway import queries
+from gateway.pictures import Pictures
+from gateway.tilejson import tilejson
+from gateway.tiler import ASK_S, CALLEE, Tiler
+from handscroll.canvas import Canvas
+from handscroll.errors import InvalidRequest, NotFound
+from handscroll.geometry import Extent
+from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
+from svckit.client import calling
+from svckit.wire import canvas_from_pb, extent_from_pb, extent_to_pb
+
+MAX_BODY_BYTES = 2**16
+MAX_PAGE = 1000
+COOKIE = "handscroll_owner"
+YEAR_S = 365 * 86400
+
+_OWNER = re.compile(r"[!-~]{16,128}", re.ASCII)
+_OWN_COOKIE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_FRESH = {"Cache-Control": "no-store"}
+
+# What a protobuf field can carry; what makes sense is for the tiler to say.
+_Uint32 = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class _Extent(_Strict):
+    kind: Literal["scroll", "plane", "picture"]
+    finest: _Uint32
+    height_px: _Uint32 | None = None
+    width_px: _Uint32 | None = None
+
+
+class _Sampling(_Strict):
+    dtype: str | None = None
+    rows: _Uint32 | None = None
+    group: _Uint32 | None = None
+    token_order: str | None = None
+    temperature: float | None = Field(None, allow_inf_nan=False)
+    top_k: _Uint32 | None = None
+    top_p: float | None = Field(None, allow_inf_nan=False)
+    guidance: float | None = Field(None, allow_inf_nan=False)
+    negative_prompt: str | None = None
+
+
+class _Wish(_Strict):
+    """The body of ``POST /canvases``."""
+
+    world: str
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    prompt: str = ""
+    model: str = ""
+    extent: _Extent | None = None
+    order: str = ""
+    frames: _Uint32 = 0
+    sampling: _Sampling | None = None
+
+
+class Canvases:
+    """The endpoints.
+
+    Args:
+        tiler: who keeps canvases.
+        pictures: what is held of them here.
+        public_url: where others reach us; empty for wherever they asked.
+    """
+
+    def __init__(self, tiler: Tiler, pictures: Pictures, public_url: str) -> None:
+        self._tiler, self._pictures = tiler, pictures
+        self._public_url = public_url.rstrip("/")
+
+    async def worlds(self, request: Request) -> Response:
+        """``GET /worlds``: what can be painted."""
+        with calling(CALLEE):
+            reply = await self._tiler.canvases.ListWorlds(
+                canvas_pb.ListWorldsRequest(), timeout=ASK_S
+            )
+        worlds = [
+            {
+                "name": world.name,
+                "canvas": world.canvas,
+                "extent": asdict(extent_from_pb(world.extent)),
+            }
+            for world in reply.worlds
+        ]
+        model = reply.worlds[0].model if reply.worlds else ""
+        return JSONResponse({"model": model, "worlds": worlds}, headers=_FRESH)
+
+    async def create(self, request: Request) -> Response:
+        """``POST /canvases``: make a canvas, or find it."""
+        wish = _wish(await _body(request))
+        owner = _owner(request)
+        new_owner = None if owner else secrets.token_hex(16)
+        with calling(CALLEE):
+            reply = await self._tiler.canvases.CreateCanvas(
+                wish, timeout=ASK_S, metadata=_signed(owner or new_owner)
+            )
+        canvas = canvas_from_pb(reply.canvas)
+        response = JSONResponse(
+            _told(canvas),
+            201 if reply.created else 200,
+            _FRESH | {"Location": f"/canvases/{canvas.id}"},
+        )
+        if new_owner:
+            response.set_cookie(
+                COOKIE,
+                new_owner,
+                max_age=YEAR_S,
+                httponly=True,
+                samesite="lax",
+                secure=self._base(request).startswith("https:"),
+            )
+        return response
+
+    async def own(self, request: Request) -> Response:
+        """``GET /canvases``: the caller's own, newest first."""
+        query = request.query_params
+        page_size = queries.whole("page_size", query.get("page_size", "0"), 0, MAX_PAGE)
+        wish = canvas_pb.ListCanvasesRequest(
+            page_size=page_size, page_token=query.get("page_token", "")
+        )
+        owner = _owner(request)
+        reply = canvas_pb.ListCanvasesResponse()
+        if owner:
+            with calling(CALLEE):
+                reply = await self._tiler.canvases.ListCanvases(
+                    wish, timeout=ASK_S, metadata=_signed(owner)
+                )
+        canvases = [
+            _told(canvas_from_pb(one.canvas)) | {"made_at": one.made_at.ToJsonString()}
+            for one in reply.canvases
+        ]
+        return JSONResponse(
+            {"canvases": canvases, "next_page_token": reply.next_page_token}, headers=_FRESH
+        )
+
+    async def get(self, request: Request) -> Response:
+        """``GET /canvases/{canvas}``: anyone's who knows the id."""
+        canvas = await self._pictures.specs.get(request.path_params["canvas"])
+        return JSONResponse(_told(canvas), headers=_FRESH)
+
+    async def delete(self, request: Request) -> Response:
+        """``DELETE /canvases/{canvas}``: take one from the caller's own."""
+        canvas_id = request.path_params["canvas"]
+        owner = _owner(request)
+        if not owner:
+            raise NotFound(f"canvas {canvas_id} is not yours: no owner came with the request")
+        with calling(CALLEE):
+            await self._tiler.canvases.DeleteCanvas(
+                canvas_pb.DeleteCanvasRequest(canvas=canvas_id),
+                timeout=ASK_S,
+                metadata=_signed(owner),
+            )
+        self._pictures.forget(canvas_id)
+        return Response(status_code=204, headers=_FRESH)
+
+    async def tilejson(self, request: Request) -> Response:
+        """``GET /canvases/{canvas}/tilejson.json``: for map clients."""
+        canvas = await self._pictures.specs.get(request.path_params["canvas"])
+        return JSONResponse(
+            tilejson(canvas, self._base(request)), headers={"Cache-Control": "no-cache"}
+        )
+
+    def _base(self, request: Request) -> str:
+        """Where we are reached. The Host header has been checked by the time it gets here."""
+        return self._public_url or f"{request.url.scheme}://{request.headers['host']}"
+
+
+def _told(canvas: Canvas) -> dict[str, Any]:
+    return {"id": canvas.id, **asdict(canvas), "tilejson": f"/canvases/{canvas.id}/tilejson.json"}
+
+
+def _owner(request: Request) -> str | None:
+    """The secret that makes the caller who they are, if they sent one."""
+    given = request.headers.get("x-owner")
+    if given is not None:
+        if not _OWNER.fullmatch(given):
+            raise InvalidRequest(
+                f"X-Owner must be 16 to 128 visible ASCII characters, not these {len(given)}"
+            )
+        return given
+    # A cookie that is not of our making is as good as none.
+    kept = request.cookies.get(COOKIE, "")
+    return kept if _OWN_COOKIE.fullmatch(kept) else None
+
+
+def _signed(owner: str | None) -> tuple[tuple[str, str], ...]:
+    return (("x-owner", owner),) if owner else ()
+
+
+async def _body(request: Request) -> bytes:
+    """The body of a request; one that is too large is refused while it is being read."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        # Also keeps forms of other sites out: they cannot send this without being asked first.
+        raise HTTPException(415, f"Content-Type must be application/json, not {media!r:.80}")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(
+                413,
+                f"the body may have {MAX_BODY_BYTES} bytes, and this one has more",
+                {"Connection": "close"},
+            )
+    return bytes(body)
+
+
+def _wish(body: bytes) -> canvas_pb.CreateCanvasRequest:
+    """The canvas that a body asks for."""
+    try:
+        wish = _Wish.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRequest("; ".join(map(_fault, error.errors()))) from error
+    said = wish.model_dump(exclude_none=True)
+    extent, sampling = said.pop("extent", None), said.pop("sampling", None)
+    return canvas_pb.CreateCanvasRequest(
+        **said,
+        extent=extent and extent_to_pb(Extent(**extent)),
+        sampling=sampling and canvas_pb.Sampling(**sampling),
+    )
+
+
+def _fault(found: Any) -> str:
+    """One thing that is wrong with a body, in words: where, what was wanted, what came."""
+    place = ".".join(str(part) for part in found["loc"]) or "the body"
+    if found["type"] == "json_invalid":
+        return f"the body must be JSON: {found['ctx']['error']}"
+    if found["type"] == "missing":
+        return f"{place} is missing"
+    if found["type"] == "extra_forbidden":
+        return f"there is no field {place!r:.80}"
+    wanted = found["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{place} must be {wanted}, not {found['input']!r:.80}"

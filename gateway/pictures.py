@@ -1,0 +1,106 @@
+"""Where tiles come from: memory, else the store, else the tiler."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from prometheus_client import Counter
+
+from gateway.cache import Memory, Picture, picture
+from gateway.specs import Specs
+from gateway.tiler import CALLEE, Tiler
+from handscroll.errors import NotFound
+from handscroll.geometry import Tile, tile_to_xyz
+from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
+from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
+from svckit.client import calling
+from svckit.keys import TileFormat, tile_key
+from svckit.store import Store
+
+_TILES = Counter("handscroll_gateway_tiles", "Tiles found, by where", ["source"])
+_MEMORY, _STORE, _PAINTED = (_TILES.labels(source) for source in ("memory", "store", "painted"))
+FORMATS: dict[TileFormat, tiler_pb.ImageFormat.ValueType] = {
+    "webp": tiler_pb.IMAGE_FORMAT_WEBP,
+    "png": tiler_pb.IMAGE_FORMAT_PNG,
+    "jpg": tiler_pb.IMAGE_FORMAT_JPEG,
+}
+
+
+class Place(NamedTuple):
+    """One picture among all: a tile of a canvas, in a format."""
+
+    canvas: str
+    tile: Tile
+    format: TileFormat
+
+    @property
+    def path(self) -> str:
+        """The URL's path, the same for all spellings; other frames than the first are added."""
+        x, y, z = tile_to_xyz(self.tile)
+        frame = f"?frame={self.tile.frame}" if self.tile.frame else ""
+        return f"/tiles/{self.canvas}/{z}/{x}/{y}.{self.format}{frame}"
+
+
+class Pictures:
+    """Finds tiles, or has them painted, and keeps them in memory."""
+
+    def __init__(self, memory: Memory, store: Store, specs: Specs, tiler: Tiler) -> None:
+        self.specs = specs
+        self._memory, self._store, self._tiler = memory, store, tiler
+
+    def held(self, path: str) -> Picture | None:
+        """A tile that is in memory, by its URL's path."""
+        found = self._memory.get(path)
+        if found is not None:
+            _MEMORY.inc()
+        return found
+
+    async def find(self, place: Place) -> Picture | None:
+        """A tile that is there already.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        found = self.held(place.path)
+        if found is None:
+            body = await self._store.get(tile_key(*place))
+            if body is not None:
+                _STORE.inc()
+                return self._keep(place, body)
+        return found
+
+    async def paint(self, place: Place) -> Picture:
+        """A tile, painted now; cancelling this withdraws the wish.
+
+        Raises:
+            NotFound: no such canvas, or the tile lies outside it.
+            SpecMismatch: the canvas' model is not served.
+            Overloaded: too much is waiting to be painted.
+            Unavailable: it did not come in time, or the tiler cannot be had.
+        """
+        x, y, z = tile_to_xyz(place.tile)
+        request = tiler_pb.GetTileRequest(
+            canvas=place.canvas,
+            tile=tiler_pb.TileAddress(z=z, x=x, y=y),
+            frame=place.tile.frame,
+            format=FORMATS[place.format],
+            priority=generator_pb.PRIORITY_VIEWPORT,
+        )
+        try:
+            with calling(CALLEE):
+                reply = await self._tiler.tiles.GetTile(request)
+        except NotFound:
+            self.specs.forget(place.canvas)
+            raise
+        _PAINTED.inc()
+        return self._keep(place, reply.image)
+
+    def forget(self, canvas_id: str) -> None:
+        """Give up what memory holds of a canvas that was deleted."""
+        self.specs.forget(canvas_id)
+        self._memory.forget_all(f"/tiles/{canvas_id}/")
+
+    def _keep(self, place: Place, body: bytes) -> Picture:
+        kept = picture(body, place.format)
+        self._memory.put(place.path, kept)
+        return kept

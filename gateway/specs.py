@@ -1,0 +1,70 @@
+"""What canvases are: their specs, read from the store."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+from handscroll.canvas import Canvas
+from handscroll.errors import InvalidRequest, NotFound, SpecMismatch
+from handscroll.geometry import Tile, patches_of, tile_region
+from svckit.keys import canvas_key
+from svckit.store import Store
+
+KEPT = 4096
+# A spec never changes, but one that is deleted elsewhere should soon be gone here.
+FRESH_S = 10.0
+
+
+class Specs:
+    """Canvases by id, kept for seconds."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: OrderedDict[str, tuple[Canvas, float]] = OrderedDict()
+
+    async def get(self, canvas_id: str) -> Canvas:
+        """A canvas.
+
+        Raises:
+            InvalidRequest: not an id.
+            NotFound: no such canvas.
+            SpecMismatch: its spec says what this version does not know.
+            StoreUnavailable: the store does not answer.
+        """
+        key = canvas_key(canvas_id)
+        canvas, read_at = self._kept.get(canvas_id, (None, 0.0))
+        if canvas is not None and time.monotonic() < read_at + FRESH_S:
+            return canvas
+        self.forget(canvas_id)
+        content = await self._store.get(key)
+        if content is None:
+            raise NotFound(f"there is no canvas {canvas_id}")
+        try:
+            canvas = Canvas.parse(content)
+        except InvalidRequest as error:
+            raise SpecMismatch(f"the spec stored for canvas {canvas_id}: {error}") from error
+        self._kept[canvas_id] = canvas, time.monotonic()
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return canvas
+
+    def forget(self, canvas_id: str) -> None:
+        """Read it again next time."""
+        self._kept.pop(canvas_id, None)
+
+
+def check_frame(canvas: Canvas, frame: int) -> None:
+    """Refuse a frame that a canvas has not.
+
+    Raises:
+        InvalidRequest: there are fewer.
+    """
+    if frame >= canvas.frames:
+        raise InvalidRequest(f"frame must be 0 to {canvas.frames - 1}, not {frame}")
+
+
+def shows(canvas: Canvas, tile: Tile) -> bool:
+    """Whether a tile shows anything of the canvas."""
+    extent = canvas.extent
+    return tile.level <= extent.finest and bool(patches_of(tile_region(tile, extent), extent))

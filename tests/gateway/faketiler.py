@@ -1,0 +1,211 @@
+"""A tiler that paints bytes: as slow as a test wants, and failing when it says so."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from handscroll.canvas import Canvas, Sampling
+from handscroll.errors import HandscrollError, InvalidRequest, NotFound
+from handscroll.geometry import Extent, patches_of, tile_region, xyz_to_tile
+from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
+from handscroll_api.canvas.v1 import canvas_service_pb2_grpc as canvas_grpc
+from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
+from handscroll_api.tiler.v1 import tiler_service_pb2_grpc as tiler_grpc
+from svckit.keys import TileFormat, canvas_key, check_canvas_id, tile_key
+from svckit.server import Servicer
+from svckit.store import Store
+from svckit.wire import canvas_to_pb, extent_from_pb, extent_to_pb, sampling_from_pb
+
+MODEL = "ab" * 32
+WORLDS = {"planet": Extent("plane", 2), "scroll": Extent("scroll", 2, 704)}
+_FORMATS: dict[int, TileFormat] = {0: "webp", 1: "webp", 2: "png", 3: "jpg"}
+
+
+class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServicer):
+    """Both services of a tiler.
+
+    Attributes:
+        gate: closed, nothing is painted until it is opened.
+        failure: what every call raises, if anything.
+        asked: tiles that were asked for one by one.
+        streams: views that were asked for.
+        metadata: of the last call.
+        waiting: calls that stand before the gate.
+        cancelled: calls whose client left while they stood there.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = 0
+        self.owned: dict[str, list[str]] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as if nobody had called."""
+        self.failure: Exception | None = None
+        self.asked: list[tiler_pb.GetTileRequest] = []
+        self.streams: list[tiler_pb.StreamTilesRequest] = []
+        self.metadata: dict[str, str] = {}
+        self.cancelled = 0
+
+    def servicers(self) -> list[Servicer]:
+        """What `svckit.server.started` serves."""
+        return [
+            Servicer(
+                tiler_pb.DESCRIPTOR.services_by_name["TilerService"],
+                lambda server: tiler_grpc.add_TilerServiceServicer_to_server(self, server),
+            ),
+            Servicer(
+                canvas_pb.DESCRIPTOR.services_by_name["CanvasService"],
+                lambda server: canvas_grpc.add_CanvasServiceServicer_to_server(self, server),
+            ),
+        ]
+
+    async def GetTile(
+        self, request: tiler_pb.GetTileRequest, context: Any
+    ) -> tiler_pb.GetTileResponse:
+        self._begin(context)
+        self.asked.append(request)
+        canvas = await self._canvas(request.canvas)
+        image = await self._paint(canvas, request.tile, request.frame, request.format)
+        if image is None:
+            raise NotFound("the tile lies outside the canvas")
+        return tiler_pb.GetTileResponse(image=image)
+
+    async def StreamTiles(
+        self, request: tiler_pb.StreamTilesRequest, context: Any
+    ) -> AsyncIterator[tiler_pb.StreamTilesResponse]:
+        self._begin(context)
+        self.streams.append(request)
+        canvas = await self._canvas(request.canvas)
+        tiles = [
+            tiler_pb.TileAddress(z=request.first.z, x=x, y=y)
+            for y in range(request.first.y, request.last.y + 1)
+            for x in range(request.first.x, request.last.x + 1)
+        ]
+        tiles = [tile for tile in tiles if _shown(canvas, tile)]
+        for number, tile in enumerate(tiles):
+            await self._paint(canvas, tile, request.frame, request.format)
+            yield tiler_pb.StreamTilesResponse(tile=tile, ready=number + 1, total=len(tiles))
+
+    async def RenderRegion(
+        self, request: tiler_pb.RenderRegionRequest, context: Any
+    ) -> AsyncIterator[tiler_pb.RenderRegionResponse]:
+        raise NotImplementedError
+        yield
+
+    async def ListWorlds(
+        self, request: canvas_pb.ListWorldsRequest, context: Any
+    ) -> canvas_pb.ListWorldsResponse:
+        self._begin(context)
+        return canvas_pb.ListWorldsResponse(
+            worlds=[
+                canvas_pb.World(
+                    name=name,
+                    extent=extent_to_pb(extent),
+                    canvas=Canvas(MODEL, name, 1, extent).id,
+                    model=MODEL,
+                )
+                for name, extent in WORLDS.items()
+            ]
+        )
+
+    async def CreateCanvas(
+        self, request: canvas_pb.CreateCanvasRequest, context: Any
+    ) -> canvas_pb.CreateCanvasResponse:
+        self._begin(context)
+        if request.world not in WORLDS:
+            raise NotFound(f"there is no world {request.world!r}")
+        given = request.HasField("extent")
+        canvas = Canvas(
+            model=request.model or MODEL,
+            world=request.world,
+            seed=request.seed,
+            extent=extent_from_pb(request.extent) if given else WORLDS[request.world],
+            prompt=request.prompt,
+            order=request.order or "lattice",
+            frames=request.frames or 1,
+            sampling=sampling_from_pb(request.sampling, Sampling()),
+        )
+        created = await self.store.get(canvas_key(canvas.id)) is None
+        await self.store.create(canvas_key(canvas.id), canvas.canonical())
+        own = self.owned.setdefault(self.metadata.get("x-owner", ""), [])
+        if canvas.id not in own:
+            own.append(canvas.id)
+        return canvas_pb.CreateCanvasResponse(canvas=canvas_to_pb(canvas), created=created)
+
+    async def GetCanvas(
+        self, request: canvas_pb.GetCanvasRequest, context: Any
+    ) -> canvas_pb.GetCanvasResponse:
+        raise NotImplementedError
+
+    async def ListCanvases(
+        self, request: canvas_pb.ListCanvasesRequest, context: Any
+    ) -> canvas_pb.ListCanvasesResponse:
+        self._begin(context)
+        if not (request.page_token.isascii() and (request.page_token or "0").isdigit()):
+            raise InvalidRequest(f"page_token must be one that was given, not {request.page_token}")
+        start, size = int(request.page_token or 0), request.page_size or 100
+        own = self.owned.get(self.metadata["x-owner"], [])[::-1]
+        page = [await self._canvas(one) for one in own[start : start + size]]
+        return canvas_pb.ListCanvasesResponse(
+            canvases=[canvas_pb.OwnCanvas(canvas=canvas_to_pb(one)) for one in page],
+            next_page_token=str(start + size) if start + size < len(own) else "",
+        )
+
+    async def DeleteCanvas(
+        self, request: canvas_pb.DeleteCanvasRequest, context: Any
+    ) -> canvas_pb.DeleteCanvasResponse:
+        self._begin(context)
+        check_canvas_id(request.canvas)
+        own = self.owned.get(self.metadata["x-owner"], [])
+        if request.canvas not in own:
+            raise NotFound(f"canvas {request.canvas} is not yours")
+        own.remove(request.canvas)
+        if not any(request.canvas in others for others in self.owned.values()):
+            await self.store.delete(canvas_key(request.canvas))
+        return canvas_pb.DeleteCanvasResponse()
+
+    def _begin(self, context: Any) -> None:
+        self.metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+        if self.failure is not None:
+            raise self.failure
+
+    async def _canvas(self, canvas_id: str) -> Canvas:
+        content = await self.store.get(canvas_key(canvas_id))
+        if content is None:
+            raise NotFound(f"there is no canvas {canvas_id}")
+        return Canvas.parse(content)
+
+    async def _paint(
+        self, canvas: Canvas, address: tiler_pb.TileAddress, frame: int, format: int
+    ) -> bytes | None:
+        """The bytes of a tile, committed; None if there is no such tile."""
+        if not _shown(canvas, address):
+            return None
+        tile = xyz_to_tile(address.x, address.y, address.z)._replace(frame=frame)
+        key = tile_key(canvas.id, tile, _FORMATS[format])
+        found = await self.store.get(key)
+        if found is None:
+            self.waiting += 1
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            finally:
+                self.waiting -= 1
+            found = await self.store.create(key, hashlib.sha256(key.encode()).digest() * 30)
+        return found
+
+
+def _shown(canvas: Canvas, address: tiler_pb.TileAddress) -> bool:
+    try:
+        tile = xyz_to_tile(address.x, address.y, address.z)
+    except HandscrollError:
+        return False
+    extent = canvas.extent
+    return tile.level <= extent.finest and bool(patches_of(tile_region(tile, extent), extent))

@@ -1,0 +1,317 @@
+"""The laws of making, finding, listing and deleting canvases."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from grpc import aio
+
+from handscroll.canvas import Canvas
+from handscroll.errors import InvalidRequest, NotFound, SpecMismatch, StillNeeded
+from handscroll.geometry import Extent, Patch, Tile
+from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
+from svckit import wire
+from svckit.client import calling
+from svckit.keys import (
+    Key,
+    Prefix,
+    branch_key,
+    canvas_key,
+    holder_prefix,
+    owner_key,
+    patch_key,
+    text_key,
+    tile_key,
+)
+from tests.tiler_svc.fakes import House
+from tiler_svc import canvases
+from tiler_svc.canvases import Specs
+
+pytestmark = pytest.mark.anyio
+
+ANNE, BERT = "anne-has-a-secret", "bert-has-a-secret"
+ENCODER = "0" * 64
+
+
+def says(owner: str | None) -> Any:
+    return None if owner is None else aio.Metadata(("x-owner", owner))
+
+
+async def create(home: House, owner: str | None = None, **spec: Any) -> pb.CreateCanvasResponse:
+    request = pb.CreateCanvasRequest(**{"world": "planet"} | spec)
+    with calling("the tiler"):
+        return await home.canvases.CreateCanvas(request, metadata=says(owner))
+
+
+async def own(home: House, owner: str, **page: Any) -> pb.ListCanvasesResponse:
+    with calling("the tiler"):
+        return await home.canvases.ListCanvases(
+            pb.ListCanvasesRequest(**page), metadata=says(owner)
+        )
+
+
+async def ids(home: House, owner: str) -> list[str]:
+    return [one.canvas.id for one in (await own(home, owner)).canvases]
+
+
+async def delete(home: House, owner: str | None, canvas: str) -> None:
+    with calling("the tiler"):
+        await home.canvases.DeleteCanvas(
+            pb.DeleteCanvasRequest(canvas=canvas), metadata=says(owner)
+        )
+
+
+async def there(home: House) -> list[Key]:
+    return [key async for key in home.store.keys(Prefix(""))]
+
+
+async def test_canvas_is_the_models_best_unless_it_says_otherwise(home: House) -> None:
+    answer = await create(home, world="scroll", seed=2**64 - 1)
+    assert answer.created
+    canvas = wire.canvas_from_pb(answer.canvas)
+    model = home.model
+    assert canvas == Canvas(
+        model.digest, "scroll", 2**64 - 1, model.worlds["scroll"], sampling=model.sampling
+    )
+    assert answer.canvas.id == canvas.id
+    assert await home.store.get(canvas_key(canvas.id)) == canvas.canonical()
+    found = await home.canvases.GetCanvas(pb.GetCanvasRequest(canvas=canvas.id))
+    assert found.canvas == answer.canvas
+
+
+async def test_canvas_is_what_is_asked_for(home: House) -> None:
+    extent = pb.Extent(kind=pb.Extent.KIND_PICTURE, finest=1, height_px=64, width_px=320)
+    sampling = pb.Sampling(temperature=0.0, top_k=5)
+    answer = await create(home, extent=extent, order="raster", frames=3, sampling=sampling)
+    canvas = wire.canvas_from_pb(answer.canvas)
+    assert canvas.extent == Extent("picture", 1, 64, 320)
+    assert (canvas.order, canvas.frames) == ("raster", 3)
+    assert canvas.sampling == replace(home.model.sampling, temperature=0.0, top_k=5)
+
+
+async def test_same_spec_is_the_same_canvas(home: House) -> None:
+    first = await create(home, ANNE, seed=5)
+    second = await create(home, BERT, seed=5, model=home.model.digest, order="lattice", frames=1)
+    assert (first.created, second.created) == (True, False)
+    assert first.canvas == second.canvas
+
+
+async def test_prompts_are_embedded_and_committed_once(home: House) -> None:
+    sampling = pb.Sampling(guidance=2, negative_prompt="rain")
+    await create(home, prompt="a lake", sampling=sampling)
+    await create(home, prompt="a lake", sampling=sampling, seed=1)
+    assert home.tokenizer.embedded == ["a lake", "rain"]
+    for prompt in ("a lake", "rain"):
+        vector = await home.store.get(text_key(ENCODER, prompt))
+        assert vector == np.array([0.6, 0.8], "<f4").tobytes()
+
+
+async def test_prompt_of_spaces_is_no_prompt(home: House) -> None:
+    sampling = pb.Sampling(negative_prompt="\t")
+    blank = await create(home, prompt=" \n ", sampling=sampling)
+    assert blank.canvas == (await create(home)).canvas
+    assert home.tokenizer.embedded == []
+
+
+async def test_nothing_is_written_for_a_canvas_that_cannot_be(home: House) -> None:
+    before = await there(home)
+    plane, scroll = pb.Extent.KIND_PLANE, pb.Extent.KIND_SCROLL
+    cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (NotFound, "no world 'mars'; there are planet, scroll", {"world": "mars"}),
+        (NotFound, "no model 'x' is served", {"model": "x"}),
+        (InvalidRequest, "prompt may have 2000 characters, not 2001", {"prompt": "a" * 2001}),
+        (InvalidRequest, "a plane has no height", {"extent": {"kind": plane, "height_px": 64}}),
+        (InvalidRequest, "a scroll has a height", {"extent": {"kind": scroll, "finest": 2}}),
+        (InvalidRequest, "extent.kind must be said", {"extent": {"finest": 1}}),
+        (InvalidRequest, "extent.kind must be one of", {"extent": {"kind": 9}}),
+        (SpecMismatch, "levels 0 to 2", {"extent": {"kind": plane, "finest": 3}}),
+        (
+            SpecMismatch,
+            "176 px high at level 0, the canvas 192 px",
+            {"world": "scroll", "extent": {"kind": scroll, "finest": 2, "height_px": 768}},
+        ),
+        (InvalidRequest, "frames must be 1 to 32, not 33", {"frames": 33}),
+        (InvalidRequest, "order must be lattice", {"order": "spiral"}),
+        (InvalidRequest, "needs a bounded picture", {"order": "raster"}),
+        (InvalidRequest, "temperature must be 0 to 4", {"sampling": {"temperature": 5}}),
+        (InvalidRequest, "temperature", {"sampling": {"temperature": float("nan")}}),
+        (InvalidRequest, "group must divide 256", {"sampling": {"group": 0}}),
+        (InvalidRequest, "dtype must be one of", {"sampling": {"dtype": "int3"}}),
+        (
+            InvalidRequest,
+            "negative_prompt may have 2000",
+            {"sampling": {"negative_prompt": "b" * 2001}},
+        ),
+    ]
+    for kind, message, spec in cases:
+        with pytest.raises(kind, match=message):
+            await create(home, ANNE, **spec)
+    home.tokenizer.encoder = "1" * 64
+    with pytest.raises(SpecMismatch, match="encoder 0000000000000000…, the tokenizer makes"):
+        await create(home, ANNE, prompt="a lake")
+    assert await there(home) == before
+
+
+@pytest.mark.parametrize("owner", ["short", "x" * 129, "with some spaces in it"])
+async def test_owner_that_cannot_be_is_refused_without_being_named(home: House, owner: str) -> None:
+    for call in (create(home, owner), own(home, owner), delete(home, owner, "0" * 64)):
+        with pytest.raises(InvalidRequest, match="x-owner must be 16 to 128") as failure:
+            await call
+        assert owner not in str(failure.value)
+
+
+async def test_nobody_can_neither_list_nor_delete(home: House) -> None:
+    canvas = (await create(home)).canvas.id
+    with pytest.raises(InvalidRequest, match="x-owner"), calling("the tiler"):
+        await home.canvases.ListCanvases(pb.ListCanvasesRequest())
+    with pytest.raises(InvalidRequest, match="x-owner"):
+        await delete(home, None, canvas)
+
+
+async def test_list_shows_only_ones_own_newest_first(home: House) -> None:
+    began = datetime.now(UTC)
+    made = [(await create(home, ANNE, seed=seed)).canvas.id for seed in range(5)]
+    theirs = (await create(home, BERT, seed=9)).canvas.id
+    await create(home, seed=8)
+    await create(home, ANNE, seed=0)  # again: it keeps its place
+    page = await own(home, ANNE)
+    assert [one.canvas.id for one in page.canvases] == made[::-1]
+    times = [one.made_at.ToDatetime(UTC) for one in page.canvases]
+    assert times == sorted(times, reverse=True) and times[-1] >= began
+    assert await ids(home, BERT) == [theirs]
+    assert await ids(home, "somebody-else-entirely") == []
+
+
+async def test_pages_are_the_list_cut(home: House) -> None:
+    for seed in range(7):
+        await create(home, ANNE, seed=seed)
+    whole, pages, token = await ids(home, ANNE), [], ""
+    while True:
+        page = await own(home, ANNE, page_size=3, page_token=token)
+        pages.append([one.canvas.id for one in page.canvases])
+        token = page.next_page_token
+        if not token:
+            break
+    assert [len(page) for page in pages] == [3, 3, 1]
+    assert sum(pages, []) == whole
+
+
+@pytest.mark.parametrize("page", [{"page_size": 1001}, {"page_token": "x"}, {"page_token": "é"}])
+async def test_page_that_cannot_be_is_refused(home: House, page: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=next(iter(page))):
+        await own(home, ANNE, **page)
+
+
+async def test_canvas_goes_with_its_last_owner(home: House) -> None:
+    canvas = (await create(home, ANNE)).canvas.id
+    await create(home, BERT)
+    patch, tile = patch_key(canvas, Patch(0, 0, 0, 0)), tile_key(canvas, Tile(0, 0, 0), "png")
+    for key in (patch, tile):
+        await home.store.create(key, b"1")
+    await delete(home, ANNE, canvas)
+    assert await ids(home, ANNE) == [] and await ids(home, BERT) == [canvas]
+    assert await home.store.get(patch) and await home.store.get(tile)
+    with pytest.raises(NotFound, match="not among your own"):
+        await delete(home, ANNE, canvas)
+    await delete(home, BERT, canvas)
+    assert await there(home) == []
+    with pytest.raises(NotFound), calling("the tiler"):
+        await home.canvases.GetCanvas(pb.GetCanvasRequest(canvas=canvas))
+    assert (await create(home, ANNE)).created
+
+
+async def test_owners_who_leave_together_leave_nothing(home: House) -> None:
+    owners = [f"owner-number-{number:04d}" for number in range(8)]
+    for owner in owners:
+        canvas = (await create(home, owner)).canvas.id
+    await asyncio.gather(*(delete(home, owner, canvas) for owner in owners))
+    assert await there(home) == []
+
+
+async def test_deletion_cut_short_can_be_ended(home: House) -> None:
+    """The spec is gone, the owner's mark is still there."""
+    canvas = (await create(home, ANNE)).canvas.id
+    patch = patch_key(canvas, Patch(0, 0, 0, 0))
+    await home.store.create(patch, b"1")
+    await home.store.delete(canvas_key(canvas))
+    await home.store.delete_all(holder_prefix(canvas))
+    assert await ids(home, ANNE) == []
+    await delete(home, ANNE, canvas)
+    assert await there(home) == []
+
+
+async def test_canvas_with_branches_stays(home: House) -> None:
+    canvas = (await create(home, ANNE)).canvas.id
+    branch = branch_key(canvas, "b" * 64)
+    await home.store.create(branch, b"")
+    with pytest.raises(StillNeeded, match="delete those first"):
+        await delete(home, ANNE, canvas)
+    assert await ids(home, ANNE) == [canvas]
+    await create(home, BERT)
+    await delete(home, BERT, canvas)  # it stays Anne's
+    await home.store.delete(branch)
+    await delete(home, ANNE, canvas)
+    assert await there(home) == []
+
+
+async def test_worlds_have_a_canvas_to_open_first_that_nobody_can_delete(home: House) -> None:
+    # Anne makes the same one before anybody asks for the worlds.
+    mine = (await create(home, ANNE, seed=7)).canvas.id
+    worlds = (await home.canvases.ListWorlds(pb.ListWorldsRequest())).worlds
+    assert [world.name for world in worlds] == ["planet", "scroll"]
+    assert worlds[0].canvas == mine
+    for world, seed in zip(worlds, (7, 12), strict=True):
+        assert world.model == home.model.digest
+        found = await home.canvases.GetCanvas(pb.GetCanvasRequest(canvas=world.canvas))
+        assert found.canvas.seed == seed and found.canvas.extent == world.extent
+    await delete(home, ANNE, mine)
+    assert await home.store.get(canvas_key(mine))
+    assert await home.canvases.ListWorlds(pb.ListWorldsRequest()) == pb.ListWorldsResponse(
+        worlds=worlds
+    )
+    assert home.generator.asked_models == 1
+
+
+async def test_models_are_asked_for_again_when_one_is_unknown(home: House) -> None:
+    await create(home)
+    home.generator.model = replace(home.model, digest="d" * 64, worlds={"moon": Extent("plane", 0)})
+    assert (await create(home, world="moon")).canvas.model == "d" * 64
+
+
+@pytest.mark.parametrize("canvas", ["", "g" * 64, "A" * 64, "../" * 20])
+async def test_what_is_no_id_is_refused(home: House, canvas: str) -> None:
+    with pytest.raises(InvalidRequest, match="64 characters"), calling("the tiler"):
+        await home.canvases.GetCanvas(pb.GetCanvasRequest(canvas=canvas))
+    with pytest.raises(InvalidRequest, match="64 characters"):
+        await delete(home, ANNE, canvas)
+
+
+async def test_spec_under_a_wrong_key_is_not_served(home: House) -> None:
+    canvas = Canvas(home.model.digest, "planet", 1, Extent("plane", 0))
+    for content in (replace(canvas, seed=2).canonical(), b"{}", b"\xff"):
+        specs = Specs(home.store)
+        await home.store.create(canvas_key(canvas.id), content)
+        with pytest.raises(SpecMismatch, match=f"stored for canvas {canvas.id}"):
+            await specs.get(canvas.id)
+        await home.store.delete(canvas_key(canvas.id))
+
+
+async def test_spec_deleted_elsewhere_is_soon_forgotten(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs, canvas = Specs(home.store), await home.canvas()
+    await specs.get(canvas.id)
+    await home.store.delete(canvas_key(canvas.id))
+    assert await specs.get(canvas.id) == canvas
+    monkeypatch.setattr(canvases, "SPECS_FRESH_S", 0.0)
+    with pytest.raises(NotFound):
+        await specs.get(canvas.id)
+
+
+async def test_owner_leaves_only_a_digest(home: House) -> None:
+    canvas = (await create(home, ANNE)).canvas.id
+    assert owner_key(ANNE, canvas) in await there(home)
+    assert not [key for key in await there(home) if "anne" in key]

@@ -1,0 +1,1 @@
+"""Tiles, regions and canvases, as a service; without torch."""

@@ -1,0 +1,305 @@
+"""Canvases: made, found, listed and deleted.
+
+Of a canvas the store holds its spec, the vectors of its prompts, and two marks for each of its
+owners: one to list the canvases of an owner, which holds the time, and one to know whether a canvas
+is still held. They are written in an order in which a death between two steps loses nothing: what
+a canvas needs before its spec, and the owner's mark first of all and last to go, so that whoever
+began something can end it.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from handscroll.canvas import Canvas, check_learned
+from handscroll.errors import InvalidRequest, NotFound, SpecMismatch, StillNeeded
+from handscroll.geometry import Extent
+from svckit.keys import (
+    Key,
+    Prefix,
+    branch_prefix,
+    canvas_key,
+    canvas_of,
+    check_canvas_id,
+    holder_key,
+    holder_prefix,
+    owner_key,
+    owner_prefix,
+    patches_prefix,
+    text_key,
+    tiles_prefix,
+)
+from svckit.store import Store
+from svckit.wire import Model
+from tiler_svc.jobs import at_once
+from tiler_svc.peers import Models, Tokenizer
+
+SPECS_KEPT, SPECS_FRESH_S = 4096, 5.0
+READS = 32
+PAGE, LONGEST_PAGE = 100, 1000
+FIRST_CANVASES = "the canvases to open first"
+"""Owner of those; the spaces keep every caller from being the same one."""
+
+
+class World(NamedTuple):
+    """A world, and the canvas to open first of it."""
+
+    name: str
+    extent: Extent
+    canvas_id: str
+    model: str
+
+
+class OwnCanvas(NamedTuple):
+    """A canvas of the caller's own, and when the caller made it."""
+
+    canvas: Canvas
+    made_at: datetime
+
+
+class Specs:
+    """Specs read from the store, and kept for seconds: one that is deleted is soon gone here."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: OrderedDict[str, tuple[Canvas, float]] = OrderedDict()
+
+    async def get(self, canvas_id: str) -> Canvas:
+        """The canvas of an id.
+
+        Raises:
+            InvalidRequest: not an id.
+            NotFound: no such canvas.
+            SpecMismatch: what is stored there is another spec, or none.
+        """
+        check_canvas_id(canvas_id)
+        canvas, read_at = self._kept.get(canvas_id, (None, 0.0))
+        if canvas is not None and time.monotonic() < read_at + SPECS_FRESH_S:
+            self._kept.move_to_end(canvas_id)
+            return canvas
+        content = await self._store.get(canvas_key(canvas_id))
+        if content is None:
+            self.forget(canvas_id)
+            raise NotFound(f"there is no canvas {canvas_id}")
+        try:
+            canvas = Canvas.parse(content)
+        except InvalidRequest as error:
+            raise SpecMismatch(f"the spec stored for canvas {canvas_id}: {error}") from error
+        if canvas.id != canvas_id:
+            raise SpecMismatch(f"the spec stored for canvas {canvas_id} is that of {canvas.id}")
+        self._kept[canvas_id] = canvas, time.monotonic()
+        self._kept.move_to_end(canvas_id)
+        while len(self._kept) > SPECS_KEPT:
+            self._kept.popitem(last=False)
+        return canvas
+
+    def forget(self, canvas_id: str) -> None:
+        """Read it again next time."""
+        self._kept.pop(canvas_id, None)
+
+
+class Canvases:
+    """All canvases of a store.
+
+    Args:
+        store: the store.
+        specs: what is read of it.
+        models: the models that are served.
+        tokenizer: embeds prompts.
+        first_seeds: seeds of the canvases to open first, by world.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        specs: Specs,
+        models: Models,
+        tokenizer: Tokenizer,
+        first_seeds: Mapping[str, int],
+    ) -> None:
+        self._store, self._specs, self._models = store, specs, models
+        self._tokenizer, self._first_seeds = tokenizer, first_seeds
+        self._held: set[str] = set()
+
+    async def worlds(self) -> list[World]:
+        """Each world that can be painted, by name, with the canvas to open first."""
+        found: dict[str, World] = {}
+        for model in await self._models.all():
+            for name, extent in model.worlds.items():
+                if name not in found:
+                    canvas = Canvas(
+                        model.digest,
+                        name,
+                        self._first_seeds.get(name, 0),
+                        extent,
+                        sampling=model.sampling,
+                    )
+                    await self._keep_first(canvas, model)
+                    found[name] = World(name, extent, canvas.id, model.digest)
+        return [found[name] for name in sorted(found)]
+
+    async def create(self, canvas: Canvas, model: Model, owner: str | None) -> tuple[Canvas, bool]:
+        """Make a canvas, or find it.
+
+        Args:
+            canvas: its spec. A prompt of nothing but spaces is taken as no prompt.
+            model: the model it names.
+            owner: whose it becomes; None for nobody's.
+
+        Returns:
+            The canvas, and whether there was none.
+
+        Raises:
+            SpecMismatch: its world cannot be painted like this.
+        """
+        canvas = replace(
+            canvas,
+            prompt=_said(canvas.prompt),
+            sampling=replace(
+                canvas.sampling, negative_prompt=_said(canvas.sampling.negative_prompt)
+            ),
+        )
+        check_learned(canvas.world, model.worlds[canvas.world], canvas.extent)
+        texts = [
+            await self._text(model, prompt)
+            for prompt in (canvas.prompt, canvas.sampling.negative_prompt)
+            if prompt
+        ]
+        for key, vector in texts:
+            await self._store.create(key, vector)
+        canvas_id = canvas.id
+        if owner is not None:
+            now = datetime.now(UTC).isoformat(timespec="microseconds").encode()
+            await self._store.create(owner_key(owner, canvas_id), now)
+            await self._store.create(holder_key(canvas_id, owner), now)
+        key = canvas_key(canvas_id)
+        created = await self._store.get(key) is None
+        if created:
+            await self._store.create(key, canvas.canonical())
+        return canvas, created
+
+    async def get(self, canvas_id: str) -> Canvas:
+        """The canvas of an id.
+
+        Raises:
+            InvalidRequest: not an id.
+            NotFound: no such canvas.
+        """
+        return await self._specs.get(canvas_id)
+
+    async def own(self, owner: str, page_size: int, page_token: str) -> tuple[list[OwnCanvas], str]:
+        """A page of an owner's canvases, newest first, and the token of the next; empty at the end.
+
+        Args:
+            owner: whose.
+            page_size: how many at most; 0 for PAGE.
+            page_token: where the last page ended; empty for the first.
+
+        Raises:
+            InvalidRequest: page_size is above LONGEST_PAGE, or the token is none of ours.
+        """
+        if page_size > LONGEST_PAGE:
+            raise InvalidRequest(f"page_size must be 0 to {LONGEST_PAGE}, not {page_size}")
+        size = page_size or PAGE
+        last = _read_token(page_token) if page_token else None
+        keys = [key async for key in self._store.keys(owner_prefix(owner))]
+        times = await at_once(READS, self._store.get, keys)
+        marks = sorted(
+            (
+                (time.decode(), canvas_of(key))
+                for key, time in zip(keys, times, strict=True)
+                if time is not None  # deleted since it was listed
+            ),
+            reverse=True,
+        )
+        rest = [mark for mark in marks if last is None or mark < last]
+        page = await at_once(READS, self._own, rest[:size])
+        token = _token(*rest[size - 1]) if len(rest) > size else ""
+        return [one for one in page if one is not None], token
+
+    async def delete(self, canvas_id: str, owner: str) -> None:
+        """Take a canvas from an owner's; delete it when it is nobody's any more.
+
+        Raises:
+            InvalidRequest: not an id.
+            NotFound: not among the owner's own.
+            StillNeeded: others branch off from it.
+        """
+        mark = owner_key(owner, canvas_id)
+        own = holder_key(canvas_id, owner)
+        if await self._store.get(mark) is None:
+            raise NotFound(f"canvas {canvas_id} is not among your own")
+        if not await self._any(holder_prefix(canvas_id), but=own) and await self._any(
+            branch_prefix(canvas_id)
+        ):
+            raise StillNeeded(f"other canvases branch off from {canvas_id}: delete those first")
+        await self._store.delete(own)
+        # Looked up after our own mark is gone: of two who leave together, the later sees no other.
+        if not await self._any(holder_prefix(canvas_id)):
+            await self._wipe(canvas_id)
+        await self._store.delete(mark)
+
+    async def _wipe(self, canvas_id: str) -> None:
+        """Delete a canvas, the spec first, so that nothing half deleted is served."""
+        spec = await self._store.get(canvas_key(canvas_id))
+        await self._store.delete(canvas_key(canvas_id))
+        self._specs.forget(canvas_id)
+        if spec is not None and await self._any(holder_prefix(canvas_id)):
+            # Somebody made it again and may have found the spec still there.
+            await self._store.create(canvas_key(canvas_id), spec)
+            return
+        await self._store.delete_all(tiles_prefix(canvas_id))
+        await self._store.delete_all(patches_prefix(canvas_id))
+
+    async def _any(self, prefix: Prefix, but: Key | None = None) -> bool:
+        async for key in self._store.keys(prefix):
+            if key != but:
+                return True
+        return False
+
+    async def _keep_first(self, canvas: Canvas, model: Model) -> None:
+        """Have a canvas be there that no caller can delete."""
+        try:
+            await self._specs.get(canvas.id)
+        except NotFound:
+            self._held.discard(canvas.id)
+        if canvas.id not in self._held:
+            await self.create(canvas, model, FIRST_CANVASES)
+            self._held.add(canvas.id)
+
+    async def _text(self, model: Model, prompt: str) -> tuple[Key, bytes]:
+        """Where the vector of a prompt is to be, and what it is."""
+        key = text_key(model.text_encoder, prompt)
+        return key, await self._store.get(key) or await self._tokenizer.embed(model, prompt)
+
+    async def _own(self, mark: tuple[str, str]) -> OwnCanvas | None:
+        made_at, canvas_id = mark
+        try:
+            canvas = await self._specs.get(canvas_id)
+        except NotFound:
+            return None  # its making or its deletion was cut short
+        return OwnCanvas(canvas, datetime.fromisoformat(made_at))
+
+
+def _said(prompt: str) -> str:
+    return prompt if prompt.strip() else ""
+
+
+def _token(made_at: str, canvas_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{made_at} {canvas_id}".encode()).decode()
+
+
+def _read_token(token: str) -> tuple[str, str]:
+    try:
+        made_at, canvas_id = base64.b64decode(token, b"-_", validate=True).decode().split(" ")
+        datetime.fromisoformat(made_at)
+        return made_at, check_canvas_id(canvas_id)
+    except (ValueError, InvalidRequest) as error:
+        message = f"page_token must be one that a page gave, not {token!r:.80}"
+        raise InvalidRequest(message) from error

@@ -1,0 +1,236 @@
+"""TilerService and CanvasService: messages in, the engine's answer out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any
+
+from handscroll.canvas import Canvas
+from handscroll.errors import InvalidRequest
+from handscroll.geometry import Region, Tile, tile_to_xyz, xyz_to_tile
+from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
+from handscroll_api.canvas.v1 import canvas_service_pb2_grpc as canvas_grpc
+from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
+from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
+from handscroll_api.tiler.v1 import tiler_service_pb2_grpc as tiler_grpc
+from svckit import wire
+from svckit.client import connect
+from svckit.keys import TileFormat
+from svckit.server import Servicer
+from svckit.wire import Model
+from tiler_svc.canvases import Canvases, Specs
+from tiler_svc.engine import Engine
+from tiler_svc.peers import Generator, Models, Tokenizer
+from tiler_svc.settings import TilerSettings
+
+_FORMATS: dict[int, TileFormat] = {
+    tiler_pb.IMAGE_FORMAT_UNSPECIFIED: "webp",
+    tiler_pb.IMAGE_FORMAT_WEBP: "webp",
+    tiler_pb.IMAGE_FORMAT_PNG: "png",
+    tiler_pb.IMAGE_FORMAT_JPEG: "jpg",
+}
+
+
+class TilerServicer(tiler_grpc.TilerServiceServicer):
+    """TilerService on an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def GetTile(
+        self, request: tiler_pb.GetTileRequest, context: Any
+    ) -> tiler_pb.GetTileResponse:
+        """One tile."""
+        image = await self._engine.tile(
+            request.canvas,
+            _tile(request.tile, request.frame),
+            _format(request.format),
+            _urgent(request.priority),
+        )
+        return tiler_pb.GetTileResponse(image=image)
+
+    async def StreamTiles(
+        self, request: tiler_pb.StreamTilesRequest, context: Any
+    ) -> AsyncIterator[tiler_pb.StreamTilesResponse]:
+        """A rectangle of tiles."""
+        first, last = (_tile(one, request.frame) for one in (request.first, request.last))
+        format = _format(request.format)
+        canvas, tiles = await self._engine.rectangle(request.canvas, first, last)
+        ready, urgent = 0, _urgent(request.priority)
+        async with aclosing(self._engine.stream(canvas, tiles, format, urgent)) as stream:
+            async for tile, image in stream:
+                ready += 1
+                x, y, z = tile_to_xyz(tile)
+                yield tiler_pb.StreamTilesResponse(
+                    tile=tiler_pb.TileAddress(x=x, y=y, z=z),
+                    image=b"" if request.names_only else image,
+                    ready=ready,
+                    total=len(tiles),
+                )
+
+    async def RenderRegion(
+        self, request: tiler_pb.RenderRegionRequest, context: Any
+    ) -> AsyncIterator[tiler_pb.RenderRegionResponse]:
+        """A rectangle of pixels."""
+        region = Region(
+            request.level,
+            request.top_px,
+            request.left_px,
+            request.height_px,
+            request.width_px,
+            request.frame,
+        )
+        async with aclosing(self._engine.region(request.canvas, region)) as strips:
+            async for top, strip in strips:
+                yield tiler_pb.RenderRegionResponse(
+                    top_px=top, height_px=len(strip), rgb=strip.tobytes()
+                )
+
+
+class CanvasServicer(canvas_grpc.CanvasServiceServicer):
+    """CanvasService on the canvases of a store."""
+
+    def __init__(self, canvases: Canvases, models: Models) -> None:
+        self._canvases, self._models = canvases, models
+
+    async def ListWorlds(
+        self, request: canvas_pb.ListWorldsRequest, context: Any
+    ) -> canvas_pb.ListWorldsResponse:
+        """All worlds."""
+        return canvas_pb.ListWorldsResponse(
+            worlds=[
+                canvas_pb.World(
+                    name=world.name,
+                    extent=wire.extent_to_pb(world.extent),
+                    canvas=world.canvas_id,
+                    model=world.model,
+                )
+                for world in await self._canvases.worlds()
+            ]
+        )
+
+    async def CreateCanvas(
+        self, request: canvas_pb.CreateCanvasRequest, context: Any
+    ) -> canvas_pb.CreateCanvasResponse:
+        """Make a canvas, or find it."""
+        owner = _owner(context)
+        model = await self._models.of_world(request.world, request.model)
+        canvas, created = await self._canvases.create(_canvas(request, model), model, owner)
+        return canvas_pb.CreateCanvasResponse(canvas=wire.canvas_to_pb(canvas), created=created)
+
+    async def GetCanvas(
+        self, request: canvas_pb.GetCanvasRequest, context: Any
+    ) -> canvas_pb.GetCanvasResponse:
+        """Find a canvas."""
+        canvas = await self._canvases.get(request.canvas)
+        return canvas_pb.GetCanvasResponse(canvas=wire.canvas_to_pb(canvas))
+
+    async def ListCanvases(
+        self, request: canvas_pb.ListCanvasesRequest, context: Any
+    ) -> canvas_pb.ListCanvasesResponse:
+        """A page of the caller's own canvases."""
+        page, token = await self._canvases.own(
+            _named_owner(context), request.page_size, request.page_token
+        )
+        response = canvas_pb.ListCanvasesResponse(next_page_token=token)
+        for canvas, made_at in page:
+            own = response.canvases.add(canvas=wire.canvas_to_pb(canvas))
+            own.made_at.FromDatetime(made_at)
+        return response
+
+    async def DeleteCanvas(
+        self, request: canvas_pb.DeleteCanvasRequest, context: Any
+    ) -> canvas_pb.DeleteCanvasResponse:
+        """Take a canvas from the caller's own."""
+        await self._canvases.delete(request.canvas, _named_owner(context))
+        return canvas_pb.DeleteCanvasResponse()
+
+
+@asynccontextmanager
+async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
+    """Both services, on the store and the peers that the settings name.
+
+    Raises:
+        UnsafeStore: its create is not atomic.
+        StoreUnavailable: it does not answer.
+    """
+    store = settings.store.open()
+    await store.probe()
+    async with connect(settings.generator) as to_generator, connect(settings.tokenizer) as to_other:
+        generator, tokenizer = Generator(to_generator), Tokenizer(to_other)
+        specs, models = Specs(store), Models(generator)
+        canvases = Canvases(store, specs, models, tokenizer, settings.first_seeds)
+        engine = Engine(
+            store, specs, models, generator, tokenizer, settings.decodes, settings.quality
+        )
+        try:
+            yield [
+                Servicer(
+                    tiler_pb.DESCRIPTOR.services_by_name["TilerService"],
+                    partial(tiler_grpc.add_TilerServiceServicer_to_server, TilerServicer(engine)),
+                ),
+                Servicer(
+                    canvas_pb.DESCRIPTOR.services_by_name["CanvasService"],
+                    partial(
+                        canvas_grpc.add_CanvasServiceServicer_to_server,
+                        CanvasServicer(canvases, models),
+                    ),
+                ),
+            ]
+        finally:
+            await engine.close()
+
+
+def _tile(address: tiler_pb.TileAddress, frame: int) -> Tile:
+    return xyz_to_tile(address.x, address.y, address.z)._replace(frame=frame)
+
+
+def _format(number: int) -> TileFormat:
+    if number not in _FORMATS:
+        raise InvalidRequest(f"format must be 0 to {max(_FORMATS)}, not {number}")
+    return _FORMATS[number]
+
+
+def _urgent(priority: int) -> bool:
+    return priority != generator_pb.PRIORITY_PREFETCH
+
+
+def _canvas(request: canvas_pb.CreateCanvasRequest, model: Model) -> Canvas:
+    """The spec that a request asks for; what it does not say is as the model has it."""
+    extent = model.worlds[request.world]
+    if request.extent.kind:
+        extent = wire.extent_from_pb(request.extent)
+    elif request.extent != canvas_pb.Extent():
+        raise InvalidRequest("extent.kind must be said where its size or finest level is")
+    return Canvas(
+        model.digest,
+        request.world,
+        request.seed,
+        extent,
+        request.prompt,
+        request.order or "lattice",
+        request.frames or 1,
+        wire.sampling_from_pb(request.sampling, model.sampling),
+    )
+
+
+def _owner(context: Any) -> str | None:
+    """The caller, if it says who it is: the metadata "x-owner"."""
+    said = [value for name, value in context.invocation_metadata() if name == "x-owner"]
+    if not said:
+        return None
+    owner = str(said[0])
+    visible = all("!" <= character <= "~" for character in owner)
+    if len(said) > 1 or not (16 <= len(owner) <= 128 and visible):
+        # Without the value: it is a secret, and this text may be logged.
+        raise InvalidRequest("x-owner must be 16 to 128 visible ASCII characters, given once")
+    return owner
+
+
+def _named_owner(context: Any) -> str:
+    owner = _owner(context)
+    if owner is None:
+        raise InvalidRequest('this needs the metadata "x-owner", which says who you are')
+    return owner

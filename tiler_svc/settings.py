@@ -1,0 +1,28 @@
+"""What the tiler service is told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from svckit.settings import ServiceSettings
+
+
+class TilerSettings(ServiceSettings):
+    """What the tiler service is told."""
+
+    model_config = SettingsConfigDict(env_prefix="HANDSCROLL_TILER_")
+
+    port: int = Field(7001, ge=0, le=65535, description="port to listen on; 0 for any")
+    generator: str = Field("127.0.0.1:7003", description="address of the generator service")
+    tokenizer: str = Field("127.0.0.1:7002", description="address of the tokenizer service")
+    decodes: int = Field(
+        16, ge=1, description="tiles being decoded at a time; others wait for their turn here"
+    )
+    quality: int = Field(
+        90, ge=1, le=100, description="of WebP and JPEG; tiles that are cached keep theirs"
+    )
+    first_seeds: dict[str, int] = Field(
+        {"scroll": 12, "planet": 7},
+        description="seed of the canvas to open first, by world; 0 for others",
+    )

@@ -1,0 +1,1 @@
+"""Pixels to tokens and back, and words to vectors, as a service."""
