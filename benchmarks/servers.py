@@ -1,21 +1,26 @@
-"""What is measured as a server: the product, one more gateway, and MapProxy; all are stopped again.
+"""What is measured from outside: the product, one more gateway, MapProxy; and the load of wrk.
 
-Each runs in a session of its own, so that Ctrl-C reaches only the benchmark, which stops them.
+Each server runs in a session of its own: Ctrl-C reaches only the benchmark, which then stops them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import httpx
 import psutil
@@ -27,10 +32,13 @@ from svckit.keys import canvas_key
 
 HOST = "127.0.0.1"
 MIB = 2**20
+CONNECTIONS = 32
 
 _START_S = 120.0
 _STOP_S = 20.0
 _POLL_S = 0.02
+_HEADERS_BYTES = 1500
+"""More than those of any answer."""
 
 _MAPPROXY = """
 services: {{tms: }}
@@ -46,6 +54,34 @@ globals: {{image: {{formats: {{image/webp: {{format: image/webp, mode: RGB}}}}}}
 _WSGI = """
 from mapproxy.wsgiapp import make_wsgi_app
 application = make_wsgi_app({config!r})
+"""
+
+
+_LUA = """
+local wanted = {{
+{wanted}
+}}
+local requests, at = {{}}, 0
+
+function init(arguments)
+  for number, one in ipairs(wanted) do
+    requests[number] = wrk.format("GET", one[1], one[2] and {{["If-None-Match"] = one[2]}})
+  end
+end
+
+function request()
+  at = at % #requests + 1
+  return requests[at]
+end
+
+function done(summary, latency, _)
+  local e = summary.errors
+  io.write(string.format(
+    '{{"count": %d, "us": %d, "bytes": %d, "errors": %d, "p50_us": %d, "p99_us": %d}}\\n',
+    summary.requests, summary.duration, summary.bytes,
+    e.connect + e.read + e.write + e.status + e.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end
 """
 
 
@@ -71,6 +107,7 @@ class Server:
         self._process: psutil.Popen | None = None
 
     def __enter__(self) -> Self:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         self.began = perf_counter()
         with self.log.open("ab") as log:
             self._process = psutil.Popen(
@@ -92,11 +129,11 @@ class Server:
         family = self.family()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-        for left in psutil.wait_procs(family[:1], _STOP_S)[1]:
-            left.kill()
-        # What is still there was left behind; its leader had its time.
-        for left in psutil.wait_procs(family, 1)[1]:
-            left.kill()
+        # First its leader may stop all that it started; then whatever is left behind must go.
+        for some, grace_s in ((family[:1], _STOP_S), (family, 1)):
+            for left in psutil.wait_procs(some, grace_s)[1]:
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
 
     def family(self) -> list[psutil.Process]:
         """Its process, and then all that descend from it."""
@@ -104,6 +141,14 @@ class Server:
             return []
         leader = psutil.Process(self._process.pid)
         return [leader, *leader.children(recursive=True)]
+
+    def memory_mib(self) -> dict[str, list[float]]:
+        """Resident memory of each of its processes, by what they are."""
+        found: dict[str, list[float]] = {}
+        for process in self.family():
+            with suppress(psutil.NoSuchProcess):  # it came and went
+                found.setdefault(_kind(process), []).append(process.memory_info().rss / MIB)
+        return found
 
     async def answers(self, path: str = "/") -> float:
         """Seconds from its start until it answers 200.
@@ -166,13 +211,6 @@ class Product(Server):
                 if sample.name == "handscroll_patches_drawn_total"
             )
         )
-
-    def memory_mib(self) -> dict[str, list[float]]:
-        """Resident memory of each process, by what it is."""
-        found: dict[str, list[float]] = {}
-        for process in self.family():
-            found.setdefault(_kind(process), []).append(process.memory_info().rss / MIB)
-        return found
 
 
 def gateway_without_memory(product: Product, log: Path) -> Server:
@@ -255,3 +293,81 @@ def _kind(process: psutil.Process) -> str:
         return title.removeprefix("ray::_").lower()
     module = arguments[1] if arguments[:1] == ["-m"] else ""
     return "Ray's own processes" if not module or module.startswith("ray.") else module
+
+
+class Load(NamedTuple):
+    """What a server did under load."""
+
+    requests_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """Tiles that a server has, to be asked for over and over.
+
+    Attributes:
+        server: who serves them.
+        paths: of the tiles.
+        bodies: what they must be.
+        etags: sent as If-None-Match, and then answered 304; empty for none.
+    """
+
+    server: Server
+    paths: Sequence[str]
+    bodies: Sequence[bytes]
+    etags: Sequence[str] = ()
+
+    async def check(self) -> None:
+        """Ask for every tile once, so that what can be in memory is.
+
+        Raises:
+            RuntimeError: another answer than the tile, or than that it is unchanged.
+        """
+        async with client(self.server.url) as asking:
+            for place, (path, body) in enumerate(zip(self.paths, self.bodies, strict=True)):
+                tag = {"If-None-Match": self.etags[place]} if self.etags else {}
+                answer = await asking.get(path, headers=tag)
+                wanted = (304, b"") if self.etags else (200, body)
+                if (answer.status_code, answer.content) != wanted:
+                    raise RuntimeError(
+                        f"{answer.url}: {answer.status_code} and {len(answer.content)} bytes, "
+                        f"not {wanted[0]} and the {len(wanted[1])} bytes of the tile"
+                    )
+
+    def run(self, lasting_s: int) -> Load:
+        """Load the server with wrk.
+
+        Raises:
+            RuntimeError: some requests failed, or were answered with something else.
+        """
+        with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+            script.write(_LUA.format(wanted="\n".join(self._lua())))
+            script.flush()
+            load = ("-t1", f"-c{CONNECTIONS}", f"-d{lasting_s}s", "--latency", "-s", script.name)
+            said = subprocess.run(
+                ["wrk", *load, self.server.url], check=True, capture_output=True, text=True
+            ).stdout
+        found = json.loads(said.splitlines()[-1])
+        body_bytes = 0.0 if self.etags else fmean(map(len, self.bodies))
+        surplus_bytes = found["bytes"] / max(1, found["count"]) - body_bytes
+        # A round may end within the list, so the mean is only nearly that of all.
+        if found["errors"] or not -0.1 * body_bytes < surplus_bytes < _HEADERS_BYTES:
+            raise RuntimeError(f"{self.server.url} did not serve wrk what it asked for: {found}")
+        return Load(
+            1e6 * found["count"] / found["us"], found["p50_us"] / 1000, found["p99_us"] / 1000
+        )
+
+    def _lua(self) -> Iterator[str]:
+        """The tiles as wrk reads them."""
+        for place, path in enumerate(self.paths):
+            # Written as JSON, such text is Lua too.
+            pair = [path, self.etags[place]] if self.etags else [path]
+            yield f"  {{{', '.join(map(json.dumps, pair))}}},"
+
+
+async def etags(server: Server, paths: Sequence[str]) -> list[str]:
+    """What a server names the bytes of its tiles."""
+    async with client(server.url) as asking:
+        return [(await asking.get(path)).raise_for_status().headers["ETag"] for path in paths]

@@ -9,21 +9,18 @@ server. Nothing is left behind.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from time import perf_counter
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import httpx
 import torch
@@ -32,10 +29,13 @@ from playwright.async_api import Browser, async_playwright
 
 from benchmarks.machine import CORES, description, seconds
 from benchmarks.servers import (
-    HOST,
+    CONNECTIONS,
+    Course,
+    Load,
     Product,
     Server,
     client,
+    etags,
     gateway_without_memory,
     mapproxy,
     mapproxy_path,
@@ -51,41 +51,12 @@ FINEST = 2
 ROWS, COLS = 3, 4
 """A window of 1024 x 768 px, in tiles."""
 ASKED_AT_ONCE = 32
-CONNECTIONS = 32
-HEADERS_BYTES = 1500
-"""More than the headers of any answer take."""
+RATE = "requests/s"
+UNCHANGED = "If-None-Match answered 304"
+NO_PEER = "not measured: --peers was not given"
 
 # A place is so many tiles from the next, farther than what a tile stands on reaches.
 _FAR = 64
-
-_LUA = """
-local wanted = {{
-{wanted}
-}}
-local requests, at = {{}}, 0
-
-function init(arguments)
-  for number, one in ipairs(wanted) do
-    requests[number] = wrk.format("GET", one[1], one[2] and {{["If-None-Match"] = one[2]}})
-  end
-end
-
-function request()
-  at = at % #requests + 1
-  return requests[at]
-end
-
-function done(summary, latency, _)
-  local e = summary.errors
-  io.write(string.format(
-    '{{"count": %d, "us": %d, "bytes": %d, "errors": %d, "p50_us": %d, "p99_us": %d}}\\n',
-    summary.requests, summary.duration, summary.bytes,
-    e.connect + e.read + e.write + e.status + e.timeout,
-    latency:percentile(50), latency:percentile(99)))
-end
-"""
-
-_T = TypeVar("_T")
 
 
 @dataclass
@@ -130,6 +101,12 @@ class Line:
             self._times(),
         ]
 
+    def add(self, load: Load) -> None:
+        """A round under load."""
+        self.values.append(load.requests_s)
+        self.p50_ms.append(load.p50_ms)
+        self.p99_ms.append(load.p99_ms)
+
     def _times(self) -> str:
         """How many times as much as the line beside it, in the middle of the rounds."""
         if self.beside is None or not self.beside.values:
@@ -152,9 +129,6 @@ def number(value: float) -> str:
 def say(text: str) -> None:
     """What is going on, for those who wait."""
     typer.echo(text, err=True)
-
-
-# ---------------------------------------------------------------------------------------- starts
 
 
 async def starts(times: int) -> list[Line]:
@@ -195,7 +169,22 @@ async def _start(product: Product, browser: Browser) -> dict[str, float]:
         waking.cancel()
 
 
-# -------------------------------------------------------------------------------------- painting
+async def fetch(asking: httpx.AsyncClient, canvas_id: str, tiles: Sequence[Tile]) -> list[bytes]:
+    """Ask for tiles, many at a time, and wait until all are painted.
+
+    Raises:
+        RuntimeError: one cannot be had.
+    """
+    slots = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def get(tile: Tile) -> bytes:
+        async with slots:
+            answer = await asking.get(path_of(canvas_id, tile), params={"wait": 60})
+        if answer.status_code != 200:
+            raise RuntimeError(f"{answer.url}: {answer.status_code}, {answer.text:.500}")
+        return answer.content
+
+    return await asyncio.gather(*map(get, tiles))
 
 
 class Easels:
@@ -206,24 +195,11 @@ class Easels:
 
     def __init__(self, product: Product, asking: httpx.AsyncClient, painter: Painter) -> None:
         self.product, self.asking, self.painter = product, asking, painter
-        self.world, self.canvas_id = painter.canvas.world, painter.canvas.id
-
-    async def serve(self, tiles: Sequence[Tile]) -> list[bytes]:
-        """Ask for tiles, many at a time, and wait until all are there."""
-        slots = asyncio.Semaphore(ASKED_AT_ONCE)
-
-        async def get(tile: Tile) -> bytes:
-            async with slots:
-                answer = await self.asking.get(path_of(self.canvas_id, tile), params={"wait": 60})
-            if answer.status_code != 200:
-                raise RuntimeError(f"{answer.url}: {answer.status_code}, {answer.text:.500}")
-            return answer.content
-
-        return await asyncio.gather(*map(get, tiles))
+        self.canvas_id = painter.canvas.id
 
     def paint(self, region: Region) -> None:
         """Paint a region here, all its patches as one job and then its pixels."""
-        for _ in self.painter.patches(self.painter.cone(region)):
+        for _ in self.painter.patches(list(self.painter.cone(region))):
             pass
         for _ in self.painter.region(region):
             pass
@@ -231,13 +207,13 @@ class Easels:
     async def both(self, served: Line, inside: Line, corner: Tile, rows: int, cols: int) -> None:
         """Measure one rectangle of tiles, served and here."""
         before, began = await self.product.patches_drawn(), perf_counter()
-        await self.serve(rectangle(corner, rows, cols))
+        await fetch(self.asking, self.canvas_id, rectangle(corner, rows, cols))
         served.values.append(perf_counter() - began)
         served.patches.append(await self.product.patches_drawn() - before)
         region = tile_region(corner, self.painter.canvas.extent)
         region = region._replace(height=rows * region.height, width=cols * region.width)
         inside.patches.append(len(self.painter.cone(region)))
-        inside.values.append(await asyncio.to_thread(seconds, lambda: self.paint(region)))
+        inside.values.append(seconds(lambda: self.paint(region)))
 
 
 def places(canvas: Canvas) -> Iterator[Tile]:
@@ -278,9 +254,10 @@ async def painting(product: Product, model: Checkpoint, rounds: int) -> list[Lin
 
 async def _world(easels: Easels, rounds: int) -> list[Line]:
     """Single tiles, a first window and a step to its right, each at fresh places."""
-    fresh = places(easels.painter.canvas)
+    canvas = easels.painter.canvas
+    world, fresh = canvas.world, places(canvas)
     cold, over, window, step = (
-        _pair(f"{easels.world}, {what}")
+        _pair(f"{world}, {what}")
         for what in (
             "level 2, cold: one tile",
             "level 2, after the tile of level 1: one tile",
@@ -291,7 +268,7 @@ async def _world(easels: Easels, rounds: int) -> list[Line]:
     # What is loaded and compiled at the first tile of a canvas is not measured.
     await easels.both(*_pair(""), next(fresh), 1, 1)
     for turn in range(rounds):
-        say(f"painting {easels.world}, round {turn + 1} of {rounds}")
+        say(f"painting {world}, round {turn + 1} of {rounds}")
         await easels.both(*cold, next(fresh), 1, 1)
         tile = next(fresh)
         await easels.both(*_pair(""), Tile(FINEST - 1, tile.row // 2, tile.col // 2), 1, 1)
@@ -308,85 +285,130 @@ def _pair(name: str) -> tuple[Line, Line]:
     return Line(name, "s", beside=inside, beside_name="in one process"), inside
 
 
-# ---------------------------------------------------------------------------------- cached tiles
+async def wide(product: Product, count: int) -> tuple[Line, str, dict[Tile, bytes]]:
+    """Have a wide picture painted: tiles that lie side by side, asked for many at a time.
 
-
-@dataclass(frozen=True)
-class Runner:
-    """One that serves tiles that it has.
-
-    Attributes:
-        line: where its figures go.
-        server: who serves.
-        paths: of the tiles.
-        bodies: what they must be.
-        etags: sent as If-None-Match, and then answered 304; empty for none.
+    Returns:
+        How long it took, the canvas, and the tiles.
     """
-
-    line: Line
-    server: Server
-    paths: Sequence[str]
-    bodies: Sequence[bytes]
-    etags: Sequence[str] = ()
-
-    async def check(self) -> None:
-        """Ask for every tile once, so that what can be in memory is.
-
-        Raises:
-            RuntimeError: another answer than the tile, or than that it is unchanged.
-        """
-        async with client(self.server.url) as asking:
-            for place, (path, body) in enumerate(zip(self.paths, self.bodies, strict=True)):
-                tag = {"If-None-Match": self.etags[place]} if self.etags else {}
-                answer = await asking.get(path, headers=tag)
-                wanted = (304, b"") if self.etags else (200, body)
-                if (answer.status_code, answer.content) != wanted:
-                    raise RuntimeError(
-                        f"{self.line.name}: {path} answered {answer.status_code} with "
-                        f"{len(answer.content)} bytes, not {wanted[0]} with {len(wanted[1])}"
-                    )
-
-    def run(self, took_s: int, folder: Path) -> None:
-        """One round.
-
-        Raises:
-            RuntimeError: some requests failed, or were answered with something else.
-        """
-        script = folder / "tiles.lua"
-        tags = self.etags or [""] * len(self.paths)
-        wanted = (
-            f"  {{{json.dumps(path)}{f', {json.dumps(tag)}' if tag else ''}}},"
-            for path, tag in zip(self.paths, tags, strict=True)
-        )
-        script.write_text(_LUA.format(wanted="\n".join(wanted)))
-        load = ("-t1", f"-c{CONNECTIONS}", f"-d{took_s}s", "--latency", "-s", str(script))
-        done = subprocess.run(
-            ["wrk", *load, self.server.url], check=True, capture_output=True, text=True
-        )
-        found = json.loads(done.stdout.splitlines()[-1])
-        fewest = 0 if self.etags else fmean(map(len, self.bodies)) * 0.9
-        most = HEADERS_BYTES if self.etags else fmean(map(len, self.bodies)) * 1.1 + HEADERS_BYTES
-        if found["errors"] or not fewest < found["bytes"] / found["count"] < most:
-            raise RuntimeError(f"{self.line.name}: wrk was not served what it asked for: {found}")
-        self.line.values.append(1e6 * found["count"] / found["us"])
-        self.line.p50_ms.append(found["p50_us"] / 1000)
-        self.line.p99_ms.append(found["p99_us"] / 1000)
-
-
-async def etags(server: Server, paths: Sequence[str]) -> list[str]:
-    """What a server names the bytes of its tiles."""
-    async with client(server.url) as asking:
-        return [(await asking.get(path)).raise_for_status().headers["ETag"] for path in paths]
-
-
-async def wide(product: Product, canvas: Canvas, count: int, line: Line) -> dict[Tile, bytes]:
-    """Have a wide picture painted: so many tiles that lie side by side."""
-    cols = max(1, round((2 * count) ** 0.5))
-    tiles = rectangle(Tile(FINEST, 0, 0), -(-count // cols), cols)[:count]
+    say(f"painting {count} tiles")
+    world, canvas = next(iter((await product.worlds()).items()))
+    cols = round((2 * count) ** 0.5)
+    tiles = rectangle(Tile(FINEST, 0, _FAR // 3), -(-count // cols), cols)[:count]
+    before, began = await product.patches_drawn(), perf_counter()
     async with client(product.url) as asking:
-        with Painter(checkpoints.load(), canvas) as painter:
-            before, began = await product.patches_drawn(), perf_counter()
-            bodies = await Easels(product, asking, painter).serve(tiles)
-    line.values.append(perf_counter() - began)
-    line.patches.append(await product.patches_drawn() - before)
-    return dict(zip(tiles, bodies, strict=True))
+        bodies = await fetch(asking, canvas.id, tiles)
+    took_s, drawn = perf_counter() - began, await product.patches_drawn() - before
+    name = f"{world}, level {FINEST}, cold: {count} tiles side by side, {ASKED_AT_ONCE} at a time"
+    return Line(name, "s", [took_s], [drawn]), canvas.id, dict(zip(tiles, bodies, strict=True))
+
+
+async def cached(
+    product: Product, folder: Path, peers: Path | None, rounds: int, lasting_s: int, count: int
+) -> list[Line]:
+    """Tiles that are there already, served by each in turn; and then the memory of each."""
+    painted, canvas_id, tiles = await wide(product, count)
+    paths, bodies = [path_of(canvas_id, tile) for tile in tiles], list(tiles.values())
+    with ExitStack() as running:
+        bare = running.enter_context(gateway_without_memory(product, folder / "bare.log"))
+        await bare.answers("/healthz")
+        servers: dict[str, Server] = {"serve": product, "gateway without memory": bare}
+        whole, unchanged = (
+            Line(f"cached tiles, {how}", RATE, note=NO_PEER)
+            for how in ("MapProxy, from its disk", f"MapProxy, {UNCHANGED}")
+        )
+        tags = await etags(product, paths)
+        courses = [
+            (_raced("from memory", whole), Course(product, paths, bodies)),
+            (_raced("without memory, from the store", whole), Course(bare, paths, bodies)),
+            (_raced(UNCHANGED, unchanged), Course(product, paths, bodies, tags)),
+        ]
+        if peers:
+            rival = running.enter_context(mapproxy(peers, folder / "mapproxy", tiles))
+            servers["MapProxy"] = rival
+            there = [mapproxy_path(tile) for tile in tiles]
+            await rival.answers(there[0])
+            courses += [
+                (whole, Course(rival, there, bodies)),
+                (unchanged, Course(rival, there, bodies, await etags(rival, there))),
+            ]
+        for _, course in courses:
+            await course.check()
+        for turn in range(rounds):
+            for line, course in courses:
+                say(f"{line.name}, round {turn + 1} of {rounds}")
+                line.add(course.run(lasting_s))
+        raced = [line for line, _ in courses]
+        missing = [line for line in (whole, unchanged) if line not in raced]
+        return [painted, *raced, *missing, *memory(servers)]
+
+
+def _raced(how: str, rival: Line) -> Line:
+    return Line(f"cached tiles, {how}", RATE, beside=rival, beside_name="MapProxy")
+
+
+def memory(servers: Mapping[str, Server]) -> list[Line]:
+    """What each server's processes hold, those of a kind together; shared pages count in each."""
+    lines: list[Line] = []
+    for name, server in servers.items():
+        found = server.memory_mib()
+        for kind, sizes in sorted(found.items(), key=lambda item: -sum(item[1])):
+            several = f", {len(sizes)} processes" if len(sizes) > 1 else ""
+            lines.append(Line(f"resident memory, {name}: {kind}{several}", "MiB", [sum(sizes)]))
+        lines.append(Line(f"resident memory, {name}: all", "MiB", [sum(map(sum, found.values()))]))
+    return lines
+
+
+async def measured(
+    peers: Path | None, times: int, rounds: int, lasting_s: int, count: int
+) -> list[Line]:
+    """Everything there is to measure, in the order of the table."""
+    lines = await starts(times)
+    with tempfile.TemporaryDirectory(prefix="handscroll-") as name:
+        folder = Path(name)
+        with Product(folder / "product") as product:
+            await product.answers("/worlds")
+            lines += await painting(product, checkpoints.load(), rounds)
+            lines += await cached(product, folder, peers, rounds, lasting_s, count)
+    return lines
+
+
+def report(lines: Sequence[Line], about: str) -> str:
+    """What was measured on what, and the table."""
+    table = [HEAD, ["---"] * 2 + ["---:"] * (len(HEAD) - 2), *(line.cells() for line in lines)]
+    return "\n".join((about, "", *(f"| {' | '.join(row)} |" for row in table)))
+
+
+def main(
+    peers: Annotated[
+        Path | None, typer.Option(help="python of an environment with MapProxy and gunicorn")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write the table to, too")] = None,
+    times: Annotated[int, typer.Option(min=1, help="how often it is started from nothing")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each other thing is measured")] = 3,
+    lasting_s: Annotated[int, typer.Option(min=1, help="seconds of load in each round")] = 10,
+    tiles: Annotated[int, typer.Option(min=1, help="distinct tiles under load")] = 200,
+) -> None:
+    """Measure the product as its users have it, beside MapProxy, and print one table."""
+    for needed in ("wrk", "chromium"):
+        if shutil.which(needed) is None:
+            raise typer.BadParameter(f"{needed} is not installed")
+    peer = versions(peers, "MapProxy", "gunicorn") if peers else "no peer"
+    load = os.getloadavg()[0]
+    # Whoever ends us gets what Ctrl-C gets: everything is stopped first.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    lines = asyncio.run(measured(peers, times, rounds, lasting_s, tiles))
+    text = report(
+        lines,
+        f"Machine: {description()}, torch {torch.__version__}; load average {load:.1f} before "
+        f"the first start. Shipped model {checkpoints.load().digest[:16]}, {CORES} painters, "
+        f"beside as many workers in one process. Load: wrk, 1 thread, {CONNECTIONS} connections, "
+        f"{tiles} distinct tiles, {lasting_s} s a round; {peer}.",
+    )
+    typer.echo(text)
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

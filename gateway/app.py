@@ -21,9 +21,9 @@ from gateway.edge import Edge, trust
 from gateway.events import Events
 from gateway.pictures import Pictures
 from gateway.settings import GatewaySettings
-from gateway.specs import Specs
 from gateway.tiler import Tiler
 from gateway.tiles import Tiles
+from svckit.specs import Specs
 
 STATIC = Path(__file__).parent / "static"
 

@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from gateway import problems, queries
 from gateway.pictures import Pictures, Place
-from gateway.specs import check_frame
 from gateway.tiler import CALLEE, Tiler
 from gateway.waiting import Ended, unless
 from handscroll.canvas import MAX_FRAMES
@@ -24,6 +23,7 @@ from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from svckit.client import calling
 from svckit.deadline import within
+from svckit.specs import check_frame
 
 MAX_TILES = 256
 PING_S = 15

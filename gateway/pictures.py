@@ -7,7 +7,6 @@ from typing import NamedTuple
 from prometheus_client import Counter
 
 from gateway.cache import Memory, Picture, picture
-from gateway.specs import Specs
 from gateway.tiler import CALLEE, Tiler
 from handscroll.errors import NotFound
 from handscroll.geometry import Tile, tile_to_xyz
@@ -15,6 +14,7 @@ from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from svckit.client import calling
 from svckit.keys import TileFormat, tile_key
+from svckit.specs import Specs
 from svckit.store import Store
 
 _TILES = Counter("handscroll_gateway_tiles", "Tiles found, by where", ["source"])

@@ -10,12 +10,12 @@ from starlette.types import Receive, Scope, Send
 from gateway import problems, queries
 from gateway.cache import Picture
 from gateway.pictures import FORMATS, Pictures, Place
-from gateway.specs import check_frame, shows
 from gateway.waiting import departure, unless
 from handscroll.canvas import MAX_FRAMES
 from handscroll.errors import InvalidRequest, NotFound
 from svckit.deadline import within
 from svckit.keys import check_canvas_id
+from svckit.specs import check_frame, shows
 
 MAX_WAIT_S = 60.0
 # Queries, such as the viewer's, for which a look into memory by path alone is enough.

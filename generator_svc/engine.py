@@ -23,6 +23,7 @@ from handscroll.context import Codes, gather
 from handscroll.errors import InvalidRequest, Overloaded
 from handscroll.geometry import Patch
 from svckit.keys import patch_key
+from svckit.specs import Specs
 from svckit.store import Store
 
 _log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Engine:
     def __init__(self, store: Store, easel: Easel, served: Served, backlog: int, keep: int) -> None:
         self.store, self.easel, self.served, self.backlog = store, easel, served, backlog
         self._memory: LRUCache[tuple[str, Patch], Codes] = LRUCache(keep)
+        self._specs = Specs(store)
         self._scenes: LRUCache[str, Scene] = LRUCache(256)
         self._works: dict[tuple[str, Patch], _Work] = {}
         self._numbers = count()
@@ -199,9 +201,7 @@ class Engine:
     async def _commit(self, scene: Scene, patch: Patch, drawn: Codes) -> Codes:
         """Make a patch part of the canvas; what comes back is what it is from now on."""
         while True:
-            content = await self.store.create(
-                patch_key(scene.canvas_id, patch), drawn.tobytes()
-            )
+            content = await self.store.create(patch_key(scene.canvas_id, patch), drawn.tobytes())
             codes = await self._whole(scene, patch, content)
             if codes is not None:
                 return codes
@@ -220,10 +220,10 @@ class Engine:
         return None
 
     async def _scene(self, canvas_id: str) -> Scene:
+        canvas = await self._specs.get(canvas_id)  # always, as it may have been deleted
         scene = self._scenes.get(canvas_id)
         if scene is None:
-            scene = await load_scene(self.store, self.served, canvas_id)
-            self._scenes[canvas_id] = scene
+            scene = self._scenes[canvas_id] = await load_scene(self.store, self.served, canvas)
         return scene
 
 

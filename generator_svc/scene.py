@@ -9,11 +9,11 @@ import numpy as np
 
 from handscroll.canvas import Canvas
 from handscroll.context import Field, Floats
-from handscroll.errors import NotFound, SpecMismatch, Unavailable
+from handscroll.errors import SpecMismatch, Unavailable
 from handscroll.field import ProceduralField
 from handscroll.geometry import PATCH_PX
 from handscroll.order import Order, order_named
-from svckit.keys import canvas_key, text_key
+from svckit.keys import text_key
 from svckit.store import Store
 from svckit.wire import Model
 
@@ -48,19 +48,14 @@ class Scene(NamedTuple):
     negative_W: Floats | None
 
 
-async def load_scene(store: Store, served: Served, canvas_id: str) -> Scene:
-    """Read a canvas from the store.
+async def load_scene(store: Store, served: Served, canvas: Canvas) -> Scene:
+    """All that the patches of a canvas have in common.
 
     Raises:
-        InvalidRequest: not an id.
-        NotFound: no such canvas.
         SpecMismatch: it is painted by another model.
         Unavailable: the embedding of a prompt is missing.
     """
-    content = await store.get(canvas_key(canvas_id))
-    if content is None:
-        raise NotFound(f"no canvas {canvas_id}")
-    canvas, model = Canvas.parse(content), served.model
+    model = served.model
     if canvas.model != model.digest:
         raise SpecMismatch(
             f"the canvas wants model {canvas.model[:16]}…, served is {model.digest[:16]}…"
@@ -72,7 +67,7 @@ async def load_scene(store: Store, served: Served, canvas_id: str) -> Scene:
         for prompt in (canvas.prompt, canvas.sampling.negative_prompt)
     ]
     return Scene(
-        canvas_id,
+        canvas.id,
         canvas,
         order_named(canvas.order, canvas.extent),
         ProceduralField(canvas.seed, canvas.extent, palette_ERV, spacing, f),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
@@ -19,7 +19,9 @@ def within(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        _deadline.reset(token)
+        # A stream that its client left is closed by the event loop, in a context of its own.
+        with suppress(ValueError):
+            _deadline.reset(token)
 
 
 def remaining_s(default: float | None = None) -> float | None:

@@ -78,7 +78,7 @@ def test_our_mistake_is_a_problem_without_the_inside(
     async def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("gateway.specs.Specs.get", fail)
+    monkeypatch.setattr("svckit.specs.Specs.get", fail)
     answer = stack.get(f"/canvases/{'0' * 64}")
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.specs import shows
 from gateway.tilejson import tilejson
 from handscroll.canvas import Canvas
 from handscroll.geometry import ROOT_ZOOM, Extent, Tile, tile_to_xyz
+from svckit.specs import shows
 from tests.gateway.conftest import Stack
 
 

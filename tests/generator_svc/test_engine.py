@@ -21,6 +21,7 @@ from handscroll.geometry import Extent, Patch
 from handscroll.order import Lattice
 from handscroll.paint import Painter
 from svckit.keys import canvas_key, patch_key
+from svckit.specs import Specs
 from svckit.store import Store
 from tests.support.toys import ModelPainters, ToyLedger, ToyPainters, served_by
 
@@ -114,7 +115,7 @@ def test_codes_do_not_depend_on_who_asks_for_what_when(
         rng = random.Random(seed)
         painters = ToyPainters(slots=1 + seed % 3)
         engine = make_engine(painters)
-        engine.store = store
+        engine.store, engine._specs = store, Specs(store)
         canvas = await put_canvas()
         await store.create(canvas_key(canvas.id), canvas.canonical())
         wanted = block(FAR, -FAR, 4, 4)
@@ -419,7 +420,7 @@ def test_unknown_and_foreign_canvases_are_refused(
 ) -> None:
     async def look() -> None:
         engine = make_engine(ToyPainters())
-        with pytest.raises(NotFound, match="no canvas 0000"):
+        with pytest.raises(NotFound, match="there is no canvas 0000"):
             await ask(engine, "0" * 64, block(0, 0))
         with pytest.raises(InvalidRequest):
             await ask(engine, "../etc", block(0, 0))

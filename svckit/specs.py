@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
+from cachetools import TTLCache
 
 from handscroll.canvas import Canvas
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch
@@ -21,22 +20,21 @@ class Specs:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._kept: OrderedDict[str, tuple[Canvas, float]] = OrderedDict()
+        self._kept: TTLCache[str, Canvas] = TTLCache(KEPT, FRESH_S)
 
     async def get(self, canvas_id: str) -> Canvas:
-        """A canvas.
+        """The canvas of an id.
 
         Raises:
             InvalidRequest: not an id.
             NotFound: no such canvas.
-            SpecMismatch: its spec says what this version does not know.
+            SpecMismatch: what is stored there is another spec, or one we cannot read.
             StoreUnavailable: the store does not answer.
         """
         key = canvas_key(canvas_id)
-        canvas, read_at = self._kept.get(canvas_id, (None, 0.0))
-        if canvas is not None and time.monotonic() < read_at + FRESH_S:
+        canvas = self._kept.get(canvas_id)
+        if canvas is not None:
             return canvas
-        self.forget(canvas_id)
         content = await self._store.get(key)
         if content is None:
             raise NotFound(f"there is no canvas {canvas_id}")
@@ -44,9 +42,9 @@ class Specs:
             canvas = Canvas.parse(content)
         except InvalidRequest as error:
             raise SpecMismatch(f"the spec stored for canvas {canvas_id}: {error}") from error
-        self._kept[canvas_id] = canvas, time.monotonic()
-        if len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        if canvas.id != canvas_id:
+            raise SpecMismatch(f"the spec stored for canvas {canvas_id} is that of {canvas.id}")
+        self._kept[canvas_id] = canvas
         return canvas
 
     def forget(self, canvas_id: str) -> None:
