@@ -21,7 +21,6 @@ from handscroll.geometry import Extent, Patch
 from handscroll.order import Lattice
 from handscroll.paint import Painter
 from svckit.keys import canvas_key, patch_key
-from svckit.specs import Specs
 from svckit.store import Store
 from tests.support.toys import ModelPainters, ToyLedger, ToyPainters, served_by
 
@@ -60,7 +59,9 @@ def store() -> Store:
 def make_engine(model: Checkpoint, store: Store) -> MakeEngine:
     """Makes engines over one store."""
 
-    def make(painters: object, ledger: object = None, backlog: int = 4096) -> Engine:
+    def make(
+        painters: object, ledger: object = None, backlog: int = 4096, store: Store = store
+    ) -> Engine:
         ledger = ledger or ToyLedger().of(painters)
         return Engine(store, Easel(painters, ledger), served_by(model), backlog, 4096)  # type: ignore[arg-type]
 
@@ -114,8 +115,7 @@ def test_codes_do_not_depend_on_who_asks_for_what_when(
         store = Store.open("memory://")
         rng = random.Random(seed)
         painters = ToyPainters(slots=1 + seed % 3)
-        engine = make_engine(painters)
-        engine.store, engine._specs = store, Specs(store)
+        engine = make_engine(painters, store=store)
         canvas = await put_canvas()
         await store.create(canvas_key(canvas.id), canvas.canonical())
         wanted = block(FAR, -FAR, 4, 4)
