@@ -172,6 +172,13 @@ class Server:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
 
 
+class Drawn(NamedTuple):
+    """Patches drawn, and how long painters were busy with them, each by itself."""
+
+    patches: int
+    busy_s: float
+
+
 class Product(Server):
     """Handscroll as ``handscroll serve`` starts it, with the shipped model.
 
@@ -199,18 +206,16 @@ class Product(Server):
         specs = {one["name"]: self.store / canvas_key(one["canvas"]) for one in found}
         return {name: Canvas.parse(path.read_bytes()) for name, path in specs.items()}
 
-    async def patches_drawn(self) -> int:
-        """Patches drawn since it was started."""
+    async def drawn(self) -> Drawn:
+        """What its painters did since it was started."""
         async with client(f"http://{HOST}:{self._metrics_port}") as asking:
             text = (await asking.get("/metrics")).raise_for_status().text
-        return round(
-            sum(
-                sample.value
-                for family in text_string_to_metric_families(text)
-                for sample in family.samples
-                if sample.name == "handscroll_patches_drawn_total"
-            )
-        )
+        sums: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+        patches = sums.get("handscroll_patches_drawn_total", 0.0)
+        return Drawn(round(patches), sums["handscroll_draw_seconds_sum"])
 
 
 def gateway_without_memory(product: Product, log: Path) -> Server:

@@ -18,11 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 from typing import Annotated
 
-import httpx
 import torch
 import typer
 from playwright.async_api import Browser, async_playwright
@@ -50,6 +49,8 @@ from handscroll.paint import Painter
 FINEST = 2
 ROWS, COLS = 3, 4
 """A window of 1024 x 768 px, in tiles."""
+STEPS = 4
+"""Steps of one column, after which patches lie under tiles as they did before."""
 ASKED_AT_ONCE = 32
 RATE = "requests/s"
 UNCHANGED = "If-None-Match answered 304"
@@ -68,6 +69,7 @@ class Line:
         unit: of its values.
         values: the measurements.
         patches: how many were drawn in each.
+        busy: how much of the painters' time they drew; 1 is all of it.
         p50_ms, p99_ms: how long single requests took.
         beside: the line to compare with, measured in the same rounds.
         beside_name: what that is, in the table.
@@ -77,7 +79,8 @@ class Line:
     name: str
     unit: str
     values: list[float] = field(default_factory=list)
-    patches: list[int] = field(default_factory=list)
+    patches: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
     beside: Line | None = None
@@ -87,17 +90,17 @@ class Line:
     def cells(self) -> list[str]:
         """Its line of the table."""
         if not self.values:
-            return [self.name, self.unit, self.note, *[""] * 7]
+            return [self.name, self.unit, self.note, *[""] * 8]
         several = len(self.values) > 1
         rates = [count / value for count, value in zip(self.patches, self.values, strict=False)]
+        columns = (self.patches, rates, self.busy, self.p50_ms, self.p99_ms)
         return [
             self.name,
             self.unit,
             number(median(self.values)),
             f"{number(min(self.values))} to {number(max(self.values))}" if several else "",
             str(len(self.values)),
-            *(number(median(column)) if column else "" for column in (self.patches, rates)),
-            *(number(median(column)) if column else "" for column in (self.p50_ms, self.p99_ms)),
+            *(number(median(column)) if column else "" for column in columns),
             self._times(),
         ]
 
@@ -106,6 +109,15 @@ class Line:
         self.values.append(load.requests_s)
         self.p50_ms.append(load.p50_ms)
         self.p99_ms.append(load.p99_ms)
+
+    def add_mean(self, other: Line) -> None:
+        """A round: the mean of another line's."""
+        for values, others in (
+            (self.values, other.values),
+            (self.patches, other.patches),
+            (self.busy, other.busy),
+        ):
+            values += [fmean(others)] if others else []
 
     def _times(self) -> str:
         """How many times as much as the line beside it, in the middle of the rounds."""
@@ -116,7 +128,7 @@ class Line:
 
 
 HEAD = (
-    *("", "unit", "median", "min to max", "n", "patches", "patches/s"),
+    *("", "unit", "median", "min to max", "n", "patches", "patches/s", "busy"),
     *("p50 ms", "p99 ms", "beside"),
 )
 
@@ -169,8 +181,8 @@ async def _start(product: Product, browser: Browser) -> dict[str, float]:
         waking.cancel()
 
 
-async def fetch(asking: httpx.AsyncClient, canvas_id: str, tiles: Sequence[Tile]) -> list[bytes]:
-    """Ask for tiles, many at a time, and wait until all are painted.
+async def serve(product: Product, canvas_id: str, tiles: Sequence[Tile], line: Line) -> list[bytes]:
+    """Ask for tiles, many at a time, and measure until all are painted.
 
     Raises:
         RuntimeError: one cannot be had.
@@ -184,7 +196,14 @@ async def fetch(asking: httpx.AsyncClient, canvas_id: str, tiles: Sequence[Tile]
             raise RuntimeError(f"{answer.url}: {answer.status_code}, {answer.text:.500}")
         return answer.content
 
-    return await asyncio.gather(*map(get, tiles))
+    async with client(product.url) as asking:
+        before, began = await product.drawn(), perf_counter()
+        bodies = await asyncio.gather(*map(get, tiles))
+        took_s, after = perf_counter() - began, await product.drawn()
+    line.values.append(took_s)
+    line.patches.append(after.patches - before.patches)
+    line.busy.append((after.busy_s - before.busy_s) / took_s / CORES)
+    return bodies
 
 
 class Easels:
@@ -193,9 +212,8 @@ class Easels:
     Both paint the same tiles, one after the other, so that neither finds anything ready.
     """
 
-    def __init__(self, product: Product, asking: httpx.AsyncClient, painter: Painter) -> None:
-        self.product, self.asking, self.painter = product, asking, painter
-        self.canvas_id = painter.canvas.id
+    def __init__(self, product: Product, painter: Painter) -> None:
+        self.product, self.painter = product, painter
 
     def paint(self, region: Region) -> None:
         """Paint a region here, all its patches as one job and then its pixels."""
@@ -206,10 +224,7 @@ class Easels:
 
     async def both(self, served: Line, inside: Line, corner: Tile, rows: int, cols: int) -> None:
         """Measure one rectangle of tiles, served and here."""
-        before, began = await self.product.patches_drawn(), perf_counter()
-        await fetch(self.asking, self.canvas_id, rectangle(corner, rows, cols))
-        served.values.append(perf_counter() - began)
-        served.patches.append(await self.product.patches_drawn() - before)
+        await serve(self.product, self.painter.canvas.id, rectangle(corner, rows, cols), served)
         region = tile_region(corner, self.painter.canvas.extent)
         region = region._replace(height=rows * region.height, width=cols * region.width)
         inside.patches.append(len(self.painter.cone(region)))
@@ -245,10 +260,9 @@ def path_of(canvas_id: str, tile: Tile) -> str:
 async def painting(product: Product, model: Checkpoint, rounds: int) -> list[Line]:
     """Tiles that nobody has seen before, in every world."""
     lines: list[Line] = []
-    async with client(product.url) as asking:
-        for canvas in (await product.worlds()).values():
-            with Painter(model, canvas, CORES) as painter:
-                lines += await _world(Easels(product, asking, painter), rounds)
+    for canvas in (await product.worlds()).values():
+        with Painter(model, canvas, CORES) as painter:
+            lines += await _world(Easels(product, painter), rounds)
     return lines
 
 
@@ -257,15 +271,16 @@ async def _world(easels: Easels, rounds: int) -> list[Line]:
     canvas = easels.painter.canvas
     world, fresh = canvas.world, places(canvas)
     cold, over, window, step = (
-        _pair(f"{world}, {what}")
+        _pair(f"{world}, level {FINEST}, {what}")
         for what in (
-            "level 2, cold: one tile",
-            "level 2, after the tile of level 1: one tile",
-            f"level 2, cold: a window of {COLS} x {ROWS} tiles, asked at once",
-            f"level 2, one column on: {ROWS} tiles",
+            "cold: one tile",
+            f"after the tile of level {FINEST - 1}: one tile",
+            f"cold: a window of {COLS} x {ROWS} tiles, asked at once",
+            f"then a step of one column, {ROWS} tiles: mean of {STEPS} on end",
         )
     )
-    # What is loaded and compiled at the first tile of a canvas is not measured.
+    slowest = Line(f"{world}, level {FINEST}, the slowest of these steps", "s")
+    # What is loaded at the first tile of a canvas is not measured.
     await easels.both(*_pair(""), next(fresh), 1, 1)
     for turn in range(rounds):
         say(f"painting {world}, round {turn + 1} of {rounds}")
@@ -275,8 +290,14 @@ async def _world(easels: Easels, rounds: int) -> list[Line]:
         await easels.both(*over, tile, 1, 1)
         corner = next(fresh)
         await easels.both(*window, corner, ROWS, COLS)
-        await easels.both(*step, corner._replace(col=corner.col + COLS), ROWS, 1)
-    return [*cold, *over, *window, *step]
+        steps = _pair("")
+        for ahead in range(STEPS):
+            right = corner.col + COLS + ahead
+            await easels.both(*steps, corner._replace(col=right), ROWS, 1)
+        for line, taken in zip(step, steps, strict=True):
+            line.add_mean(taken)
+        slowest.values.append(max(steps[0].values))
+    return [*cold, *over, *window, *step, slowest]
 
 
 def _pair(name: str) -> tuple[Line, Line]:
@@ -295,12 +316,10 @@ async def wide(product: Product, count: int) -> tuple[Line, str, dict[Tile, byte
     world, canvas = next(iter((await product.worlds()).items()))
     cols = round((2 * count) ** 0.5)
     tiles = rectangle(Tile(FINEST, 0, _FAR // 3), -(-count // cols), cols)[:count]
-    before, began = await product.patches_drawn(), perf_counter()
-    async with client(product.url) as asking:
-        bodies = await fetch(asking, canvas.id, tiles)
-    took_s, drawn = perf_counter() - began, await product.patches_drawn() - before
     name = f"{world}, level {FINEST}, cold: {count} tiles side by side, {ASKED_AT_ONCE} at a time"
-    return Line(name, "s", [took_s], [drawn]), canvas.id, dict(zip(tiles, bodies, strict=True))
+    line = Line(name, "s")
+    bodies = await serve(product, canvas.id, tiles, line)
+    return line, canvas.id, dict(zip(tiles, bodies, strict=True))
 
 
 async def cached(
@@ -381,7 +400,8 @@ def report(lines: Sequence[Line], about: str) -> str:
 
 def main(
     peers: Annotated[
-        Path | None, typer.Option(help="python of an environment with MapProxy and gunicorn")
+        Path | None,
+        typer.Option(exists=True, help="python of an environment with MapProxy and gunicorn"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="file to write the table to, too")] = None,
     times: Annotated[int, typer.Option(min=1, help="how often it is started from nothing")] = 3,

@@ -179,8 +179,11 @@ def serve(
     """Serve the endless picture on this machine. Ctrl-C stops it; what is painted stays."""
     if painters < 0:
         raise InvalidRequest(f"--painters must not be negative, not {painters}")
+    if model is not None and not model.is_dir():
+        raise InvalidRequest(f"--model must be the folder of a checkpoint; there is none at {model}")
+    folder = model.resolve() if model else None
     cores = painters or os.cpu_count() or 1
-    machine = Machine(host, port, grpc_port, data.resolve(), store, model, cores)
+    machine = Machine(host, port, grpc_port, data.resolve(), store, folder, cores)
     asyncio.run(machine.run(Console(stderr=True)))
 
 
@@ -194,8 +197,13 @@ def _require_free(flag: str, host: str, port: int) -> None:
             pass
     except OSError as error:
         raise InvalidRequest(
-            f"cannot listen on {host}:{port} ({error.strerror}); name another with {flag}"
+            f"cannot listen on {host}:{port} ({_plain(error)}); name another with {flag}"
         ) from error
+
+
+def _plain(error: OSError) -> str:
+    """The system's words for an error, without what Python adds to them."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _free_port(host: str) -> int:

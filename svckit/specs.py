@@ -18,9 +18,9 @@ FRESH_S = 10.0
 class Specs:
     """Canvases by id, kept for seconds."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, fresh_s: float = FRESH_S) -> None:
         self._store = store
-        self._kept: TTLCache[str, Canvas] = TTLCache(KEPT, FRESH_S)
+        self._kept: TTLCache[str, Canvas] = TTLCache(KEPT, fresh_s)
 
     async def get(self, canvas_id: str) -> Canvas:
         """The canvas of an id.

@@ -1,5 +1,6 @@
 """What the tests share: how Hypothesis runs, and a small model that nobody trained."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,20 @@ def awaken(module: nn.Module, scale: float) -> None:
                 parameter.normal_(std=scale)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Services run on asyncio."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def loop(anyio_backend: str) -> AsyncIterator[None]:
+    """One event loop for all tests of services.
+
+    gRPC has one queue of events for all loops of a process; one that comes late, for a loop that is
+    closed, fails whichever test is running by then.
+    """
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -10,15 +10,13 @@ began something can end it.
 from __future__ import annotations
 
 import base64
-import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from handscroll.canvas import Canvas, check_learned
-from handscroll.errors import InvalidRequest, NotFound, SpecMismatch, StillNeeded
+from handscroll.errors import InvalidRequest, NotFound, StillNeeded
 from handscroll.geometry import Extent
 from svckit.keys import (
     Key,
@@ -35,12 +33,12 @@ from svckit.keys import (
     text_key,
     tiles_prefix,
 )
+from svckit.specs import Specs
 from svckit.store import Store
 from svckit.wire import Model
 from tiler_svc.jobs import at_once
 from tiler_svc.peers import Models, Tokenizer
 
-SPECS_KEPT, SPECS_FRESH_S = 4096, 5.0
 READS = 32
 PAGE, LONGEST_PAGE = 100, 1000
 FIRST_CANVASES = "the canvases to open first"
@@ -61,47 +59,6 @@ class OwnCanvas(NamedTuple):
 
     canvas: Canvas
     made_at: datetime
-
-
-class Specs:
-    """Specs read from the store, and kept for seconds: one that is deleted is soon gone here."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._kept: OrderedDict[str, tuple[Canvas, float]] = OrderedDict()
-
-    async def get(self, canvas_id: str) -> Canvas:
-        """The canvas of an id.
-
-        Raises:
-            InvalidRequest: not an id.
-            NotFound: no such canvas.
-            SpecMismatch: what is stored there is another spec, or none.
-        """
-        check_canvas_id(canvas_id)
-        canvas, read_at = self._kept.get(canvas_id, (None, 0.0))
-        if canvas is not None and time.monotonic() < read_at + SPECS_FRESH_S:
-            self._kept.move_to_end(canvas_id)
-            return canvas
-        content = await self._store.get(canvas_key(canvas_id))
-        if content is None:
-            self.forget(canvas_id)
-            raise NotFound(f"there is no canvas {canvas_id}")
-        try:
-            canvas = Canvas.parse(content)
-        except InvalidRequest as error:
-            raise SpecMismatch(f"the spec stored for canvas {canvas_id}: {error}") from error
-        if canvas.id != canvas_id:
-            raise SpecMismatch(f"the spec stored for canvas {canvas_id} is that of {canvas.id}")
-        self._kept[canvas_id] = canvas, time.monotonic()
-        self._kept.move_to_end(canvas_id)
-        while len(self._kept) > SPECS_KEPT:
-            self._kept.popitem(last=False)
-        return canvas
-
-    def forget(self, canvas_id: str) -> None:
-        """Read it again next time."""
-        self._kept.pop(canvas_id, None)
 
 
 class Canvases:

@@ -28,16 +28,15 @@ from handscroll.geometry import (
     Patch,
     Region,
     Tile,
-    patches_of,
     tile_region,
     tile_to_xyz,
     tiles_of,
     window_patches,
 )
 from svckit.keys import TileFormat, tile_key
+from svckit.specs import Specs, check_frame, shows
 from svckit.store import Store
 from svckit.wire import Model
-from tiler_svc.canvases import Specs
 from tiler_svc.feed import READS, Feed
 from tiler_svc.images import encode
 from tiler_svc.jobs import Jobs, at_once
@@ -112,8 +111,8 @@ class Engine:
             Overloaded: too much is waiting to be drawn or decoded.
         """
         canvas = await self._specs.get(canvas_id)
-        _check_frame(canvas, tile.frame)
-        if not _shows(canvas, tile):
+        check_frame(canvas, tile.frame)
+        if not shows(canvas, tile):
             raise NotFound(f"the tile lies outside this {canvas.extent.kind}")
         return await self._image(canvas_id, canvas, tile, format, urgent)
 
@@ -138,7 +137,7 @@ class Engine:
         if height * width > MAX_TILES:
             raise InvalidRequest(f"a rectangle may hold {MAX_TILES} tiles, not {height} x {width}")
         canvas = await self._specs.get(canvas_id)
-        _check_frame(canvas, first.frame)
+        check_frame(canvas, first.frame)
         tiles = [
             first._replace(row=row, col=col)
             for row in range(first.row, last.row + 1)
@@ -146,7 +145,7 @@ class Engine:
         ]
         down, right = first.row + last.row, first.col + last.col
         return canvas, sorted(
-            (tile for tile in tiles if _shows(canvas, tile)),
+            (tile for tile in tiles if shows(canvas, tile)),
             key=lambda tile: (2 * tile.row - down) ** 2 + (2 * tile.col - right) ** 2,
         )
 
@@ -335,17 +334,6 @@ def _timed(step: str) -> Iterator[None]:
     _SECONDS.labels(step).observe(time.monotonic() - began)
 
 
-def _check_frame(canvas: Canvas, frame: int) -> None:
-    if frame >= canvas.frames:
-        raise InvalidRequest(f"frame must be 0 to {canvas.frames - 1}, not {frame}")
-
-
-def _shows(canvas: Canvas, tile: Tile) -> bool:
-    """Whether a tile shows anything of the canvas."""
-    extent = canvas.extent
-    return tile.level <= extent.finest and bool(patches_of(tile_region(tile, extent), extent))
-
-
 def _inside(canvas: Canvas, tile: Tile) -> Mask:
     """Which pixels of a tile lie in the canvas."""
     _, top, left, height, width, _ = tile_region(tile, canvas.extent)
@@ -354,7 +342,7 @@ def _inside(canvas: Canvas, tile: Tile) -> Mask:
 
 def _check_region(canvas: Canvas, region: Region) -> None:
     level, top, left, height, width, frame = region
-    _check_frame(canvas, frame)
+    check_frame(canvas, frame)
     if not (height and width):
         raise InvalidRequest(f"a region must not be empty; this one is {height} x {width} px")
     if width > MAX_WIDTH_PX or height * width > MAX_PIXELS:

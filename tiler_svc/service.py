@@ -19,8 +19,9 @@ from svckit import wire
 from svckit.client import connect
 from svckit.keys import TileFormat
 from svckit.server import Servicer
+from svckit.specs import Specs
 from svckit.wire import Model
-from tiler_svc.canvases import Canvases, Specs
+from tiler_svc.canvases import Canvases
 from tiler_svc.engine import Engine
 from tiler_svc.peers import Generator, Models, Tokenizer
 from tiler_svc.settings import TilerSettings
@@ -156,10 +157,12 @@ async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
         UnsafeStore: its create is not atomic.
         StoreUnavailable: it does not answer.
     """
-    store = settings.store.open()
-    await store.probe()
-    async with connect(settings.generator) as to_generator, connect(settings.tokenizer) as to_other:
-        generator, tokenizer = Generator(to_generator), Tokenizer(to_other)
+    async with (
+        settings.store.opened() as store,
+        connect(settings.generator) as to_generator,
+        connect(settings.tokenizer) as to_tokenizer,
+    ):
+        generator, tokenizer = Generator(to_generator), Tokenizer(to_tokenizer)
         specs, models = Specs(store), Models(generator)
         canvases = Canvases(store, specs, models, tokenizer, settings.first_seeds)
         engine = Engine(

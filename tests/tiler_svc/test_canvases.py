@@ -27,8 +27,6 @@ from svckit.keys import (
     tile_key,
 )
 from tests.tiler_svc.fakes import House
-from tiler_svc import canvases
-from tiler_svc.canvases import Specs
 
 pytestmark = pytest.mark.anyio
 
@@ -287,28 +285,6 @@ async def test_what_is_no_id_is_refused(home: House, canvas: str) -> None:
         await home.canvases.GetCanvas(pb.GetCanvasRequest(canvas=canvas))
     with pytest.raises(InvalidRequest, match="64 characters"):
         await delete(home, ANNE, canvas)
-
-
-async def test_spec_under_a_wrong_key_is_not_served(home: House) -> None:
-    canvas = Canvas(home.model.digest, "planet", 1, Extent("plane", 0))
-    for content in (replace(canvas, seed=2).canonical(), b"{}", b"\xff"):
-        specs = Specs(home.store)
-        await home.store.create(canvas_key(canvas.id), content)
-        with pytest.raises(SpecMismatch, match=f"stored for canvas {canvas.id}"):
-            await specs.get(canvas.id)
-        await home.store.delete(canvas_key(canvas.id))
-
-
-async def test_spec_deleted_elsewhere_is_soon_forgotten(
-    home: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    specs, canvas = Specs(home.store), await home.canvas()
-    await specs.get(canvas.id)
-    await home.store.delete(canvas_key(canvas.id))
-    assert await specs.get(canvas.id) == canvas
-    monkeypatch.setattr(canvases, "SPECS_FRESH_S", 0.0)
-    with pytest.raises(NotFound):
-        await specs.get(canvas.id)
 
 
 async def test_owner_leaves_only_a_digest(home: House) -> None:

@@ -1,0 +1,230 @@
+"""The viewer in a real browser, on the whole system."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Response, sync_playwright
+
+from tests.e2e.asking import canvas_of
+from tests.support.stack import PATIENCE_S, Stack, eventually
+
+PATIENCE_MS = 1000 * PATIENCE_S
+DESK = {"viewport": {"width": 900, "height": 600}}
+PHONE = {
+    "viewport": {"width": 390, "height": 720},
+    "device_scale_factor": 2,
+    "is_mobile": True,
+    "has_touch": True,
+}
+
+# Browsers do not hand out what a page has read as a blob, so the page is made to keep it.
+KEEP_BLOBS = """
+  window.blobs = new Map();
+  const create = URL.createObjectURL;
+  URL.createObjectURL = (blob) => {
+    const url = create(blob);
+    window.blobs.set(url, blob);
+    return url;
+  };
+"""
+# Keys of the tiles in the window.
+KEYS = """() => [...document.querySelectorAll("img.handscroll-tile")]
+  .filter((image) => {
+    const { left, right, top, bottom } = image.getBoundingClientRect();
+    return right > 0 && bottom > 0 && left < innerWidth && top < innerHeight;
+  })
+  .map((image) => image.dataset.key)"""
+# Width and digest of the picture in a tile.
+SHOWN = """async (key) => {
+  const image = document.querySelector(`img.handscroll-tile[data-key="${key}"]`);
+  const content = await window.blobs.get(image.src).arrayBuffer();
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  return [image.naturalWidth, [...digest]];
+}"""
+READY = "() => document.documentElement.dataset.state === 'ready'"
+
+
+class Viewer:
+    """A page with the viewer, and all that went wrong in it.
+
+    Attributes:
+        page: the page.
+        wrongs: errors, warnings, and answers that are errors.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.wrongs: list[str] = []
+        page.add_init_script(KEEP_BLOBS)
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: self.wrongs.append(str(error)))
+        page.on("console", lambda said: self._hear(said.type, said.text))
+        page.on("response", self._take)
+
+    @property
+    def canvas(self) -> str:
+        """Id of the canvas in sight."""
+        return str(self.page.evaluate("document.documentElement.dataset.canvas"))
+
+    @property
+    def hash(self) -> str:
+        """The link to what is in sight."""
+        return str(self.page.evaluate("location.hash"))
+
+    def open(self, url: str) -> None:
+        """Go to a page and wait until it is painted."""
+        self.page.goto(url)
+        self.until(READY)
+
+    def until(self, script: str, argument: Any = None) -> None:
+        """Wait until a function of the page says yes."""
+        # Playwright's own waiting runs in the page, where its policy forbids what it needs.
+        eventually(lambda: bool(self.page.evaluate(script, argument)), script)
+
+    def keys(self) -> set[str]:
+        """Keys of the tiles in the window."""
+        return set(self.page.evaluate(KEYS))
+
+    def until_new(self, act: Callable[[], object]) -> None:
+        """Do something that moves the window, and wait until all that is new is painted."""
+        link, keys = self.hash, list(self.keys())
+        act()
+        self.until(
+            f"""([link, keys]) => ({READY})() && location.hash !== link
+              && ({KEYS})().some((key) => !keys.includes(key))""",
+            [link, keys],
+        )
+
+    def check_tiles(self, stack: Stack) -> None:
+        """Every tile in the window is the one that HTTP serves."""
+        keys, canvas = self.keys(), self.canvas
+        assert keys
+        with httpx.Client(base_url=stack.url, timeout=PATIENCE_S) as client:
+            for key in keys:
+                width, digest = self.page.evaluate(SHOWN, key)
+                served = client.get(f"/tiles/{canvas}/{key}.webp", params={"wait": 0})
+                assert (served.status_code, width) == (200, 256)
+                assert bytes(digest) == hashlib.sha256(served.content).digest(), key
+
+    def _hear(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.wrongs.append(text)
+
+    def _take(self, response: Response) -> None:
+        if response.status >= 400:
+            self.wrongs.append(f"{response.status} {response.url}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = shutil.which("chromium") or "/usr/bin/chromium"
+    assert Path(found).exists(), "no `chromium` here: the viewer is tested in a real browser"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=found,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def viewer_in(browser: Browser, window: dict[str, Any]) -> Iterator[Viewer]:
+    """A viewer in a browser of its own, in which nothing may go wrong."""
+    context = browser.new_context(**window)
+    viewer = Viewer(context.new_page())
+    yield viewer
+    assert not viewer.wrongs
+    context.close()
+
+
+def test_it_opens_moves_and_zooms_and_a_link_shows_the_same_elsewhere(
+    stack: Stack, browser: Browser, tmp_path: Path
+) -> None:
+    with viewer_in(browser, DESK) as viewer:
+        page = viewer.page
+        viewer.open(stack.url)
+        viewer.check_tiles(stack)
+
+        def drag() -> None:
+            page.mouse.move(700, 300)
+            page.mouse.down()
+            page.mouse.move(100, 300, steps=8)
+            page.mouse.up()
+
+        viewer.until_new(drag)
+        before_px = int(viewer.hash.split("/")[2])
+
+        def pressed() -> bool:
+            page.keyboard.press("ArrowRight")
+            return int(viewer.hash.split("/")[2]) > before_px
+
+        # Keys are not heard while the picture glides.
+        eventually(pressed, "a move to the right", pause_s=0.5)
+        viewer.until_new(lambda: page.click("#zoom-in"))
+        viewer.check_tiles(stack)
+        page.screenshot(path=tmp_path / "desk.png")
+        link, keys = viewer.hash, viewer.keys()
+    with viewer_in(browser, DESK) as other:
+        other.open(f"{stack.url}/{link}")
+        assert other.hash == link
+        finest = max(key.partition("/")[0] for key in keys)
+        assert other.keys() >= {key for key in keys if key.startswith(f"{finest}/")}
+        other.check_tiles(stack)
+
+
+def test_a_canvas_is_made_in_the_panel(stack: Stack, browser: Browser, tmp_path: Path) -> None:
+    with viewer_in(browser, DESK) as viewer:
+        page = viewer.page
+        viewer.open(stack.url)
+        first = viewer.canvas
+        page.click("#seal")
+        page.get_by_label("planet", exact=True).check(force=True)
+        page.fill("#seed", "20220720")
+        page.click("#create")
+        viewer.until(
+            f"(first) => ({READY})() && document.documentElement.dataset.canvas !== first", first
+        )
+        made = canvas_of(httpx.get(f"{stack.url}/canvases/{viewer.canvas}").json())
+        assert (made.world, made.seed, made.prompt) == ("planet", 20220720, "")
+        assert page.text_content("#title") == "Untitled planet"
+        assert viewer.hash.startswith(f"#{made.id}/")
+        page.wait_for_selector(f"#own a[href='#{made.id}'][aria-current=true]")
+        viewer.check_tiles(stack)
+        page.screenshot(path=tmp_path / "panel.png")
+
+
+def test_it_works_under_a_finger_on_a_phone(
+    stack: Stack, browser: Browser, tmp_path: Path
+) -> None:
+    with viewer_in(browser, PHONE) as viewer:
+        page = viewer.page
+        viewer.open(stack.url)
+        viewer.check_tiles(stack)
+        finger = page.context.new_cdp_session(page)
+
+        def touch(kind: str, *at: int) -> None:
+            points = [{"x": at[0], "y": at[1]}] if at else []
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        def swipe() -> None:
+            touch("touchStart", 350, 400)
+            for x in range(340, 30, -30):
+                touch("touchMove", x, 400)
+            touch("touchEnd")
+
+        viewer.until_new(swipe)
+        viewer.check_tiles(stack)
+        page.tap("#seal")
+        page.wait_for_selector("#panel:not([hidden])")
+        page.screenshot(path=tmp_path / "phone.png")
+        page.tap("#close")
+        page.wait_for_selector("#panel", state="hidden")
