@@ -19,7 +19,7 @@ from handscroll.order import Lattice
 from handscroll.paint import Painter
 from handscroll.sample import choose, collate, token_order
 from handscroll.seeds import gumbels, patch_key
-from handscroll.tokenizer import RADIUS_TOK
+from handscroll.tokenizer import RADIUS_TOK, to_rgb
 
 torch.set_num_threads(1)
 
@@ -92,7 +92,7 @@ for patch in (patch for wave in waves for patch in wave):
 window, inside, where = window_codes(tile, canvas.extent, side, RADIUS_TOK, pool.__getitem__)
 pixels = model.tokenizer.decode(torch.from_numpy(window)[None], torch.from_numpy(inside)[None])[0]
 pixels = pixels[where.top_px :, where.left_px :][:TILE_PX, :TILE_PX]
-picture = ((pixels + 1) * 127.5).round().to(torch.uint8).numpy()
+picture = to_rgb(pixels).numpy()
 Image.fromarray(picture).save("walkthrough.png")
 
 # And the library, which batches, caches and forgets as it goes, agrees.

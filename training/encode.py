@@ -24,7 +24,7 @@ from handscroll.cli import run
 from handscroll.field import CELL_PX
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.text import TextEncoder
-from handscroll.tokenizer import Tokenizer
+from handscroll.tokenizer import Tokenizer, from_rgb
 from training import pictures, train_tokenizer
 from training.captions import earth_caption
 from training.pictures import LEVELS, SCROLL_HEIGHT_PX, Picture, Pixels
@@ -69,7 +69,7 @@ def encode(tokenizer: Tokenizer, pixels: Pixels, device: str, band: int = 1024) 
     found = []
     for top in range(0, len(pixels), band):
         first, last = max(0, top - margin), min(len(pixels), top + band + margin)
-        part = torch.from_numpy(pixels[first:last].copy()).to(device).float() / 127.5 - 1
+        part = from_rgb(torch.from_numpy(pixels[first:last].copy()).to(device))
         with torch.autocast(device, torch.bfloat16):
             codes = tokenizer.encode(part[None])[0].to(torch.uint8).cpu().numpy()
         found.append(codes[(top - first) // f : (min(len(pixels), top + band) - first) // f])

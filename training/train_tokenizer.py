@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from handscroll import cli
-from handscroll.tokenizer import Tokenizer, TokenizerConfig
+from handscroll.tokenizer import Tokenizer, TokenizerConfig, from_rgb, to_rgb
 from training import pictures
 from training.pictures import Picture, Pixels
 from training.run import Run
@@ -48,7 +48,7 @@ def crop(rng: np.random.Generator, sources: list[Picture]) -> Pixels:
 
 def to_float(pixels: Pixels | list[Pixels], device: str) -> Tensor:
     """uint8 pixels to float in [-1, 1]."""
-    return torch.from_numpy(np.array(pixels)).to(device).float() / 127.5 - 1
+    return from_rgb(torch.from_numpy(np.array(pixels)).to(device))
 
 
 def loss_of(painted: Tensor, real: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def sheet(path: Path, real_BHWC: Tensor, painted_BHWC: Tensor, columns: int = 8)
     for start in range(0, len(real_BHWC), columns):
         for part in (real_BHWC, painted_BHWC):
             rows.append(torch.cat(list(part[start : start + columns]), dim=1))
-    pixels = ((torch.cat(rows) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
+    pixels = to_rgb(torch.cat(rows)).cpu().numpy()
     Image.fromarray(pixels).save(path)
 
 

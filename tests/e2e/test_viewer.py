@@ -35,20 +35,19 @@ KEEP_BLOBS = """
     return url;
   };
 """
-# Keys of the tiles in the window.
-KEYS = """() => [...document.querySelectorAll("img.handscroll-tile")]
-  .filter((image) => {
-    const { left, right, top, bottom } = image.getBoundingClientRect();
-    return right > 0 && bottom > 0 && left < innerWidth && top < innerHeight;
-  })
-  .map((image) => image.dataset.key)"""
-# Width and digest of the picture in a tile.
-SHOWN = """async (key) => {
-  const image = document.querySelector(`img.handscroll-tile[data-key="${key}"]`);
-  const content = await window.blobs.get(image.src).arrayBuffer();
+# The tiles in the window.
+IN_WINDOW = """() => [...document.querySelectorAll("img.handscroll-tile")].filter((image) => {
+  const { left, right, top, bottom } = image.getBoundingClientRect();
+  return right > 0 && bottom > 0 && left < innerWidth && top < innerHeight;
+})"""
+KEYS = f"() => ({IN_WINDOW})().map((image) => image.dataset.key)"
+# The same with the width and the digest of the picture in each.
+SHOWN = f"""() => Promise.all(({IN_WINDOW})().map(async (image) => {{
+  const {{ naturalWidth, src, dataset: {{ key }} }} = image;
+  const content = await window.blobs.get(src).arrayBuffer();
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
-  return [image.naturalWidth, [...digest]];
-}"""
+  return [key, naturalWidth, [...digest]];
+}}))"""
 READY = "() => document.documentElement.dataset.state === 'ready'"
 
 
@@ -87,7 +86,7 @@ class Viewer:
     def until(self, script: str, argument: Any = None) -> None:
         """Wait until a function of the page says yes."""
         # Playwright's own waiting runs in the page, where its policy forbids what it needs.
-        eventually(lambda: bool(self.page.evaluate(script, argument)), script)
+        eventually(lambda: bool(self.page.evaluate(script, argument)), script, 60)
 
     def keys(self) -> set[str]:
         """Keys of the tiles in the window."""
@@ -105,11 +104,10 @@ class Viewer:
 
     def check_tiles(self, stack: Stack) -> None:
         """Every tile in the window is the one that HTTP serves."""
-        keys, canvas = self.keys(), self.canvas
-        assert keys
+        shown, canvas = self.page.evaluate(SHOWN), self.canvas
+        assert shown
         with httpx.Client(base_url=stack.url, timeout=PATIENCE_S) as client:
-            for key in keys:
-                width, digest = self.page.evaluate(SHOWN, key)
+            for key, width, digest in shown:
                 served = client.get(f"/tiles/{canvas}/{key}.webp", params={"wait": 0})
                 assert (served.status_code, width) == (200, 256)
                 assert bytes(digest) == hashlib.sha256(served.content).digest(), key
@@ -169,7 +167,7 @@ def test_it_opens_moves_and_zooms_and_a_link_shows_the_same_elsewhere(
 
         # Keys are not heard while the picture glides.
         eventually(pressed, "a move to the right", pause_s=0.5)
-        viewer.until_new(lambda: page.click("#zoom-in"))
+        viewer.until_new(lambda: page.click("#zoom-out"))
         viewer.check_tiles(stack)
         page.screenshot(path=tmp_path / "desk.png")
         link, keys = viewer.hash, viewer.keys()
