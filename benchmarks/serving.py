@@ -415,7 +415,8 @@ def main(
             raise typer.BadParameter(f"{needed} is not installed")
     peer = versions(peers, "MapProxy", "gunicorn") if peers else "no peer"
     load = os.getloadavg()[0]
-    # Whoever ends us gets what Ctrl-C gets: everything is stopped first.
+    # However we are ended, everything is stopped first; a shell may have us ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     lines = asyncio.run(measured(peers, times, rounds, lasting_s, tiles))
     text = report(

@@ -180,7 +180,9 @@ def serve(
     if painters < 0:
         raise InvalidRequest(f"--painters must not be negative, not {painters}")
     if model is not None and not model.is_dir():
-        raise InvalidRequest(f"--model must be the folder of a checkpoint; there is none at {model}")
+        raise InvalidRequest(
+            f"--model must be the folder of a checkpoint; there is none at {model}"
+        )
     folder = model.resolve() if model else None
     cores = painters or os.cpu_count() or 1
     machine = Machine(host, port, grpc_port, data.resolve(), store, folder, cores)

@@ -6,12 +6,10 @@ import asyncio
 import io
 import itertools
 import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import grpc
 import httpx
@@ -137,9 +135,9 @@ class Visitor:
             return dict(zip(asked, found, strict=True))
 
 
-def stream(stack: Stack, canvas_id: str, first: Tile, last: Tile, timeout_s: float = 60.0) -> (
-    dict[Tile, bytes]
-):
+def stream(
+    stack: Stack, canvas_id: str, first: Tile, last: Tile, timeout_s: float = 60.0
+) -> dict[Tile, bytes]:
     """The tiles of a rectangle from gRPC; a stream that breaks is opened again."""
     (x1, y1, z), (x2, y2, _) = tile_to_xyz(first), tile_to_xyz(last)
     request = tiler_pb.StreamTilesRequest(
@@ -168,24 +166,6 @@ def stream(stack: Stack, canvas_id: str, first: Tile, last: Tile, timeout_s: flo
                 assert time.monotonic() - began < timeout_s + MARGIN_S
                 time.sleep(0.5)
     raise AssertionError(f"of the stream came {sorted(found)}")
-
-
-@contextmanager
-def watched(stack: Stack) -> Iterator[list[int]]:
-    """Keeps looking how many patches have been drawn; the count so far is the list's last."""
-    seen, stop = [stack.drawn()], threading.Event()
-
-    def look() -> None:
-        while not stop.wait(0.05):
-            seen.append(stack.drawn())
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        thread.join()
 
 
 def assert_store_is_whole(store: Store) -> Counter[str]:

@@ -133,11 +133,12 @@ def test_every_method_refuses_bytes_that_are_no_message(
     for target, service in services(session_stack):
         with grpc.insecure_channel(target) as channel:
             for method in service.methods:
-                call = channel.unary_stream if method.server_streaming else channel.unary_unary
                 path = f"/{service.full_name}/{method.name}"
                 with pytest.raises(grpc.RpcError) as refused:
-                    answer = call(path)(garbage, timeout=PATIENCE_S)
-                    list(answer) if method.server_streaming else None
+                    if method.server_streaming:
+                        list(channel.unary_stream(path, bytes, bytes)(garbage, timeout=PATIENCE_S))
+                    else:
+                        channel.unary_unary(path, bytes, bytes)(garbage, timeout=PATIENCE_S)
                 words = f"these {len(garbage)} bytes are not the message of this call"
                 assert_refused(refused.value, Code.INVALID_ARGUMENT, words)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import httpx
@@ -19,7 +19,7 @@ STILL_S = 1.5
 
 def events(
     stack: Stack, canvas_id: str, first: Tile, last: Tile
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Generator[tuple[str, dict[str, Any]], None, None]:
     """The events of a view, until it is painted or the iterator is closed."""
     (left, top, z), (right, bottom, _) = tile_to_xyz(first), tile_to_xyz(last)
     view = {"z": z, "left": left, "top": top, "right": right, "bottom": bottom}

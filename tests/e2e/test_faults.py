@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
 from handscroll.checkpoint import Checkpoint
@@ -21,20 +22,23 @@ from tests.e2e.asking import (
     new_canvas,
     stream,
 )
-from tests.support.stack import SERVICES, Stack, SteadySeaweed, eventually
+from tests.support.stack import Stack, SteadySeaweed, eventually
 
 WITHIN_S = 90.0
 """How soon after a fault a place that nobody has seen must be painted, on a busy machine."""
 
 T = TypeVar("T")
-Fault = Callable[[Stack], object]
 
-FAULTS: dict[str, Fault] = {
-    "no fault": lambda stack: None,
-    "painter": lambda stack: stack.painters()[0].kill(),
-    "gcs_server": lambda stack: stack.ray_part("gcs_server").kill(),
-    **{name: lambda stack, name=name: stack.child(name).kill() for name in (*SERVICES, "ray")},
+FAULTS: dict[str, Callable[[Stack], list[psutil.Process]]] = {
+    "no fault": lambda stack: [],
+    "painter": lambda stack: stack.painters()[:1],
+    "ray": lambda stack: [stack.child("ray")],
+    "gateway": lambda stack: [stack.child("gateway")],
+    "tiler_svc": lambda stack: [stack.child("tiler_svc")],
+    "tokenizer_svc": lambda stack: [stack.child("tokenizer_svc")],
+    "generator_svc": lambda stack: [stack.child("generator_svc")],
 }
+"""What is killed."""
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -42,7 +46,12 @@ def test_whatever_is_killed_every_tile_comes_and_is_right(
     stack: Stack, model: Checkpoint, name: str
 ) -> None:
     pids = stack.pids()
-    answers = look_through(stack, model, name, FAULTS[name])
+
+    def kill() -> None:
+        for victim in FAULTS[name](stack):
+            victim.kill()
+
+    answers = look_through(stack, model, name, kill)
     if name == "no fault":
         assert stack.pids() == pids and set(answers) == {200}
     else:
@@ -56,7 +65,7 @@ def test_when_the_store_dies_every_tile_comes_and_is_right(
 ) -> None:
     stack, server = s3_stack
 
-    def restart(_: Stack) -> None:
+    def restart() -> None:
         server.kill()
         time.sleep(1.0)
         server.resume()
@@ -86,21 +95,23 @@ def s3_stack(
         server.kill()
 
 
-def look_through(stack: Stack, model: Checkpoint, name: str, fault: Fault) -> dict[int, int]:
+def look_through(
+    stack: Stack, model: Checkpoint, name: str, fault: Callable[[], None]
+) -> dict[int, int]:
     """Cause a fault while two clients wait for a cold viewport, and see that all ends well.
 
     Returns:
         How many answers of each status the HTTP clients got; 0 stands for none.
     """
     canvas = new_canvas(stack)
-    view, new_place = block(2, 5, 5, 3, 4), Tile(2, -40, -40)
+    view, new_place = block(2, 5, 5, 3, 4), Tile(0, -40, -40)
     before, began = stack.drawn(), time.monotonic()
     with Visitor(stack) as visitor, ThreadPoolExecutor(3) as clients:
         by_http = clients.submit(timed, lambda: visitor.tiles(canvas.id, view))
         by_grpc = clients.submit(timed, lambda: stream(stack, canvas.id, view[0], view[-1]))
         eventually(lambda: stack.drawn() > before, "the first patches", pause_s=0.01)
         assert not by_http.done() and not by_grpc.done()
-        fault(stack)
+        fault()
         at_fault = time.monotonic()
         later = clients.submit(timed, lambda: visitor.tiles(canvas.id, [new_place]))
         (of_http, http_at), (of_grpc, grpc_at), (of_later, later_at) = (
@@ -117,6 +128,7 @@ def look_through(stack: Stack, model: Checkpoint, name: str, fault: Fault) -> di
     assert_painted(model, canvas, of_http | of_later)
     assert visitor.overrun_s < MARGIN_S, "a request outlived its deadline"
     assert later_at - at_fault < WITHIN_S
+    assert not stack.mistakes()
     return visitor.answers
 
 

@@ -99,7 +99,7 @@ def test_health_and_reflection_answer(channel: grpc.Channel) -> None:
     health = health_pb2_grpc.HealthStub(channel)
     for name in ("", *SERVICES):
         request = health_pb2.HealthCheckRequest(service=name)
-        answer = health.Check(request, timeout=PATIENCE_S)
+        answer = health.Check(request, timeout=PATIENCE_S)  # type: ignore[attr-defined]
         assert answer.status == health_pb2.HealthCheckResponse.SERVING, name
     database = ProtoReflectionDescriptorDatabase(channel)
     assert {*SERVICES, "grpc.health.v1.Health"} <= set(database.get_services())

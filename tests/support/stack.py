@@ -140,12 +140,6 @@ class Stack:
         """The Ray workers that draw."""
         return [one for one in self.processes() if _title(one).startswith("ray::_Painter")]
 
-    def ray_part(self, name: str) -> psutil.Process:
-        """A process of Ray's own, such as ``gcs_server``."""
-        return next(
-            one for one in self.child("ray").children() if Path(_title(one)).name == name
-        )
-
     def pids(self) -> dict[str, int]:
         """Of CHILDREN, and of the painters."""
         children = {name: one.pid for name, one in self._children().items()}
@@ -169,6 +163,12 @@ class Stack:
         return sum(
             sample.value for family in families for sample in family.samples if sample.name == name
         )
+
+    def mistakes(self) -> list[str]:
+        """What services have logged as errors: their own mistakes, whatever happens to others."""
+        logs = (self.data / "logs").glob("*.log")
+        lines = (line for log in logs for line in log.read_text(errors="replace").splitlines())
+        return [line for line in lines if '"level": "ERROR"' in line]
 
     def open_store(self) -> Store:
         """What it keeps its pictures in."""
