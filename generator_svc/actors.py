@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from handscroll.sample import PatchSampler
 
 NAMESPACE = "handscroll"
-LEASE_S = 10.0
+LEASE_S = 4.0
 """A process that the ledger has not heard of for so long has lost its claims."""
 
 _log = logging.getLogger(__name__)
