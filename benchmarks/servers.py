@@ -193,11 +193,16 @@ class Product(Server):
             *(sys.executable, "-m", "launcher", "serve"),
             *("--port", str(port), "--grpc-port", str(self.grpc_port), "--data", str(folder)),
         )
-        env = {
-            "HANDSCROLL_GENERATOR_METRICS_PORT": str(self._metrics_port),
-            "RAY_TMPDIR": str(folder / "ray"),  # Ray never deletes what it writes there
-        }
-        super().__init__(arguments, port, folder / "launcher.log", env)
+        env = {"HANDSCROLL_GENERATOR_METRICS_PORT": str(self._metrics_port)}
+        self._said = folder / "launcher.log"
+        self._said.unlink(missing_ok=True)  # of an earlier start
+        super().__init__(arguments, port, self._said, env)
+
+    async def awake(self) -> float:
+        """Wait until the painters are awake: seconds from the start."""
+        while "awake" not in self._said.read_text():
+            await asyncio.sleep(0.05)
+        return perf_counter() - self.began
 
     async def worlds(self) -> dict[str, Canvas]:
         """The canvas of each world that is opened first."""

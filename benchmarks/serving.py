@@ -164,7 +164,7 @@ async def starts(times: int) -> list[Line]:
 
 async def _start(product: Product, browser: Browser) -> dict[str, float]:
     """Seconds from the start of a product until each of the moments that a user waits for."""
-    waking = asyncio.create_task(product.answers("/worlds"))
+    waking = asyncio.create_task(product.awake())
     try:
         found = {"page answers": await product.answers("/")}
         size = {"width": 256 * COLS, "height": 256 * ROWS}
@@ -386,7 +386,7 @@ async def measured(
     with tempfile.TemporaryDirectory(prefix="handscroll-") as name:
         folder = Path(name)
         with Product(folder / "product") as product:
-            await product.answers("/worlds")
+            await product.awake()
             lines += await painting(product, checkpoints.load(), rounds)
             lines += await cached(product, folder, peers, rounds, lasting_s, count)
     return lines

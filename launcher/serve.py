@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -71,7 +72,11 @@ class Machine:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await self._prepare_store(console)
-        async with Processes(self.data / "logs", self._children()) as processes:
+        with TemporaryDirectory(prefix="handscroll-", ignore_cleanup_errors=True) as scratch:
+            await self._run(Processes(self.data / "logs", self._children(scratch)), console, stop)
+
+    async def _run(self, processes: Processes, console: Console, stop: asyncio.Event) -> None:
+        async with processes:
             ends: set[asyncio.Future[Any]] = {asyncio.create_task(stop.wait()), processes.broken}
             starting = asyncio.create_task(self._start(processes, console))
             try:
@@ -108,6 +113,7 @@ class Machine:
             await processes.start(generator)
             # Painters of a Ray that died do not come back: who made them must make new ones.
             ray.on_restart = generator.kill
+            await _until_listens(LOOPBACK, int(_flag(generator, "--port")))
             await _until_answers(f"{self.url}worlds")
         seconds = time.monotonic() - began
         console.print(
@@ -115,8 +121,12 @@ class Machine:
             f"{LOOPBACK}:{self.grpc_port}. Logs: {processes.logs}. Ctrl-C stops it all."
         )
 
-    def _children(self) -> Sequence[Child]:
-        """The services and Ray; who asks comes before who is asked."""
+    def _children(self, scratch: str) -> Sequence[Child]:
+        """The services and Ray; who asks comes before who is asked.
+
+        Args:
+            scratch: folder for what Ray writes.
+        """
         ports = {name: _free_port(LOOPBACK) for name in ("tokenizer", "generator")}
         at = {name: f"{LOOPBACK}:{port}" for name, port in ports.items()}
         ray_port = _free_port(RAY_HOST)
@@ -149,7 +159,7 @@ class Machine:
             service("tokenizer_svc", "--port", str(ports["tokenizer"]), *model),
             service(
                 "generator_svc",
-                *("--port", str(ports["generator"]), "--ray-address", f"{RAY_HOST}:{ray_port}"),
+                *(f"--port={ports['generator']}", f"--ray-address={RAY_HOST}:{ray_port}"),
                 *("--painters", str(self.painters), *store, *model),
             ),
             Child(
@@ -159,8 +169,13 @@ class Machine:
                     f"--node-ip-address={RAY_HOST}",
                     f"--port={ray_port}",
                     f"--num-cpus={self.painters}",
-                    "--include-dashboard=false",
+                    f"--temp-dir={scratch}",
+                    f"--ray-client-server-port={_free_port(RAY_HOST)}",
                     "--disable-usage-stats",
+                    # What one machine has no use for: it costs memory and time to start.
+                    "--include-dashboard=false",
+                    "--include-log-monitor=false",
+                    "--no-monitor",
                 ],
                 env,
             ),

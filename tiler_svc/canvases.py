@@ -9,6 +9,7 @@ began something can end it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping
 from dataclasses import replace
@@ -40,6 +41,8 @@ from tiler_svc.jobs import at_once
 from tiler_svc.peers import Models, Tokenizer
 
 READS = 32
+PATIENCE_S = 0.5
+"""How long the generator may take to say which models it serves, where the store knows too."""
 PAGE, LONGEST_PAGE = 100, 1000
 FIRST_CANVASES = "the canvases to open first"
 """Owner of those; the spaces keep every caller from being the same one."""
@@ -85,9 +88,21 @@ class Canvases:
         self._held: set[str] = set()
 
     async def worlds(self) -> list[World]:
-        """Each world that can be painted, by name, with the canvas to open first."""
+        """Each world that can be painted, by name, with the canvas to open first.
+
+        Painters take a while to wake. Who comes meanwhile may look at what is painted already, and
+        so is told of the first canvases that the store has.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                models = await self._models.all()
+        except TimeoutError:
+            kept = await self._kept_first()
+            if kept:
+                return kept
+            models = await self._models.all()
         found: dict[str, World] = {}
-        for model in await self._models.all():
+        for model in models:
             for name, extent in model.worlds.items():
                 if name not in found:
                     canvas = Canvas(
@@ -99,6 +114,16 @@ class Canvases:
                     )
                     await self._keep_first(canvas, model)
                     found[name] = World(name, extent, canvas.id, model.digest)
+        return [found[name] for name in sorted(found)]
+
+    async def _kept_first(self) -> list[World]:
+        """The worlds of the canvases to open first that are in the store, the newest of each."""
+        found: dict[str, World] = {}
+        for own in (await self.own(FIRST_CANVASES, LONGEST_PAGE, ""))[0]:
+            canvas = own.canvas
+            found.setdefault(
+                canvas.world, World(canvas.world, canvas.extent, canvas.id, canvas.model)
+            )
         return [found[name] for name in sorted(found)]
 
     async def create(self, canvas: Canvas, model: Model, owner: str | None) -> tuple[Canvas, bool]:

@@ -26,7 +26,12 @@ from svckit.keys import (
     text_key,
     tile_key,
 )
+from svckit.specs import Specs
+from svckit.store import Store
+from svckit.wire import Model
 from tests.tiler_svc.fakes import House
+from tiler_svc.canvases import PATIENCE_S, Canvases
+from tiler_svc.peers import Generator, Models
 
 pytestmark = pytest.mark.anyio
 
@@ -271,6 +276,28 @@ async def test_worlds_have_a_canvas_to_open_first_that_nobody_can_delete(home: H
         worlds=worlds
     )
     assert home.generator.asked_models == 1
+
+
+async def test_worlds_are_told_from_the_store_while_the_painters_sleep(home: House) -> None:
+    told = (await home.canvases.ListWorlds(pb.ListWorldsRequest())).worlds
+
+    class Asleep(Generator):
+        def __init__(self) -> None:
+            pass
+
+        async def models(self) -> list[Model]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    def woken(store: Store) -> Canvases:
+        return Canvases(store, Specs(store), Models(Asleep()), home.tokenizer, {})  # type: ignore[arg-type]
+
+    worlds = await woken(home.store).worlds()
+    assert [(one.name, one.canvas_id, one.model) for one in worlds] == [
+        (one.name, one.canvas, one.model) for one in told
+    ]
+    with pytest.raises(TimeoutError):  # nobody knows, so it waits
+        await asyncio.wait_for(woken(Store.open("memory://")).worlds(), 2 * PATIENCE_S)
 
 
 async def test_models_are_asked_for_again_when_one_is_unknown(home: House) -> None:
