@@ -1,7 +1,4 @@
-"""Make a canvas and fetch tiles of it by gRPC; `handscroll serve` must run.
-
-    python examples/tiles.py
-"""
+"""Make a canvas and fetch tiles of it by gRPC; ``handscroll serve`` must run."""
 
 import grpc
 
