@@ -54,7 +54,7 @@ class Ledger(Protocol):
         ...
 
     async def release(self, keys: Sequence[Key]) -> None:
-        """Give back what was ours."""
+        """Give back what was ours, and nothing else."""
         ...
 
     async def released(self, key: Key) -> None:
@@ -156,7 +156,7 @@ class Easel:
 
     async def _paint(self, batch: list[Drawing]) -> None:
         """Claim, draw, commit and hand out one batch."""
-        ours: list[Drawing] = []
+        ours = batch  # for all we know, until the ledger has answered
         try:
             free = await self.ledger.claim([one.key for one in batch])
             ours = [one for one, granted in zip(batch, free, strict=True) if granted]

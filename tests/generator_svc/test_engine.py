@@ -290,6 +290,27 @@ def test_leaving_keeps_what_others_stand_on(make_engine: MakeEngine, put_canvas:
     asyncio.run(look())
 
 
+def test_leaving_while_the_ledger_is_asked_leaves_no_claim(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        ledger, painters = ToyLedger(), ToyPainters()
+        engine = make_engine(painters, ledger.of(painters))
+        canvas = await put_canvas()
+        ledger.answers.clear()
+        asked = asyncio.create_task(ask(engine, canvas.id, [Patch(0, 0, 4, 4)]))
+        await settle(engine)
+        assert len(ledger.owners) == 1
+        asked.cancel()
+        await settle(engine)
+        assert not ledger.owners
+        ledger.answers.set()
+        await ask(engine, canvas.id, [Patch(0, 0, 4, 4)])
+        assert painters.drawn.total() == 1
+
+    asyncio.run(look())
+
+
 def test_closing_a_reader_midway_stops_the_rest(
     make_engine: MakeEngine, put_canvas: PutCanvas
 ) -> None:

@@ -90,11 +90,17 @@ class ModelPainters:
 
 
 class ToyLedger:
-    """The ledger of several engines in one process."""
+    """The ledger of several engines in one process.
+
+    Attributes:
+        answers: awaited by every claim before it answers; what was free is taken by then.
+    """
 
     def __init__(self) -> None:
         self.owners: dict[Key, object] = {}
         self.changed = asyncio.Condition()
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def of(self, owner: object) -> ToyLedger.Side:
         return ToyLedger.Side(self, owner)
@@ -106,13 +112,17 @@ class ToyLedger:
             self.ledger, self.owner = ledger, owner
 
         async def claim(self, keys: Sequence[Key]) -> list[bool]:
-            await asyncio.sleep(0)
-            owners = self.ledger.owners
-            return [owners.setdefault(key, self.owner) is self.owner for key in keys]
+            owners, granted = self.ledger.owners, []
+            for key in keys:
+                granted.append(key not in owners)
+                owners.setdefault(key, self.owner)
+            await self.ledger.answers.wait()
+            return granted
 
         async def release(self, keys: Sequence[Key]) -> None:
             for key in keys:
-                assert self.ledger.owners.pop(key) is self.owner
+                if self.ledger.owners.get(key) is self.owner:
+                    del self.ledger.owners[key]
             async with self.ledger.changed:
                 self.ledger.changed.notify_all()
 
