@@ -109,11 +109,11 @@ class Machine:
             await _until_answers(f"{self.url}healthz")
         console.print(f"[bold]Handscroll is at {self.url}")
         with console.status("Waking the painters …"):
-            await _until_listens(RAY_HOST, int(_flag(ray, "--port")))
+            await _until_listens(RAY_HOST, _port(ray))
             await processes.start(generator)
             # Painters of a Ray that died do not come back: who made them must make new ones.
             ray.on_restart = generator.kill
-            await _until_listens(LOOPBACK, int(_flag(generator, "--port")))
+            await _until_listens(LOOPBACK, _port(generator))
             await _until_answers(f"{self.url}worlds")
         seconds = time.monotonic() - began
         console.print(
@@ -159,7 +159,7 @@ class Machine:
             service("tokenizer_svc", "--port", str(ports["tokenizer"]), *model),
             service(
                 "generator_svc",
-                *(f"--port={ports['generator']}", f"--ray-address={RAY_HOST}:{ray_port}"),
+                *("--port", str(ports["generator"]), "--ray-address", f"{RAY_HOST}:{ray_port}"),
                 *("--painters", str(self.painters), *store, *model),
             ),
             Child(
@@ -167,7 +167,7 @@ class Machine:
                 [
                     *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
                     f"--node-ip-address={RAY_HOST}",
-                    f"--port={ray_port}",
+                    *("--port", str(ray_port)),
                     f"--num-cpus={self.painters}",
                     f"--temp-dir={scratch}",
                     f"--ray-client-server-port={_free_port(RAY_HOST)}",
@@ -204,8 +204,9 @@ def serve(
     asyncio.run(machine.run(Console(stderr=True)))
 
 
-def _flag(child: Child, name: str) -> str:
-    return next(one.partition("=")[2] for one in child.argv if one.startswith(f"{name}="))
+def _port(child: Child) -> int:
+    """The port that a child was told to listen on."""
+    return int(child.argv[child.argv.index("--port") + 1])
 
 
 def _require_free(flag: str, host: str, port: int) -> None:

@@ -21,7 +21,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -234,12 +234,7 @@ class Store:
             UnsafeStore: more than one writer won, or they read different values.
             StoreUnavailable: the store failed on the way, so nothing is known.
         """
-        try:
-            async with asyncio.TaskGroup() as races:
-                for _ in range(PROBE_RACES):
-                    races.create_task(self._race(writers))
-        except* (StoreUnavailable, UnsafeStore) as failed:
-            raise _first(failed) from None
+        await _all(self._race(writers) for _ in range(PROBE_RACES))
 
     async def sweep(self) -> int:
         """Remove what killed writers left in a folder an hour ago or earlier; how many files."""
@@ -258,14 +253,12 @@ class Store:
         key = probe_key()
         values = [b"writer %d" % number for number in range(writers)]
         try:
-            # A TaskGroup, so that no writer is still at it when the key is deleted.
-            async with asyncio.TaskGroup() as group:
-                race = [group.create_task(self._put_and_read(key, value)) for value in values]
+            race = await _all(self._put_and_read(key, value) for value in values)
             late, read_late = await self._put_and_read(key, b"latecomer")
         finally:
             await self.delete(key)
-        won = [value for value, each in zip(values, race, strict=True) if each.result()[0]]
-        read = {read_late, *(each.result()[1] for each in race)}
+        won = [value for value, (told, _) in zip(values, race, strict=True) if told]
+        read = {read_late, *(found for _, found in race)}
         # The winner's reply may have been lost, and nobody been told; one value must stand.
         standing = won or [value for value in values if value in read]
         if late or len(standing) != 1 or read != set(standing):
@@ -383,10 +376,18 @@ def _s3_store(url: str, s3: S3Settings, timeout_s: float) -> S3Store:
     )
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a group, however deep it lies."""
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+async def _all(work: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of work done side by side, and all of it to its end, or the first failure.
+
+    Work that is cancelled when other work fails may still write when nobody expects it any more.
+    """
+    results = await asyncio.gather(*work, return_exceptions=True)
+    found: list[T] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        found.append(result)
+    return found
 
 
 def _plain(error: Exception) -> str:
