@@ -260,7 +260,13 @@ class RayLedger:
         self._beating.cancel()
 
     async def _beat(self) -> None:
-        while True:
-            with suppress(RayError):
-                await self.actor.beat.remote(self.owner)
+        heard = time.monotonic()
+        while time.monotonic() - heard < 3 * LEASE_S:
+            with suppress(RayError, TimeoutError):
+                await asyncio.wait_for(self.actor.beat.remote(self.owner), LEASE_S)
+                heard = time.monotonic()
             await asyncio.sleep(LEASE_S / 5)
+        # The cluster that we joined is gone, though another may have its address: only a new
+        # process can join that one, and whoever keeps us alive starts it.
+        _log.error("Ray is lost; stopping")
+        signal.raise_signal(signal.SIGTERM)

@@ -1,7 +1,7 @@
 """Where patches that have all they need wait to be drawn: most urgent first, so many at a time.
 
 What draws them (`Painters`) and what keeps several processes from drawing the same patch
-(`Ledger`) are parameters; `pool` has both on Ray.
+(`Ledger`) are parameters; `actors` has both on Ray.
 """
 
 from __future__ import annotations
