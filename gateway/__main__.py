@@ -4,7 +4,7 @@ import sys
 
 from gateway.app import server
 from gateway.settings import GatewaySettings
-from handscroll.errors import HandscrollError
+from handscroll.errors import HandscrollError, Unavailable
 from svckit import logs
 
 
@@ -15,7 +15,8 @@ def main() -> None:
         logs.configure("gateway", settings.log_level)
         server(settings).run()
     except HandscrollError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(1 if isinstance(error, Unavailable) else 2)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from cachetools import TTLCache
 from prometheus_client import Counter
 
 from gateway.cache import Memory, Picture, picture
@@ -24,6 +25,10 @@ FORMATS: dict[TileFormat, tiler_pb.ImageFormat.ValueType] = {
     "png": tiler_pb.IMAGE_FORMAT_PNG,
     "jpg": tiler_pb.IMAGE_FORMAT_JPEG,
 }
+
+MAX_WAIT_S = 60.0
+"""How long a client may wait for a tile."""
+KEPT = 4096
 
 
 class Place(NamedTuple):
@@ -47,6 +52,7 @@ class Pictures:
     def __init__(self, memory: Memory, store: Store, specs: Specs, tiler: Tiler) -> None:
         self.specs = specs
         self._memory, self._store, self._tiler = memory, store, tiler
+        self._forgotten: TTLCache[str, bool] = TTLCache(KEPT, MAX_WAIT_S)
 
     def held(self, path: str) -> Picture | None:
         """A tile that is in memory, by its URL's path."""
@@ -64,7 +70,7 @@ class Pictures:
         found = self.held(place.path)
         if found is None:
             body = await self._store.get(tile_key(*place))
-            if body is not None:
+            if body:  # an empty one was cut short by a power cut, and is painted again
                 _STORE.inc()
                 return self._keep(place, body)
         return found
@@ -98,9 +104,11 @@ class Pictures:
     def forget(self, canvas_id: str) -> None:
         """Give up what memory holds of a canvas that was deleted."""
         self.specs.forget(canvas_id)
+        self._forgotten[canvas_id] = True
         self._memory.forget_all(f"/tiles/{canvas_id}/")
 
     def _keep(self, place: Place, body: bytes) -> Picture:
         kept = picture(body, place.format)
-        self._memory.put(place.path, kept)
+        if place.canvas not in self._forgotten:  # else it was asked for before it was deleted
+            self._memory.put(place.path, kept)
         return kept

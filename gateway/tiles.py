@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import problems, queries
 from gateway.cache import Picture
-from gateway.pictures import FORMATS, Pictures, Place
+from gateway.pictures import FORMATS, MAX_WAIT_S, Pictures, Place
 from gateway.waiting import departure, unless
 from handscroll.canvas import MAX_FRAMES
 from handscroll.errors import InvalidRequest, NotFound
@@ -17,7 +17,6 @@ from svckit.deadline import within
 from svckit.keys import check_canvas_id
 from svckit.specs import check_frame, shows
 
-MAX_WAIT_S = 60.0
 # Queries, such as the viewer's, for which a look into memory by path alone is enough.
 USUAL = (b"", b"wait=0")
 # A canvas does not grow, but it may be deleted.
@@ -56,12 +55,14 @@ class Tiles:
     async def _sought(self, scope: Scope, receive: Receive) -> Picture | Response:
         """The tile, or what there is to say instead."""
         place, wait_s = self._asked(scope)
-        canvas = await self._pictures.specs.get(place.canvas)
-        check_frame(canvas, place.tile.frame)
-        if not shows(canvas, place.tile):
-            outside = NotFound(f"{place.path} lies outside the canvas, so there is no such tile")
-            return problems.answer(outside, OUTSIDE)
         with within(wait_s):
+            canvas = await self._pictures.specs.get(place.canvas)
+            check_frame(canvas, place.tile.frame)
+            if not shows(canvas, place.tile):
+                outside = NotFound(
+                    f"{place.path} lies outside the canvas, so there is no such tile"
+                )
+                return problems.answer(outside, OUTSIDE)
             found = await self._pictures.find(place)
             if found is not None:
                 return found

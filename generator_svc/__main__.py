@@ -1,14 +1,8 @@
-"""``python -m generator_svc``: serve until SIGTERM."""
+"""``python -m generator_svc``: serve until SIGTERM; ``--help`` tells its settings."""
 
 from generator_svc.service import build
 from generator_svc.settings import GeneratorSettings
 from svckit import server
 
-
-def main() -> None:
-    """Read the settings and serve."""
-    server.run("generator", GeneratorSettings.read(), build)
-
-
 if __name__ == "__main__":
-    main()
+    server.run("generator", GeneratorSettings, build)

@@ -145,8 +145,10 @@ class RayPainters:
         )(_Painter)
         self.actors = [kind.remote(folder) for _ in range(self.slots)]
         self._idle: asyncio.Queue[Any] = asyncio.Queue()
+        self._served: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
+        self._greetings: set[asyncio.Task[None]] = set()
         for actor in self.actors:
-            self._idle.put_nowait(actor)
+            self._greet(actor)
 
     async def describe(self) -> Served:
         """What the painters paint.
@@ -154,30 +156,57 @@ class RayPainters:
         Raises:
             HandscrollError: the checkpoint cannot be loaded.
         """
-        try:
-            return await self.actors[0].describe.remote()
-        except RayError as error:
-            raise _cause(error) from error
+        return await asyncio.shield(self._served)
 
     async def draw(self, scene: Scene, contexts: Sequence[Context]) -> list[Codes]:
         """Draw patches of one canvas and one shape."""
-        painter = await self._idle.get()
+        painter, idle = await self._idle.get(), False
         try:
             drawing = painter.draw.remote(
                 scene.canvas.canonical(), scene.text_W, scene.negative_W, list(contexts)
             )
             try:
-                return await drawing
+                codes: list[Codes] = await drawing
+                idle = True
+                return codes
             except asyncio.CancelledError:
                 ray.cancel(drawing)
                 raise
             except RayError as error:
                 raise _cause(error) from error
         finally:
-            self._idle.put_nowait(painter)
+            if idle:
+                self._idle.put_nowait(painter)
+            else:
+                self._greet(painter)
+
+    def _greet(self, actor: Any) -> None:
+        """Have a painter among the idle as soon as it answers, wherever Ray places it."""
+        greeting = asyncio.create_task(self._until_it_answers(actor))
+        self._greetings.add(greeting)
+        greeting.add_done_callback(self._greetings.discard)
+
+    async def _until_it_answers(self, actor: Any) -> None:
+        while True:
+            try:
+                served = await actor.describe.remote()
+            except RayTaskError as error:  # it cannot load its model
+                if not self._served.done():
+                    self._served.set_exception(_cause(error))
+                return
+            except RayError as error:
+                _log.warning("a painter is away", extra={"reason": type(error).__name__})
+                await asyncio.sleep(1.0)
+            else:
+                if not self._served.done():
+                    self._served.set_result(served)
+                self._idle.put_nowait(actor)
+                return
 
     def close(self) -> None:
         """Let the painters go."""
+        for greeting in self._greetings:
+            greeting.cancel()
         for actor in self.actors:
             ray.kill(actor)
 

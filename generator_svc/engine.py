@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -21,7 +22,7 @@ from generator_svc.scene import Scene, Served, load_scene
 from handscroll.canvas import Canvas
 from handscroll.context import Codes, gather
 from handscroll.errors import InvalidRequest, Overloaded
-from handscroll.geometry import Patch
+from handscroll.geometry import ROOT_ZOOM, Patch
 from svckit.keys import patch_key
 from svckit.specs import Specs
 from svckit.store import Store
@@ -32,6 +33,7 @@ MAX_PATCHES = 1024
 VIEWPORT, PREFETCH = 0, 1
 """Priorities: lower goes first."""
 NEVER = (2, 0, 0)
+LONGEST_RETRY_S = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ class Engine:
         store: where patches are committed.
         easel: where they are drawn.
         served: the model that is drawn with.
-        backlog: works at a time; requests beyond it are refused.
+        backlog: patches that the requests of a priority, and of those before it, may stand on.
         keep: patches kept in memory.
     """
 
@@ -88,6 +90,7 @@ class Engine:
         self._specs = Specs(store)
         self._scenes: LRUCache[str, Scene] = LRUCache(256)
         self._works: dict[tuple[str, Patch], _Work] = {}
+        self._admitted = [0, 0]  # by priority: patches that its requests stand on
         self._numbers = count()
 
     async def patches(
@@ -98,19 +101,18 @@ class Engine:
         Closing the iterator gives up the interest in what is still to come.
 
         Raises:
-            InvalidRequest: no patch or too many, one twice, or one outside the canvas.
+            InvalidRequest: no patch or too many, one twice, one outside the canvas or the world, or
+                they stand on more than may be drawn for one request.
             NotFound: no such canvas.
             SpecMismatch: the canvas is painted by another model.
             Overloaded: too many patches are being obtained.
         """
         scene = await self._scene(canvas_id)
         _check(wanted, scene.canvas)
-        if len(self._works) + len(wanted) > max(self.backlog, len(wanted)):
-            raise Overloaded(
-                f"{len(self._works)} patches are waiting to be drawn, {self.backlog} may",
-                self.easel.seconds_for(len(self._works)),
-            )
+        cost = await asyncio.to_thread(lambda: len(scene.order.cone(wanted)))
+        self._admit(cost, priority)
         asker = _Asker((priority, next(self._numbers)))
+        self._admitted[priority] += cost
         try:
             tasks = {
                 self._work(scene, patch, {asker: place}).task: patch
@@ -121,7 +123,28 @@ class Engine:
                 for task in done:
                     yield tasks.pop(task), task.result()
         finally:
+            self._admitted[priority] -= cost
             self._leave(asker)
+
+    def _admit(self, cost: int, priority: int) -> None:
+        """Refuse a request that there is no room for; work ahead takes no room from viewports.
+
+        Args:
+            cost: patches that the request stands on, drawn or not.
+            priority: of the request.
+        """
+        if cost > self.backlog:
+            raise InvalidRequest(
+                f"these patches stand on {cost} patches; those of one request may stand on "
+                f"{self.backlog}"
+            )
+        taken = sum(self._admitted[: priority + 1])
+        if taken + cost > self.backlog:
+            raise Overloaded(
+                f"requests for {taken} patches are being served, {self.backlog} may; this one "
+                f"stands on {cost}",
+                min(LONGEST_RETRY_S, self.easel.seconds_for(taken)),
+            )
 
     def __len__(self) -> int:
         return len(self._works)
@@ -132,7 +155,8 @@ class Engine:
         work = self._works.get(key)
         if work is None:
             work = self._works[key] = _Work(scene, patch)
-            work.task = asyncio.create_task(self._obtain(work))
+            # In a context of its own: it belongs to nobody, so no asker's deadline is its own.
+            work.task = asyncio.create_task(self._obtain(work), context=Context())
             work.task.add_done_callback(lambda _: self._forget(work))
         for asker, place in askers.items():
             work.join(asker, place)
@@ -233,5 +257,8 @@ def _check(wanted: Sequence[Patch], canvas: Canvas) -> None:
     if len(set(wanted)) < len(wanted):
         raise InvalidRequest("a patch is asked for twice")
     for patch in wanted:
+        edge = 2 ** (ROOT_ZOOM + patch.level)  # no tile reaches so far
+        if max(abs(patch.row), abs(patch.col)) > edge:
+            raise InvalidRequest(f"{patch} lies outside the world: row and col are at most {edge}")
         if not (canvas.extent.contains(patch) and 0 <= patch.frame < canvas.frames):
             raise InvalidRequest(f"{patch} is not in this {canvas.extent.kind}")

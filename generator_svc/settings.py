@@ -21,5 +21,7 @@ class GeneratorSettings(ServiceSettings):
     )
     ray_address: str = Field("auto", description="host:port of the Ray cluster to join")
     painters: int = Field(0, ge=0, description="Ray actors that draw; 0 for one per CPU of Ray's")
-    backlog: int = Field(4096, ge=1, description="patches waiting or drawn; more are refused")
-    keep: int = Field(65536, ge=0, description="patches kept in memory")
+    backlog: int = Field(
+        4096, ge=1, description="patches that requests may stand on at a time; more are refused"
+    )
+    keep: int = Field(65536, ge=1, description="patches kept in memory")

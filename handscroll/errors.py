@@ -5,6 +5,7 @@ HandscrollError
 ├── NotFound            the thing named does not exist
 ├── SpecMismatch        two things that must agree do not
 │   └── BrokenCheckpoint    a checkpoint that is truncated, altered, or not one of ours
+├── Mistaken            a service made a mistake; it is in its log
 ├── StillNeeded         it cannot go while something else stands on it
 └── Unavailable         it exists, but cannot be had now or here
     ├── Overloaded          too much is asked for at once; says when to try again
@@ -36,6 +37,10 @@ class BrokenCheckpoint(SpecMismatch):
 
 class Unavailable(HandscrollError):
     """The thing exists but cannot be had now; trying again later, or installing it, may help."""
+
+
+class Mistaken(HandscrollError):
+    """A service made a mistake of its own; its log tells, and trying again will not help."""
 
 
 class StillNeeded(HandscrollError):

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ class Child:
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     stop_s: float = 10.0
-    on_restart: Callable[[], None] = lambda: None
+    on_restart: Callable[[], Awaitable[None]] | None = None
     process: asyncio.subprocess.Process | None = None
     false_starts: int = 0
 
@@ -123,7 +123,8 @@ class Processes:
                 return
             await asyncio.sleep(0.2 * 2**child.false_starts)
             await self._spawn(child)
-            child.on_restart()
+            if child.on_restart is not None:
+                await child.on_restart()
 
 
 async def _stop(child: Child) -> None:

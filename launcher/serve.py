@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import secrets
 import signal
 import socket
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -19,7 +22,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from handscroll.errors import InvalidRequest
+from handscroll.errors import InvalidRequest, Unavailable
 from launcher.processes import Child, Processes
 
 LOOPBACK = "127.0.0.1"
@@ -54,7 +57,8 @@ class Machine:
     @property
     def url(self) -> str:
         """Where the viewer is."""
-        return f"http://{self.host}:{self.port}/"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/"
 
     async def run(self, console: Console) -> None:
         """Run until SIGINT or SIGTERM.
@@ -111,8 +115,7 @@ class Machine:
         with console.status("Waking the painters …"):
             await _until_listens(RAY_HOST, _port(ray))
             await processes.start(generator)
-            # Painters of a Ray that died do not come back: who made them must make new ones.
-            ray.on_restart = generator.kill
+            ray.on_restart = partial(_renew, ray, generator)
             await _until_listens(LOOPBACK, _port(generator))
             await _until_answers(f"{self.url}worlds")
         seconds = time.monotonic() - began
@@ -149,6 +152,7 @@ class Machine:
             service(
                 "gateway",
                 *("--host", self.host, "--port", str(self.port), *store),
+                *(() if _is_address(self.host) else ("--trusted-hosts", self.host)),
                 *("--tiler", f"{LOOPBACK}:{self.grpc_port}"),
             ),
             service(
@@ -204,6 +208,20 @@ def serve(
     asyncio.run(machine.run(Console(stderr=True)))
 
 
+async def _renew(ray: Child, generator: Child) -> None:
+    """Painters of a Ray that died do not come back: who made them must make new ones."""
+    await _until_listens(RAY_HOST, _port(ray))
+    generator.kill()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _port(child: Child) -> int:
     """The port that a child was told to listen on."""
     return int(child.argv[child.argv.index("--port") + 1])
@@ -241,10 +259,17 @@ async def _until_listens(host: str, port: int) -> None:
 
 
 async def _until_answers(url: str) -> None:
+    # What is asked for is on this machine, whatever proxy there is for the web.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
     def answers() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with opener.open(url, timeout=5) as answer:
                 return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                raise Unavailable(f"{url} answers {error.code}: {error.read().decode()}") from error
+            return False
         except OSError:
             return False
 

@@ -24,7 +24,7 @@ def within(seconds: float) -> Iterator[None]:
             _deadline.reset(token)
 
 
-def remaining_s(default: float | None = None) -> float | None:
-    """Seconds left, never below zero; ``default`` where there is no deadline."""
+def remaining_s() -> float | None:
+    """Seconds left, never below zero; None where there is no deadline."""
     ends = _deadline.get()
-    return default if ends is None else max(0.0, ends - time.monotonic())
+    return None if ends is None else max(0.0, ends - time.monotonic())

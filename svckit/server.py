@@ -55,14 +55,15 @@ Build = Callable[[_Settings], AbstractAsyncContextManager[Sequence[Servicer]]]
 """Opens what a service needs, yields its servicers, and closes it again."""
 
 
-def run(name: str, settings: _Settings, build: Build[_Settings]) -> None:
-    """Serve until SIGTERM or SIGINT, then let calls end and stop.
+def run(name: str, settings: type[_Settings], build: Build[_Settings]) -> None:
+    """Read the settings, serve until SIGTERM or SIGINT, then let calls end and stop.
 
     What keeps us from it is said in one line. The exit code is 1 if trying again may help, else 2.
     """
-    logs.configure(name, settings.log_level)
     try:
-        asyncio.run(serve(settings, build))
+        read = settings.read()
+        logs.configure(name, read.log_level)
+        asyncio.run(serve(read, build))
     except HandscrollError as error:
         print(error, file=sys.stderr)  # noqa: T201
         sys.exit(1 if isinstance(error, Unavailable) else 2)

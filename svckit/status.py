@@ -37,6 +37,7 @@ TABLE: dict[type[HandscrollError], Codes] = {
     errors.BrokenCheckpoint: Codes(
         grpc.StatusCode.FAILED_PRECONDITION, HTTPStatus.INTERNAL_SERVER_ERROR
     ),
+    errors.Mistaken: Codes(grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
     errors.StillNeeded: Codes(grpc.StatusCode.FAILED_PRECONDITION, HTTPStatus.CONFLICT),
     errors.Unavailable: Codes(grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
     errors.UnsafeStore: Codes(grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -49,7 +50,10 @@ _BY_REASON = {re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).upper(): kind for k
 _REASON = {kind: reason for reason, kind in _BY_REASON.items()}
 # What a peer without our details (a proxy, gRPC itself) means by a code.
 _BY_CODE = {
+    grpc.StatusCode.DATA_LOSS: errors.Mistaken,
+    grpc.StatusCode.INTERNAL: errors.Mistaken,
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
+    grpc.StatusCode.UNKNOWN: errors.Mistaken,
     grpc.StatusCode.NOT_FOUND: errors.NotFound,
     grpc.StatusCode.FAILED_PRECONDITION: errors.SpecMismatch,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Overloaded,

@@ -18,10 +18,12 @@ written in the last seconds may be gone or cut short.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -32,6 +34,7 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 
 from handscroll.errors import InvalidRequest, StoreUnavailable, UnsafeStore
+from svckit.deadline import remaining_s
 from svckit.keys import PROBES, Key, Prefix, probe_key
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 TIMEOUT_S = 10.0
+LEAST_S = 1.0
+"""However near the caller's deadline is, a request gets so long."""
 CREATE_TRIES = 4
 FIRST_PAUSE_S = 0.05
 FIRST_LOOK_S = 0.1
@@ -308,11 +313,13 @@ class Store:
 
     async def _call(self, what: str, key: str, request: Awaitable[T]) -> T:
         """Wait for a request; what is missing or there already stays an error of its own."""
+        left_s = remaining_s()
+        seconds = self.timeout_s if left_s is None else min(self.timeout_s, max(LEAST_S, left_s))
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(seconds):
                 return await request
         except TimeoutError:
-            reason = f"the store did not answer within {self.timeout_s:g} s"
+            reason = f"the store did not answer within {seconds:.3g} s"
         except FileNotFoundError as error:
             # S3 says 404 for a missing bucket too.
             if "NoSuchBucket" not in str(error):
@@ -405,9 +412,13 @@ def _plain(error: Exception) -> str:
 def _sweep(folder: Path) -> int:
     before = time.time() - STALE_S
     swept = 0
-    for path in folder.rglob("*#*"):
-        # obstore's name for a file not yet whole; no key holds a '#'.
-        if re.fullmatch(r"[^#]+#\d+", path.name) and path.stat().st_mtime < before:
-            path.unlink(missing_ok=True)
-            swept += 1
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            # obstore's name for a file not yet whole; no key holds a '#'.
+            if re.fullmatch(r"[^#]+#\d+", name):
+                path = Path(parent, name)
+                with suppress(FileNotFoundError):  # its writer has just finished it
+                    if path.stat().st_mtime < before:
+                        path.unlink()
+                        swept += 1
     return swept

@@ -1,20 +1,8 @@
-"""Starts the service: ``python -m tiler_svc --help``."""
+"""``python -m tiler_svc``: serve until SIGTERM; ``--help`` tells its settings."""
 
-import sys
-
-from handscroll.errors import HandscrollError
 from svckit import server
 from tiler_svc.service import build
 from tiler_svc.settings import TilerSettings
 
-
-def main() -> None:
-    """Serve until told to stop."""
-    try:
-        server.run("tiler", TilerSettings.read(), build)
-    except HandscrollError as error:
-        sys.exit(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    server.run("tiler", TilerSettings, build)

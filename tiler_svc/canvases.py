@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from handscroll.canvas import Canvas, check_learned
-from handscroll.errors import InvalidRequest, NotFound, StillNeeded
+from handscroll.errors import InvalidRequest, NotFound, SpecMismatch, StillNeeded
 from handscroll.geometry import Extent
 from svckit.keys import (
     Key,
@@ -46,6 +46,8 @@ PATIENCE_S = 0.5
 PAGE, LONGEST_PAGE = 100, 1000
 FIRST_CANVASES = "the canvases to open first"
 """Owner of those; the spaces keep every caller from being the same one."""
+ANYBODY = "whoever made it without a name"
+"""Holder of canvases that were made anonymously, so that no stranger deletes them."""
 
 
 class World(NamedTuple):
@@ -156,15 +158,19 @@ class Canvases:
         for key, vector in texts:
             await self._store.create(key, vector)
         canvas_id = canvas.id
-        if owner is not None:
+        if owner is None:
+            await self._store.create(holder_key(canvas_id, ANYBODY), b"")
+        else:
             now = datetime.now(UTC).isoformat(timespec="microseconds").encode()
             await self._store.create(owner_key(owner, canvas_id), now)
             await self._store.create(holder_key(canvas_id, owner), now)
         key = canvas_key(canvas_id)
-        created = await self._store.get(key) is None
-        if created:
+        stored = await self._store.get(key)
+        if stored not in (None, canvas.canonical()):
+            await self._store.delete(key)  # what a power cut left: only this spec has this id
+        if stored != canvas.canonical():
             await self._store.create(key, canvas.canonical())
-        return canvas, created
+        return canvas, stored is None
 
     async def get(self, canvas_id: str) -> Canvas:
         """The canvas of an id.
@@ -249,7 +255,7 @@ class Canvases:
         """Have a canvas be there that no caller can delete."""
         try:
             await self._specs.get(canvas.id)
-        except NotFound:
+        except (NotFound, SpecMismatch):
             self._held.discard(canvas.id)
         if canvas.id not in self._held:
             await self.create(canvas, model, FIRST_CANVASES)
@@ -264,7 +270,7 @@ class Canvases:
         made_at, canvas_id = mark
         try:
             canvas = await self._specs.get(canvas_id)
-        except NotFound:
+        except (NotFound, SpecMismatch):
             return None  # its making or its deletion was cut short
         return OwnCanvas(canvas, datetime.fromisoformat(made_at))
 

@@ -46,6 +46,7 @@ LONGEST_JOB_S = 600.0
 MAX_TILES = 256
 MAX_WIDTH_PX = 16384
 MAX_PIXELS = 64 * 2**20
+MAX_REGION_TILES = 2048
 STRIP_BYTES = 3 * 2**20
 # Tiles of a region whose patches are asked for together: enough to keep painters busy.
 BAND_TILES = 64
@@ -162,7 +163,7 @@ class Engine:
         while some := list(islice(rest, READS)):
             keys = [tile_key(canvas_id, tile, format) for tile in some]
             for tile, found in zip(some, await at_once(READS, self._store.get, keys), strict=True):
-                if found is None:
+                if not found:  # an empty one was cut short by a power cut
                     missing.append(tile)
                 else:
                     _TILES.labels("cache").inc()
@@ -195,7 +196,8 @@ class Engine:
         per_band = max(1, BAND_TILES // (region.width // TILE_PX + 2))
         while band := list(islice(bands, per_band)):
             under = self._under(canvas, model, (tile for row in band for tile in row))
-            async with self._feed(canvas_id, under, urgent=True) as feed:
+            # Nobody watches a region come; viewports go before it.
+            async with self._feed(canvas, model, under, urgent=False) as feed:
                 for row in band:
                     pictures = await at_once(
                         self._at_once, partial(self._decoded, canvas, model, feed), row
@@ -232,8 +234,10 @@ class Engine:
     ) -> Image:
         key = tile_key(canvas_id, tile, format)
         found = await self._store.get(key)
-        if found is not None:
+        if found:
             return Image(found, cached=True)
+        if found is not None:  # cut short by a power cut
+            await self._store.delete(key)
         model = await self._models.of(canvas.model)
         if codes is None:
             with _timed("patches"):
@@ -250,7 +254,7 @@ class Engine:
     ) -> dict[Patch, bytes]:
         """The patches of one tile; asked for again when somebody comes who is in a hurry."""
         under = self._under(canvas, model, [tile])
-        async with self._feed(canvas_id, under, urged.is_set()) as feed:
+        async with self._feed(canvas, model, under, urged.is_set()) as feed:
 
             async def urge() -> None:
                 await urged.wait()
@@ -269,7 +273,7 @@ class Engine:
         canvas_id, model = canvas.id, await self._models.of(canvas.model)
         room = asyncio.Semaphore(UNREAD)
         done: asyncio.Queue[tuple[Tile, bytes] | Exception] = asyncio.Queue()
-        async with self._feed(canvas_id, self._under(canvas, model, tiles), urgent) as feed:
+        async with self._feed(canvas, model, self._under(canvas, model, tiles), urgent) as feed:
 
             async def paint(tile: Tile) -> None:
                 try:
@@ -317,8 +321,8 @@ class Engine:
                     ),
                 )
 
-    def _feed(self, canvas_id: str, patches: Iterable[Patch], urgent: bool) -> Feed:
-        return Feed(self._store, self._generator, canvas_id, patches, urgent)
+    def _feed(self, canvas: Canvas, model: Model, patches: Iterable[Patch], urgent: bool) -> Feed:
+        return Feed(self._store, self._generator, canvas.id, patches, model.patch_bytes, urgent)
 
     def _under(self, canvas: Canvas, model: Model, tiles: Iterable[Tile]) -> list[Patch]:
         """The patches that tiles are decoded from, each once."""
@@ -349,6 +353,12 @@ def _check_region(canvas: Canvas, region: Region) -> None:
         raise InvalidRequest(
             f"a region may be {MAX_WIDTH_PX} px wide and have {MAX_PIXELS} pixels in all; this "
             f"one is {height} x {width} px"
+        )
+    touched = (height // TILE_PX + 2) * (width // TILE_PX + 2)
+    if touched > MAX_REGION_TILES:
+        raise InvalidRequest(
+            f"a region may touch {MAX_REGION_TILES} tiles; one of {height} x {width} px touches "
+            f"up to {touched}"
         )
     if level > canvas.extent.finest:
         raise NotFound(f"the canvas has levels 0 to {canvas.extent.finest}, not {level}")

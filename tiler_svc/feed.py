@@ -24,6 +24,8 @@ class Feed:
         generator: draws the others.
         canvas_id: the canvas.
         patches: what is wanted, the most wanted first.
+        patch_bytes: size of each. A stored one of another size was cut short by a power cut: the
+            generator mends it.
         urgent: whether somebody looks at them now.
     """
 
@@ -33,8 +35,10 @@ class Feed:
         generator: Generator,
         canvas_id: str,
         patches: Iterable[Patch],
+        patch_bytes: int,
         urgent: bool,
     ) -> None:
+        self._patch_bytes = patch_bytes
         self._store, self._generator, self._canvas_id = store, generator, canvas_id
         loop = asyncio.get_running_loop()
         self._codes: dict[Patch, asyncio.Future[bytes]] = {
@@ -70,7 +74,7 @@ class Feed:
     async def _look_and_draw(self) -> None:
         async def look(patch: Patch) -> None:
             found = await self._store.get(patch_key(self._canvas_id, patch))
-            if found is not None:
+            if found is not None and len(found) == self._patch_bytes:
                 self._put(patch, found)
 
         await at_once(READS, look, self._codes)

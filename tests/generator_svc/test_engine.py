@@ -26,7 +26,7 @@ from tests.support.toys import ModelPainters, ToyLedger, ToyPainters, served_by
 
 MakeEngine = Callable[..., Engine]
 PutCanvas = Callable[..., Awaitable[Canvas]]
-FAR = 10**7
+FAR = 30_000
 
 
 def block(row: int, col: int, rows: int = 2, cols: int = 2, level: int = 2) -> list[Patch]:
@@ -398,18 +398,44 @@ def test_too_much_is_refused_with_a_time_to_come_back(
 ) -> None:
     async def look() -> None:
         painters = ToyPainters()
-        engine = make_engine(painters, backlog=20)
+        engine = make_engine(painters, backlog=40)
         canvas = await put_canvas()
         painters.gate.clear()
         first = asyncio.create_task(ask(engine, canvas.id, block(0, 0)))
         await settle(engine)
-        assert len(engine) > 18
-        with pytest.raises(Overloaded, match=r"\d+ patches are waiting to be drawn, 20 may") as no:
+        with pytest.raises(Overloaded, match="for 27 patches are being served, 40 may") as no:
             await ask(engine, canvas.id, block(50, 50))
-        assert no.value.retry_after_s >= 1
+        assert 1 <= no.value.retry_after_s <= 30
+        with pytest.raises(InvalidRequest, match="those of one request may stand on 40"):
+            await ask(engine, canvas.id, block(50, 50, 9, 9))
         painters.gate.set()
         await first
         await ask(engine, canvas.id, block(50, 50))
+
+    asyncio.run(look())
+
+
+def test_work_ahead_takes_no_room_from_viewports(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def look() -> None:
+        painters = ToyPainters()
+        engine = make_engine(painters, backlog=60)
+        canvas = await put_canvas()
+        painters.gate.clear()
+        ahead = [
+            asyncio.create_task(ask(engine, canvas.id, block(0, 100 * step), PREFETCH))
+            for step in range(2)
+        ]
+        await settle(engine)
+        with pytest.raises(Overloaded):
+            await ask(engine, canvas.id, block(0, 500), PREFETCH)
+        view = asyncio.create_task(ask(engine, canvas.id, block(0, 600)))
+        await settle(engine)
+        assert not view.done()
+        painters.gate.set()
+        await asyncio.gather(view, *ahead)
+        assert engine._admitted == [0, 0]
 
     asyncio.run(look())
 
@@ -423,6 +449,7 @@ def test_too_much_is_refused_with_a_time_to_come_back(
         ([Patch(3, 0, 0, 0)], "not in this scroll"),
         ([Patch(2, 0, -1, 0)], "not in this scroll"),
         ([Patch(2, 1, 0, 0)], "not in this scroll"),
+        ([Patch(2, 0, 0, 2**62)], "outside the world: row and col are at most 65536"),
     ],
 )
 def test_requests_that_cannot_be_are_refused(

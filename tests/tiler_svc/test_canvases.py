@@ -278,6 +278,22 @@ async def test_worlds_have_a_canvas_to_open_first_that_nobody_can_delete(home: H
     assert home.generator.asked_models == 1
 
 
+async def test_spec_cut_short_by_a_power_cut_is_made_again(home: House) -> None:
+    canvas = (await create(home, ANNE)).canvas.id
+    whole = await home.store.get(canvas_key(canvas))
+    await home.store.delete(canvas_key(canvas))
+    await home.store.create(canvas_key(canvas), b"{")
+    assert (await create(home, ANNE)).canvas.id == canvas
+    assert await home.store.get(canvas_key(canvas)) == whole
+
+
+async def test_stranger_cannot_delete_what_was_made_anonymously(home: House) -> None:
+    canvas = (await create(home, None)).canvas.id
+    assert (await create(home, ANNE)).canvas.id == canvas
+    await delete(home, ANNE, canvas)
+    assert await home.store.get(canvas_key(canvas))
+
+
 async def test_worlds_are_told_from_the_store_while_the_painters_sleep(home: House) -> None:
     told = (await home.canvases.ListWorlds(pb.ListWorldsRequest())).worlds
 

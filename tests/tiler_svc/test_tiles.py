@@ -17,13 +17,13 @@ from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint
 from handscroll.errors import InvalidRequest, NotFound, Overloaded, SpecMismatch, Unavailable
-from handscroll.geometry import Extent, Region, Tile, tile_to_xyz
+from handscroll.geometry import Extent, Patch, Region, Tile, tile_to_xyz
 from handscroll.paint import Painter
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as pb
 from svckit.client import calling
 from svckit.deadline import within
-from svckit.keys import canvas_key, tile_key
+from svckit.keys import canvas_key, patch_key, tile_key
 from svckit.server import started
 from svckit.settings import ServiceSettings
 from tests.tiler_svc.fakes import House, house, until
@@ -410,6 +410,7 @@ async def test_rectangle_that_cannot_be_is_refused(
     ("wanted", "kind", "message"),
     [
         (Region(0, 0, 0, 0, 5), InvalidRequest, "empty"),
+        (Region(0, 0, 0, 8_000_000, 1), InvalidRequest, "may touch 2048 tiles"),
         (Region(0, 0, 0, 1, 16385), InvalidRequest, "16384 px wide"),
         (Region(0, 0, 0, 4097, 16384), InvalidRequest, "67108864 pixels"),
         (Region(0, 0, 2**40, 1, 1), InvalidRequest, "outside the world"),
@@ -437,3 +438,26 @@ async def test_time_left_reaches_the_generator(home: House) -> None:
 def test_tiler_runs_without_torch() -> None:
     program = "import sys, tiler_svc.service as s; assert not {'torch', 'ray'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# What a power cut leaves.
+
+
+async def test_patch_and_tile_cut_short_are_made_again(home: House) -> None:
+    canvas, tile = await home.canvas(), Tile(0, 2, 3)
+    right = await get(home, canvas, tile)
+    for patch in (Patch(0, 0, 2, 3), Patch(0, 0, 3, 4)):
+        key = patch_key(canvas.id, patch)
+        await home.store.delete(key)
+        await home.store.create(key, b"stub")
+    key = tile_key(canvas.id, tile, "png")
+    await home.store.delete(key)
+    await home.store.create(key, b"")
+    before = len(home.generator.requests)
+    assert await get(home, canvas, tile) == right == await home.store.get(key)
+    asked = {(one.row, one.col) for one in home.generator.requests[before].patches}
+    assert asked == {(2, 3), (3, 4)}
+    await home.store.delete(key)
+    await home.store.create(key, b"")
+    (one,) = await stream(home, rectangle(canvas, tile, tile, format=pb.IMAGE_FORMAT_PNG))
+    assert one.image == right

@@ -30,7 +30,7 @@ class CanvasServiceStub:
 
     A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
     characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete.
+    and can create and look, but neither list nor delete; what is made anonymously stays.
     """
 
     def __init__(self, channel):
@@ -71,7 +71,7 @@ class CanvasServiceServicer:
 
     A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
     characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete.
+    and can create and look, but neither list nor delete; what is made anonymously stays.
     """
 
     def ListWorlds(self, request, context):
@@ -176,7 +176,7 @@ class CanvasService:
 
     A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
     characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete.
+    and can create and look, but neither list nor delete; what is made anonymously stays.
     """
 
     @staticmethod

@@ -44,7 +44,7 @@ class CanvasServiceStub:
 
     A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
     characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete.
+    and can create and look, but neither list nor delete; what is made anonymously stays.
     """
 
     @_typing.overload
@@ -99,7 +99,7 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
 
     A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
     characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete.
+    and can create and look, but neither list nor delete; what is made anonymously stays.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -150,7 +150,7 @@ class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
     characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete.
+    and can create and look, but neither list nor delete; what is made anonymously stays.
     """
 
     @_abc_1.abstractmethod

@@ -51,7 +51,8 @@ class GeneratorServiceStub:
 
     Idempotent: the same bytes every time. Status codes:
 
-    - INVALID_ARGUMENT: not an id, no patch or more than 1024, one twice, or one outside the canvas.
+    - INVALID_ARGUMENT: not an id, no patch or more than 1024, one twice, one outside the canvas or
+      the world of tiles, or patches that stand on more others than may be drawn for one request.
     - NOT_FOUND: no such canvas.
     - FAILED_PRECONDITION: the canvas is painted by another model.
     - RESOURCE_EXHAUSTED: too many patches are waiting to be drawn; RetryInfo says when to try again.
@@ -78,7 +79,8 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
 
     Idempotent: the same bytes every time. Status codes:
 
-    - INVALID_ARGUMENT: not an id, no patch or more than 1024, one twice, or one outside the canvas.
+    - INVALID_ARGUMENT: not an id, no patch or more than 1024, one twice, one outside the canvas or
+      the world of tiles, or patches that stand on more others than may be drawn for one request.
     - NOT_FOUND: no such canvas.
     - FAILED_PRECONDITION: the canvas is painted by another model.
     - RESOURCE_EXHAUSTED: too many patches are waiting to be drawn; RetryInfo says when to try again.
@@ -114,7 +116,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent: the same bytes every time. Status codes:
 
-        - INVALID_ARGUMENT: not an id, no patch or more than 1024, one twice, or one outside the canvas.
+        - INVALID_ARGUMENT: not an id, no patch or more than 1024, one twice, one outside the canvas or
+          the world of tiles, or patches that stand on more others than may be drawn for one request.
         - NOT_FOUND: no such canvas.
         - FAILED_PRECONDITION: the canvas is painted by another model.
         - RESOURCE_EXHAUSTED: too many patches are waiting to be drawn; RetryInfo says when to try again.

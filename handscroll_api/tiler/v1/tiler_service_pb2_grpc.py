@@ -87,7 +87,8 @@ class TilerServiceServicer:
         together commute: a region is what its tiles show.
 
         Idempotent. Status codes: those of GetTile; INVALID_ARGUMENT also for a region that is empty,
-        wider than 16384 px or larger than 64 Mpx. A region that reaches beyond the canvas is NOT_FOUND.
+        wider than 16384 px, larger than 64 Mpx, or that may touch more than 2048 tiles. A region that
+        reaches beyond the canvas is NOT_FOUND. Regions are painted when no viewport waits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

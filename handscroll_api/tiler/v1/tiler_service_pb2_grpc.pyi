@@ -58,7 +58,8 @@ class TilerServiceStub:
     together commute: a region is what its tiles show.
 
     Idempotent. Status codes: those of GetTile; INVALID_ARGUMENT also for a region that is empty,
-    wider than 16384 px or larger than 64 Mpx. A region that reaches beyond the canvas is NOT_FOUND.
+    wider than 16384 px, larger than 64 Mpx, or that may touch more than 2048 tiles. A region that
+    reaches beyond the canvas is NOT_FOUND. Regions are painted when no viewport waits.
     """
 
 @_typing.type_check_only
@@ -89,7 +90,8 @@ class TilerServiceAsyncStub(TilerServiceStub):
     together commute: a region is what its tiles show.
 
     Idempotent. Status codes: those of GetTile; INVALID_ARGUMENT also for a region that is empty,
-    wider than 16384 px or larger than 64 Mpx. A region that reaches beyond the canvas is NOT_FOUND.
+    wider than 16384 px, larger than 64 Mpx, or that may touch more than 2048 tiles. A region that
+    reaches beyond the canvas is NOT_FOUND. Regions are painted when no viewport waits.
     """
 
 class TilerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -135,7 +137,8 @@ class TilerServiceServicer(metaclass=_abc_1.ABCMeta):
         together commute: a region is what its tiles show.
 
         Idempotent. Status codes: those of GetTile; INVALID_ARGUMENT also for a region that is empty,
-        wider than 16384 px or larger than 64 Mpx. A region that reaches beyond the canvas is NOT_FOUND.
+        wider than 16384 px, larger than 64 Mpx, or that may touch more than 2048 tiles. A region that
+        reaches beyond the canvas is NOT_FOUND. Regions are painted when no viewport waits.
         """
 
 def add_TilerServiceServicer_to_server(servicer: TilerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
