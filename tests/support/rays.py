@@ -14,6 +14,8 @@ from contextlib import suppress
 
 import pytest
 
+from launcher.processes import die_with_parent
+
 ENV = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -52,6 +54,7 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
         self.nodes.append(node)
         assert node.stdout is not None
