@@ -189,7 +189,7 @@ class House:
 
     Attributes:
         servers: those of the generator and of the tokenizer, to be stopped.
-        ports: theirs.
+        ports: theirs, and the tiler's.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ async def house(
         servicers: Sequence[Servicer] = await stack.enter_async_context(tiler.build(told))
         port = await stack.enter_async_context(started(servicers, told))
         channel = await stack.enter_async_context(connect(f"127.0.0.1:{port}"))
-        yield House(store, model, generator, tokenizer, channel, servers, ports)
+        yield House(store, model, generator, tokenizer, channel, servers, [*ports, port])
 
 
 async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
