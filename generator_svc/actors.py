@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from cachetools import LRUCache
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from generator_svc.scene import Ground, Scene, Served
 from handscroll.canvas import Canvas
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 NAMESPACE = "handscroll"
 LEASE_S = 4.0
 """A process that the ledger has not heard of for so long has lost its claims."""
+MISSES = 8
+"""A process that has told the ledger so often in vain that it lives has lost its cluster."""
 
 _log = logging.getLogger(__name__)
 
@@ -190,9 +192,11 @@ class RayPainters:
         while True:
             try:
                 served = await actor.describe.remote()
-            except RayTaskError as error:  # it cannot load its model
+            except ActorDiedError as error:  # for good: it cannot load its model
+                _log.error("a painter cannot start", extra={"reason": str(error)})
                 if not self._served.done():
-                    self._served.set_exception(_cause(error))
+                    reason = str(error).strip().splitlines()[-1]
+                    self._served.set_exception(Unavailable(f"a painter cannot start: {reason}"))
                 return
             except RayError as error:
                 _log.warning("a painter is away", extra={"reason": type(error).__name__})
@@ -289,11 +293,13 @@ class RayLedger:
         self._beating.cancel()
 
     async def _beat(self) -> None:
-        heard = time.monotonic()
-        while time.monotonic() - heard < 3 * LEASE_S:
-            with suppress(RayError, TimeoutError):
+        missed = 0  # counted, not timed: a process that was held up itself has missed none
+        while missed < MISSES:
+            try:
                 await asyncio.wait_for(self.actor.beat.remote(self.owner), LEASE_S)
-                heard = time.monotonic()
+                missed = 0
+            except (RayError, TimeoutError):
+                missed += 1
             await asyncio.sleep(LEASE_S / 5)
         # The cluster that we joined is gone, though another may have its address: only a new
         # process can join that one, and whoever keeps us alive starts it.

@@ -54,8 +54,9 @@ async def painters(joined: None, tiny: Path) -> AsyncIterator[RayPainters]:
 
 
 @pytest.fixture
-async def ledger(joined: None) -> AsyncIterator[RayLedger]:
-    """The cluster's ledger."""
+async def ledger(joined: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RayLedger]:
+    """The cluster's ledger, which may be lost without ending us."""
+    monkeypatch.setattr(signal, "raise_signal", lambda number: None)
     ledger = RayLedger()
     yield ledger
     await ledger.close()
@@ -144,6 +145,14 @@ async def test_errors_of_painters_arrive_as_what_they_are(painters: RayPainters)
 
 
 @pytest.mark.anyio
+async def test_painters_that_cannot_load_their_model_say_so(joined: None, tmp_path: Path) -> None:
+    painters = RayPainters(1, tmp_path)
+    with pytest.raises(Unavailable, match=f"cannot start: .*no checkpoint in {tmp_path}"):
+        await asyncio.wait_for(painters.describe(), 60)
+    painters.close()
+
+
+@pytest.mark.anyio
 async def test_a_drawing_that_nobody_wants_stops_between_two_steps(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +221,28 @@ async def test_the_ledger_forgets_processes_it_no_longer_hears_of(
     assert await ledger.claim("living", [KEY]) == [True]
     await ledger.release("dead", [KEY])
     assert await ledger.claim("third", [KEY]) == [False]
+
+
+@pytest.mark.anyio
+async def test_a_process_whose_cluster_is_gone_stops(
+    ledger: RayLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops: list[int] = []
+    stopped = asyncio.Event()
+
+    def stop(number: int) -> None:
+        stops.append(number)
+        stopped.set()
+
+    monkeypatch.setattr(signal, "raise_signal", stop)
+    monkeypatch.setattr(actors, "LEASE_S", 0.5)
+    lost = RayLedger()
+    await asyncio.sleep(1)
+    assert not stops
+    ray.kill(lost.actor)
+    await asyncio.wait_for(stopped.wait(), 30)
+    assert stops[0] == signal.SIGTERM
+    await lost.close()
 
 
 @pytest.mark.anyio

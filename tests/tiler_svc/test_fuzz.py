@@ -57,9 +57,7 @@ def nonsense(message: Message, rng: random.Random, ids: tuple[str, ...]) -> Mess
     return message
 
 
-def value_of(
-    message: Message, field: Any, rng: random.Random, ids: tuple[str, ...]
-) -> Any:
+def value_of(message: Message, field: Any, rng: random.Random, ids: tuple[str, ...]) -> Any:
     if field.message_type is not None:
         held = getattr(message, field.name)
         return nonsense(held.add() if field.is_repeated else held, rng, ids)
