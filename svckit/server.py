@@ -7,8 +7,8 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -56,14 +56,21 @@ Build = Callable[[_Settings], AbstractAsyncContextManager[Sequence[Servicer]]]
 
 
 def run(name: str, settings: type[_Settings], build: Build[_Settings]) -> None:
-    """Read the settings, serve until SIGTERM or SIGINT, then let calls end and stop.
-
-    What keeps us from it is said in one line. The exit code is 1 if trying again may help, else 2.
-    """
-    try:
+    """Read the settings, serve until SIGTERM or SIGINT, then let calls end and stop."""
+    with process():
         read = settings.read()
         logs.configure(name, read.log_level)
         asyncio.run(serve(read, build))
+
+
+@contextmanager
+def process() -> Iterator[None]:
+    """All that a process does; what keeps it from that is said in one line.
+
+    The exit code is then 1 if trying again may help, else 2.
+    """
+    try:
+        yield
     except HandscrollError as error:
         print(error, file=sys.stderr)  # noqa: T201
         sys.exit(1 if isinstance(error, Unavailable) else 2)

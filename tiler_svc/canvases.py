@@ -37,10 +37,9 @@ from svckit.keys import (
 from svckit.specs import Specs
 from svckit.store import Store
 from svckit.wire import Model
-from tiler_svc.jobs import at_once
+from tiler_svc.jobs import READS, at_once
 from tiler_svc.peers import Models, Tokenizer
 
-READS = 32
 PATIENCE_S = 0.5
 """How long the generator may take to say which models it serves, where the store knows too."""
 PAGE, LONGEST_PAGE = 100, 1000

@@ -37,9 +37,9 @@ from svckit.keys import TileFormat, tile_key
 from svckit.specs import Specs, check_frame, shows
 from svckit.store import Store
 from svckit.wire import Model
-from tiler_svc.feed import READS, Feed
+from tiler_svc.feed import Feed
 from tiler_svc.images import encode
-from tiler_svc.jobs import Jobs, at_once
+from tiler_svc.jobs import READS, Jobs, at_once
 from tiler_svc.peers import Generator, Models, Tokenizer, again
 
 LONGEST_JOB_S = 600.0

@@ -10,10 +10,8 @@ from typing import Self
 from handscroll.geometry import Patch
 from svckit.keys import patch_key
 from svckit.store import Store
-from tiler_svc.jobs import at_once
+from tiler_svc.jobs import READS, at_once
 from tiler_svc.peers import Generator, again
-
-READS = 32
 
 
 class Feed:

@@ -12,6 +12,9 @@ from handscroll.errors import OutOfTime
 from svckit import logs
 from svckit.deadline import within
 
+READS = 32
+"""Reads of the store at a time, for one request."""
+
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 Item = TypeVar("Item")
