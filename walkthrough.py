@@ -90,9 +90,11 @@ for patch in (patch for wave in waves for patch in wave):
 # Tokens to pixels, with four tokens of margin on every side, so that no border shows.
 
 window, inside, where = window_codes(tile, canvas.extent, side, RADIUS_TOK, pool.__getitem__)
-pixels = model.tokenizer.decode(torch.from_numpy(window)[None], torch.from_numpy(inside)[None])[0]
-pixels = pixels[where.top_px :, where.left_px :][:TILE_PX, :TILE_PX]
-picture = to_rgb(pixels).numpy()
+rows, cols = (slice(at, at + TILE_PX) for at in (where.top_px, where.left_px))
+pixels = model.tokenizer.decode(
+    torch.from_numpy(window)[None], torch.from_numpy(inside)[None], (rows, cols)
+)
+picture = to_rgb(pixels[0]).numpy()
 Image.fromarray(picture).save("walkthrough.png")
 
 # And the library, which batches, caches and forgets as it goes, agrees.

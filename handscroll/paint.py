@@ -122,11 +122,11 @@ class Painter:
         codes, inside, window = window_codes(
             tile, self.canvas.extent, self.side, RADIUS_TOK, self.pool.__getitem__
         )
-        pixels = self.tokenizer.decode(
-            torch.from_numpy(codes)[None], torch.from_numpy(inside)[None]
-        )
         rows, cols = (slice(at, at + TILE_PX) for at in (window.top_px, window.left_px))
-        return to_rgb(pixels[0, rows, cols]).numpy()
+        pixels = self.tokenizer.decode(
+            torch.from_numpy(codes)[None], torch.from_numpy(inside)[None], (rows, cols)
+        )
+        return to_rgb(pixels[0]).numpy()
 
     def _sample(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
         """Draw a wave, its batches spread over the workers."""

@@ -173,27 +173,47 @@ class Tokenizer(nn.Module):
             x = block(x, None)
         return self.to_scalars(x)
 
-    def _pixels(self, values_BhwC: Tensor, inside_Bhw: Tensor | None) -> Tensor:
+    def pixels(
+        self,
+        values_BhwC: Tensor,
+        inside_Bhw: Tensor | None = None,
+        crop: tuple[slice, slice] | None = None,
+    ) -> Tensor:
+        """Quantised scalars (B, h, w, K*D) to pixels (B, H, W, 3); the rest as in `decode`."""
+        f = self.config.downsampling
         token_mask = cell_mask = None
         if inside_Bhw is not None:
             token_mask = inside_Bhw[..., None].to(values_BhwC.dtype)
-            cell_mask = token_mask.repeat_interleave(self.cells, 1)
-            cell_mask = cell_mask.repeat_interleave(self.cells, 2)
         x = self.from_scalars(values_BhwC)
         x = x if token_mask is None else x * token_mask
         for block in self.decode_tokens:
             x = block(x, token_mask)
+        first = [0, 0]
+        if crop is not None:
+            # From here on, pixels depend on one token to each side.
+            near = [slice(max(0, at.start // f - 1), -(-at.stop // f) + 1) for at in crop]
+            first = [at.start for at in near]
+            x = x[:, *near]
+            token_mask = None if token_mask is None else token_mask[:, *near]
+        if token_mask is not None:
+            cell_mask = token_mask.repeat_interleave(self.cells, 1)
+            cell_mask = cell_mask.repeat_interleave(self.cells, 2)
         x = _join_cells(self.to_cells(x), self.cells)
         x = x if cell_mask is None else x * cell_mask
         for block in self.decode_cells:
             x = block(x, cell_mask)
         x = self.to_pixels(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return _join_cells(x, _CELL_PX)
+        x = _join_cells(x, _CELL_PX)
+        if crop is not None:
+            rows, cols = crop
+            top, left = (at * f for at in first)
+            x = x[:, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+        return x
 
     def forward(self, pixels_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct (training): pixels (B, H, W, 3) to pixels and codes (B, h, w, K)."""
         values, codes = self.quantizer(self._scalars(pixels_BHWC))
-        return self._pixels(values, None), codes
+        return self.pixels(values), codes
 
     @torch.inference_mode()
     def encode(self, pixels_BHWC: Tensor) -> Tensor:
@@ -201,11 +221,17 @@ class Tokenizer(nn.Module):
         return self.quantizer(self._scalars(pixels_BHWC))[1]
 
     @torch.inference_mode()
-    def decode(self, codes_BhwK: Tensor, inside_Bhw: Tensor | None = None) -> Tensor:
+    def decode(
+        self,
+        codes_BhwK: Tensor,
+        inside_Bhw: Tensor | None = None,
+        crop: tuple[slice, slice] | None = None,
+    ) -> Tensor:
         """Codes (B, h, w, K) to pixels (B, H, W, 3) in [-1, 1].
 
         Args:
             codes_BhwK: codes, any integer type.
             inside_Bhw: which tokens lie in the picture; the others' codes are ignored.
+            crop: the rows and columns of pixels wanted, all unless given; less costs less.
         """
-        return self._pixels(self.quantizer.values(codes_BhwK), inside_Bhw).clamp(-1, 1)
+        return self.pixels(self.quantizer.values(codes_BhwK), inside_Bhw, crop).clamp(-1, 1)

@@ -84,6 +84,32 @@ def test_decode_window_over_a_scrolls_edge_equals_its_crop(
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("rows", "cols"),
+    [
+        (slice(64, 320), slice(70, 326)),
+        (slice(0, 5), slice(395, 400)),
+        (slice(15, 17), slice(0, 400)),
+        (slice(0, 400), slice(200, 201)),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_decode_crop_equals_the_crop_of_the_whole(
+    tokenizer: Tokenizer, rows: slice, cols: slice, masked: bool
+) -> None:
+    window = random_codes(SIDE_TOK, SIDE_TOK)
+    inside = None
+    if masked:
+        inside = torch.ones(1, SIDE_TOK, SIDE_TOK, dtype=torch.bool)
+        inside[:, :7], inside[:, :, 20:] = False, False
+    part = tokenizer.decode(window, inside, (rows, cols))
+    whole = tokenizer.decode(window, inside)[:, rows, cols]
+    # A crop of a few pixels may be multiplied by another kernel, which rounds otherwise.
+    assert torch.allclose(part, whole, rtol=0, atol=1e-5)
+    if part.numel() > 10**5:
+        assert torch.equal(part, whole)
+
+
 def test_decode_of_equal_windows_is_equal(tokenizer: Tokenizer) -> None:
     """One shape, one result; alone or beside others."""
     window = random_codes(SIDE_TOK, SIDE_TOK)
