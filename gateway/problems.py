@@ -11,7 +11,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from handscroll.errors import HandscrollError
+from handscroll.errors import HandscrollError, Unauthenticated
 from svckit import logs
 from svckit.status import TABLE, retry_after_s
 
@@ -51,6 +51,8 @@ def answer(error: Exception, cache_control: str = "no-store") -> Response:
     headers = {"Cache-Control": cache_control}
     if isinstance(error, HTTPException):
         headers.update(error.headers or {})
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="handscroll"'
     if "retry_after" in found:
         headers["Retry-After"] = str(found["retry_after"])
     return Response(

@@ -9,8 +9,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from handscroll.errors import Unavailable
 from handscroll_api.canvas.v1 import canvas_service_pb2_grpc as canvas_rpc
+from handscroll_api.status.v1 import status_service_pb2 as status_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2_grpc as tiler_rpc
+from svckit import report
 from svckit.client import calling, connect
+from svckit.tls import TlsSettings
 
 CALLEE = "the tiler"
 ASK_S = 10.0
@@ -29,17 +32,22 @@ class Tiler:
     tiles: tiler_rpc.TilerServiceAsyncStub
     canvases: canvas_rpc.CanvasServiceAsyncStub
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, address: str, tls: TlsSettings) -> None:
+        self.address, self._tls = address, tls
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Hold a channel; it needs nobody to answer yet."""
-        async with connect(self.address) as channel:
+        async with connect(self.address, self._tls) as channel:
+            self._channel = channel
             self.tiles = tiler_rpc.TilerServiceStub(channel)
             self.canvases = canvas_rpc.CanvasServiceStub(channel)
             self._health = health_pb2_grpc.HealthStub(channel)
             yield
+
+    async def status(self) -> list[status_pb.Process]:
+        """How it is, and those that it asks."""
+        return await report.of_peer("tiler", self._channel, hops=2)
 
     async def ready(self) -> None:
         """Ask whether it serves.

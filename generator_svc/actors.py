@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 from cachetools import LRUCache
+from prometheus_client import Counter
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from generator_svc.scene import Ground, Scene, Served
 from handscroll.canvas import Canvas
 from handscroll.context import Codes, Context, Floats
 from handscroll.errors import Unavailable
+from svckit import logs, trace
 from svckit.keys import Key
-from svckit.logs import new_request_id
 from svckit.wire import Model
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ LEASE_S = 4.0
 MISSES = 8
 """A process that has told the ledger so often in vain that it lives has lost its cluster."""
 
+_LOST = Counter(
+    "handscroll_painters_lost", "Times that a painter was found dead, or to have been started again"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -62,14 +67,32 @@ class _Stopped(Exception):
     """Nobody wants what is being drawn any more."""
 
 
-class _Painter:
-    """The model, drawing patches one batch at a time."""
+class _Drawn(NamedTuple):
+    """What a painter has drawn, and which process of it has."""
 
-    def __init__(self, folder: Path | None) -> None:
+    codes: list[Codes]
+    process: str
+
+
+class _Painter:
+    """The model, drawing patches one batch at a time.
+
+    Args:
+        folder: of the checkpoint; None for the shipped one.
+        tracing: what the environment of whoever made it says about traces; None where it is not
+            alone in its process.
+    """
+
+    def __init__(self, folder: Path | None, tracing: Mapping[str, str] | None = None) -> None:
         import torch  # here, because the front does without
 
         from handscroll import checkpoint
 
+        if tracing is not None:
+            os.environ.update(tracing)
+            logs.configure("painter", "INFO")
+            trace.configure("painter")
+        self.process = logs.new_request_id()
         torch.set_num_threads(1)
         self.checkpoint = checkpoint.load(folder or checkpoint.SHIPPED)
         self.thread = ThreadPoolExecutor(1)
@@ -94,20 +117,27 @@ class _Painter:
             {name: Ground(one.palette_ERV, one.spacing) for name, one in loaded.worlds.items()},
         )
 
+    async def greet(self) -> tuple[Served, str]:
+        return await self.describe(), self.process
+
     async def draw(
         self,
         canvas: bytes,
         text_W: Floats | None,
         negative_W: Floats | None,
         contexts: list[Context],
-    ) -> list[Codes]:
+        traceparent: str = "",
+    ) -> _Drawn:
         stop = threading.Event()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self.thread, self._draw, canvas, text_W, negative_W, contexts, stop
-            )
-        finally:
-            stop.set()
+        trace.receive(traceparent)
+        with trace.span("paint", {"patches": len(contexts)}, serves=True):
+            try:
+                codes = await asyncio.get_running_loop().run_in_executor(
+                    self.thread, self._draw, canvas, text_W, negative_W, contexts, stop
+                )
+            finally:
+                stop.set()
+        return _Drawn(codes, self.process)
 
     def _draw(
         self,
@@ -145,7 +175,9 @@ class RayPainters:
         kind: Any = ray.remote(
             num_cpus=1, max_restarts=-1, max_task_retries=3, scheduling_strategy="SPREAD"
         )(_Painter)
-        self.actors = [kind.remote(folder) for _ in range(self.slots)]
+        self.actors = [kind.remote(folder, trace.settings()) for _ in range(self.slots)]
+        self._processes: dict[Any, str] = {}
+        self._busy = 0
         self._idle: asyncio.Queue[Any] = asyncio.Queue()
         self._served: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
         self._greetings: set[asyncio.Task[None]] = set()
@@ -160,27 +192,50 @@ class RayPainters:
         """
         return await asyncio.shield(self._served)
 
+    @property
+    def away(self) -> int:
+        """Painters that do not answer: Ray has not placed them yet, or they died."""
+        return self.slots - self._busy - self._idle.qsize()
+
     async def draw(self, scene: Scene, contexts: Sequence[Context]) -> list[Codes]:
         """Draw patches of one canvas and one shape."""
         painter, idle = await self._idle.get(), False
+        self._busy += 1
         try:
             drawing = painter.draw.remote(
-                scene.canvas.canonical(), scene.text_W, scene.negative_W, list(contexts)
+                scene.canvas.canonical(),
+                scene.text_W,
+                scene.negative_W,
+                list(contexts),
+                trace.current().traceparent,
             )
             try:
-                codes: list[Codes] = await drawing
-                idle = True
-                return codes
+                drawn: _Drawn = await drawing
             except asyncio.CancelledError:
                 ray.cancel(drawing)
                 raise
             except RayError as error:
                 raise _cause(error) from error
+            self._look_for_restart(painter, drawn.process)
+            idle = True
+            return drawn.codes
         finally:
+            self._busy -= 1
             if idle:
                 self._idle.put_nowait(painter)
             else:
                 self._greet(painter)
+
+    def _look_for_restart(self, painter: Any, process: str) -> None:
+        """Ray starts a painter again and repeats what it was drawing, without a word."""
+        before = self._processes.setdefault(painter, process)
+        self._processes[painter] = process
+        if before != process:
+            _LOST.inc()
+            _log.warning(
+                "a painter was started again",
+                extra={"reason": "its process died", "before": before, "now": process},
+            )
 
     def _greet(self, actor: Any) -> None:
         """Have a painter among the idle as soon as it answers, wherever Ray places it."""
@@ -191,7 +246,7 @@ class RayPainters:
     async def _until_it_answers(self, actor: Any) -> None:
         while True:
             try:
-                served = await actor.describe.remote()
+                served, process = await actor.greet.remote()
             except ActorDiedError as error:  # for good: it cannot load its model
                 _log.error("a painter cannot start", extra={"reason": str(error)})
                 if not self._served.done():
@@ -202,6 +257,7 @@ class RayPainters:
                 _log.warning("a painter is away", extra={"reason": type(error).__name__})
                 await asyncio.sleep(1.0)
             else:
+                self._look_for_restart(actor, process)
                 if not self._served.done():
                     self._served.set_result(served)
                 self._idle.put_nowait(actor)
@@ -267,7 +323,7 @@ class RayLedger:
     def __init__(self) -> None:
         kind: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Ledger)
         self.actor = kind.options(name="ledger", get_if_exists=True, lifetime="detached").remote()
-        self.owner = new_request_id()
+        self.owner = logs.new_request_id()
         self._beating = asyncio.create_task(self._beat())
 
     async def claim(self, keys: Sequence[Key]) -> list[bool]:

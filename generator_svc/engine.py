@@ -11,19 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextvars import Context
 from dataclasses import dataclass, field
 from itertools import count
 
 from cachetools import LRUCache
+from prometheus_client import Gauge, Histogram
 
-from generator_svc.easel import Drawing, Easel, Urgency
+from generator_svc.easel import PRIORITIES, Drawing, Easel, Urgency
 from generator_svc.scene import Scene, Served, load_scene
 from handscroll.canvas import Canvas
 from handscroll.context import Codes, gather
 from handscroll.errors import InvalidRequest, Overloaded
 from handscroll.geometry import ROOT_ZOOM, Patch
+from svckit import trace
 from svckit.keys import patch_key
+from svckit.refusal import Refusal
 from svckit.specs import Specs
 from svckit.store import Store
 
@@ -34,6 +36,23 @@ VIEWPORT, PREFETCH = 0, 1
 """Priorities: lower goes first."""
 NEVER = (2, 0, 0)
 LONGEST_RETRY_S = 30.0
+
+_CONE = (1, 4, 9, 18, 27, 45, 85, 135, 256, 512, 1024, 4096)
+_ASKED = Histogram(
+    "handscroll_request_patches", "Patches that a request stands on, drawn or not", buckets=_CONE
+)
+_MISSING = Histogram(
+    "handscroll_request_missing_patches",
+    "Patches that were not there yet when a request came to need them",
+    buckets=(0, *_CONE),
+)
+_ADMITTED = Gauge(
+    "handscroll_patches_admitted",
+    "Patches that the requests being served stand on, drawn or not",
+    ["priority"],
+)
+_WORKS = Gauge("handscroll_works", "Patches being obtained")
+_BACKLOG, _TOO_LARGE = Refusal("backlog"), Refusal("too_large")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +68,17 @@ class _Work:
     """One patch being obtained.
 
     ``askers`` are the requests that need it, each with the place, in its list of wanted patches, of
-    the first that this one is for.
+    the first that this one is for. ``began`` is the span of whoever came first, and ``span``, the
+    work's own, a step of that.
     """
 
     scene: Scene
     patch: Patch
     askers: dict[_Asker, int] = field(default_factory=dict)
     needs: list[_Work] = field(default_factory=list)
+    missing: bool = False
+    began: trace.Span = field(default_factory=trace.current)
+    span: trace.Span = field(default_factory=trace.Span)
     task: asyncio.Task[Codes] = field(init=False)
 
     def join(self, asker: _Asker, place: int) -> None:
@@ -67,6 +90,11 @@ class _Work:
         self.askers[asker] = place
         for need in self.needs:
             need.join(asker, place)
+
+    def link(self) -> None:
+        """Link the current span to the work, unless it is a step of that one anyway."""
+        if trace.current() is not self.began:
+            trace.current().link(self.span)
 
     def urgency(self) -> Urgency:
         """The most urgent asker decides, then the place in its list."""
@@ -110,20 +138,22 @@ class Engine:
         scene = await self._scene(canvas_id)
         _check(wanted, scene.canvas)
         cost = await asyncio.to_thread(lambda: len(scene.order.cone(wanted)))
+        _ASKED.observe(cost)
         self._admit(cost, priority)
         asker = _Asker((priority, next(self._numbers)))
-        self._admitted[priority] += cost
+        self._hold(priority, cost)
         try:
-            tasks = {
-                self._work(scene, patch, {asker: place}).task: patch
-                for place, patch in enumerate(wanted)
-            }
+            works = [self._work(scene, patch, {asker: place}) for place, patch in enumerate(wanted)]
+            tasks = {work.task: work for work in works}
             while tasks:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    yield tasks.pop(task), task.result()
+                    work = tasks.pop(task)
+                    work.link()
+                    yield work.patch, task.result()
         finally:
-            self._admitted[priority] -= cost
+            self._hold(priority, -cost)
+            _MISSING.observe(sum(work.missing for work in asker.works))
             self._leave(asker)
 
     def _admit(self, cost: int, priority: int) -> None:
@@ -134,17 +164,25 @@ class Engine:
             priority: of the request.
         """
         if cost > self.backlog:
-            raise InvalidRequest(
-                f"these patches stand on {cost} patches; those of one request may stand on "
-                f"{self.backlog}"
+            raise _TOO_LARGE(
+                InvalidRequest(
+                    f"these patches stand on {cost} patches; those of one request may stand on "
+                    f"{self.backlog}"
+                )
             )
         taken = sum(self._admitted[: priority + 1])
         if taken + cost > self.backlog:
-            raise Overloaded(
-                f"requests for {taken} patches are being served, {self.backlog} may; this one "
-                f"stands on {cost}",
-                min(LONGEST_RETRY_S, self.easel.seconds_for(taken)),
+            raise _BACKLOG(
+                Overloaded(
+                    f"requests for {taken} patches are being served, {self.backlog} may; this one "
+                    f"stands on {cost}",
+                    min(LONGEST_RETRY_S, self.easel.seconds_for(taken)),
+                )
             )
+
+    def _hold(self, priority: int, cost: int) -> None:
+        self._admitted[priority] += cost
+        _ADMITTED.labels(PRIORITIES[priority]).set(self._admitted[priority])
 
     def __len__(self) -> int:
         return len(self._works)
@@ -156,8 +194,9 @@ class Engine:
         if work is None:
             work = self._works[key] = _Work(scene, patch)
             # In a context of its own: it belongs to nobody, so no asker's deadline is its own.
-            work.task = asyncio.create_task(self._obtain(work), context=Context())
+            work.task = asyncio.create_task(self._obtain(work), context=trace.detached())
             work.task.add_done_callback(lambda _: self._forget(work))
+            _WORKS.set(len(self._works))
         for asker, place in askers.items():
             work.join(asker, place)
         return work
@@ -174,13 +213,20 @@ class Engine:
         key = (work.scene.canvas_id, work.patch)
         if self._works.get(key) is work:
             del self._works[key]
+            _WORKS.set(len(self._works))
         if work.task.done() and not work.task.cancelled():
             work.task.exception()  # whoever asked has been told; nobody may have waited to the end
 
     async def _obtain(self, work: _Work) -> Codes:
+        key = patch_key(work.scene.canvas_id, work.patch)
+        with trace.span("patch", {"patch": key}) as work.span:
+            return await self._found_or_drawn(work)
+
+    async def _found_or_drawn(self, work: _Work) -> Codes:
         scene, patch = work.scene, work.patch
         codes = await self._committed(scene, patch)
         if codes is None:
+            work.missing = True
             seen = await self._dependencies(work)
             context = gather(
                 patch, scene.order, self.served.model.side_tok, seen.__getitem__, scene.field
@@ -211,6 +257,8 @@ class Engine:
             for patch, need in zip(needed, work.needs, strict=True)
             if need.task.done()
         ]
+        for need in work.needs:
+            need.link()
         work.needs = []
         return {patch: need.task.result() for patch, need in done}  # raises if one has failed
 

@@ -10,9 +10,11 @@ from generator_svc.actors import RayLedger, RayPainters, join
 from generator_svc.easel import Easel
 from generator_svc.engine import PREFETCH, VIEWPORT, Engine
 from generator_svc.settings import GeneratorSettings
+from handscroll.errors import Unavailable
 from handscroll_api.generator.v1 import generator_service_pb2 as pb
 from handscroll_api.generator.v1 import generator_service_pb2_grpc as pb_grpc
-from svckit import wire
+from handscroll_api.status.v1 import status_service_pb2 as status_pb
+from svckit import report, wire
 from svckit.server import Servicer
 
 
@@ -51,6 +53,19 @@ def servicer(engine: Engine) -> Servicer:
     )
 
 
+def _painting(engine: Engine) -> status_pb.Painting:
+    found = engine.easel.painting()
+    return status_pb.Painting(
+        busy=found.busy,
+        idle=found.idle,
+        away=found.away,
+        works=len(engine),
+        viewport=found.ready[VIEWPORT],
+        prefetch=found.ready[PREFETCH],
+        patches_per_s=found.patches_per_s,
+    )
+
+
 @asynccontextmanager
 async def build(settings: GeneratorSettings) -> AsyncIterator[Sequence[Servicer]]:
     """Open the store, join Ray, make painters."""
@@ -60,7 +75,17 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Sequence[Servicer]
         easel = Easel(painters, ledger)
         try:
             served = await painters.describe()
-            yield [servicer(Engine(store, easel, served, settings.backlog, settings.keep))]
+            report.loaded(served.model.digest)
+            engine = Engine(store, easel, served, settings.backlog, settings.keep)
+
+            async def look(process: status_pb.Process) -> None:
+                process.model = served.model.digest
+                process.painting.CopyFrom(_painting(engine))
+                if painters.away == painters.slots:
+                    raise Unavailable(f"none of its {painters.slots} painters answers")
+                await store.ready()
+
+            yield [servicer(engine), report.servicer("generator", look)]
         finally:
             await easel.close()
             await ledger.close()

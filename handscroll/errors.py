@@ -3,12 +3,15 @@
 HandscrollError
 ├── InvalidRequest      the caller asked for something that cannot be: bad size, unknown world
 ├── NotFound            the thing named does not exist
+├── Unauthenticated     this takes a key, and none that is known came
+├── Forbidden           the key that came is not enough
 ├── SpecMismatch        two things that must agree do not
 │   └── BrokenCheckpoint    a checkpoint that is truncated, altered, or not one of ours
 ├── Mistaken            a service made a mistake; it is in its log
 ├── StillNeeded         it cannot go while something else stands on it
 └── Unavailable         it exists, but cannot be had now or here
     ├── Overloaded          too much is asked for at once; says when to try again
+    │   └── OverBudget          by this one caller
     ├── OutOfTime           the caller's deadline passed
     ├── StoreUnavailable    the store does not answer, refuses us, or is full
     └── UnsafeStore         a store whose create is not atomic, which could lose patches
@@ -25,6 +28,14 @@ class InvalidRequest(HandscrollError):
 
 class NotFound(HandscrollError):
     """The thing that the request names does not exist."""
+
+
+class Unauthenticated(HandscrollError):
+    """The request takes a key, and came without one, or with one that is not known."""
+
+
+class Forbidden(HandscrollError):
+    """The caller is known, and may not do this."""
 
 
 class SpecMismatch(HandscrollError):
@@ -53,6 +64,10 @@ class Overloaded(Unavailable):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class OverBudget(Overloaded):
+    """One caller asks for more than their budget, though there may be room for others."""
 
 
 class OutOfTime(Unavailable):

@@ -1,9 +1,13 @@
-"""``handscroll``: the commands of the algorithm, and ``serve``."""
+"""``handscroll``: the commands of the algorithm, ``serve``, ``status`` and ``keys``."""
 
 from handscroll.cli import app, run
+from launcher import keys
 from launcher.serve import serve
+from launcher.status import status
 
 app.command()(serve)
+app.command()(status)
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from handscroll.errors import Unavailable
+
+_log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _STEADY_S = 20.0
@@ -121,10 +124,24 @@ class Processes:
                 if not self.broken.done():
                     self.broken.set_exception(self._verdict(child, code))
                 return
-            await asyncio.sleep(0.2 * 2**child.false_starts)
+            pause_s = 0.2 * 2**child.false_starts
+            _log.warning(
+                "%s ended (%s); starting it again in %.1f s", child.name, _why(code), pause_s
+            )
+            await asyncio.sleep(pause_s)
             await self._spawn(child)
             if child.on_restart is not None:
                 await child.on_restart()
+
+
+def _why(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
 
 
 async def _stop(child: Child) -> None:

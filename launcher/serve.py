@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import time
 import urllib.error
@@ -58,13 +60,14 @@ class Machine:
     def url(self) -> str:
         """Where the viewer is."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/"
+        scheme = "https" if "HANDSCROLL_GATEWAY_CERT" in os.environ else "http"
+        return f"{scheme}://{host}:{self.port}/"
 
     async def run(self, console: Console) -> None:
         """Run until SIGINT or SIGTERM.
 
         Raises:
-            InvalidRequest: a port is taken.
+            InvalidRequest: a port is taken, or others reach us and nothing says what they may.
             Unavailable: a process does not stay alive, or the store cannot be reached.
         """
         for flag, host, port in (
@@ -75,6 +78,7 @@ class Machine:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        self._check_access()
         await self._prepare_store(console)
         with TemporaryDirectory(prefix="handscroll-", ignore_cleanup_errors=True) as scratch:
             await self._run(Processes(self.data / "logs", self._children(scratch)), console, stop)
@@ -93,6 +97,12 @@ class Machine:
             finally:
                 starting.cancel()
                 console.print("Stopping. What is painted stays.")
+
+    def _check_access(self) -> None:
+        """Refuse to be open to others by oversight, before anything is started."""
+        from svckit.access import Access, AccessSettings
+
+        Access(AccessSettings(), self.host)
 
     async def _prepare_store(self, console: Console) -> None:
         """Make the bucket of an S3 store, and say what is odd about it."""
@@ -145,7 +155,7 @@ class Machine:
         }
 
         def service(name: str, *flags: str) -> Child:
-            drain = ("--drain-s", str(DRAIN_S))
+            drain = ("--drain-s", str(DRAIN_S), "--notice-s", "0")
             return Child(name, [sys.executable, "-m", name, *drain, *flags], env)
 
         return (
@@ -157,7 +167,7 @@ class Machine:
             ),
             service(
                 "tiler_svc",
-                *("--port", str(self.grpc_port), *store),
+                *("--port", str(self.grpc_port), "--proxies", "1", *store),
                 *("--generator", at["generator"], "--tokenizer", at["tokenizer"]),
             ),
             service("tokenizer_svc", "--port", str(ports["tokenizer"]), *model),
@@ -204,6 +214,7 @@ def serve(
         )
     folder = model.resolve() if model else None
     cores = painters or os.cpu_count() or 1
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     machine = Machine(host, port, grpc_port, data.resolve(), store, folder, cores)
     asyncio.run(machine.run(Console(stderr=True)))
 
@@ -259,14 +270,21 @@ async def _until_listens(host: str, port: int) -> None:
 
 
 async def _until_answers(url: str) -> None:
-    # What is asked for is on this machine, whatever proxy there is for the web.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    # What is asked for is on this machine, whatever proxy there is for the web, and under whatever
+    # name it has its certificate.
+    ours = ssl.create_default_context()
+    ours.check_hostname, ours.verify_mode = False, ssl.CERT_NONE
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ours)
+    )
 
     def answers() -> bool:
         try:
             with opener.open(url, timeout=5) as answer:
                 return bool(answer.status == 200)
         except urllib.error.HTTPError as error:
+            if error.code == 401:
+                return True  # for keys; that is an answer
             if error.code < 500:
                 raise Unavailable(f"{url} answers {error.code}: {error.read().decode()}") from error
             return False

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, with the request that each line belongs to."""
+"""Logs: one JSON object a line, with the request and the trace that each line belongs to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import secrets
 import sys
 import time
 from contextvars import ContextVar
+
+from svckit import trace
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The request being served; passed on from service to service."""
@@ -33,6 +35,8 @@ class JsonFormatter(logging.Formatter):
         }
         if request_id.get():
             line["request_id"] = request_id.get()
+        if trace.current().trace_id:
+            line["trace_id"] = trace.current().trace_id
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

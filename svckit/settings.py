@@ -1,7 +1,7 @@
 """Settings of a service: from flags, else from the environment, else as written here.
 
 Every service has one frozen class with a prefix of its own, such as ``HANDSCROLL_TILER_PORT``; what
-all of them share about the store is read from ``HANDSCROLL_STORE_URL`` and so on.
+all of them share is read from ``HANDSCROLL_STORE_URL``, ``HANDSCROLL_ACCESS_ANONYMOUS`` and so on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from handscroll.errors import InvalidRequest
+from svckit.access import AccessSettings
 from svckit.store import S3Settings, Store
+from svckit.tls import TlsSettings
 
 
 class StoreSettings(BaseSettings):
@@ -66,11 +68,34 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 for any")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port for Prometheus; none by default"
+    )
     drain_s: float = Field(20.0, ge=0, description="seconds that calls may go on after SIGTERM")
+    notice_s: float = Field(
+        1.0,
+        ge=0,
+        description="seconds of these in which new calls are still taken, while health says that "
+        "we leave: for whoever balances to turn to others",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="the least important lines to log"
     )
     store: StoreSettings = Field(default_factory=lambda: StoreSettings())
+    proxies: int = Field(
+        0,
+        ge=0,
+        description="how many proxies stand before us, that nobody can go around, and say in "
+        "X-Forwarded-For where they were called from: callers without a key are known by that",
+    )
+    access: AccessSettings = Field(default_factory=lambda: AccessSettings())
+    tls: TlsSettings = Field(default_factory=lambda: TlsSettings())
+
+    @property
+    def leave_s(self) -> tuple[float, float]:
+        """Seconds after SIGTERM in which new calls are taken, and those after in which none are."""
+        notice_s = min(self.notice_s, self.drain_s)
+        return notice_s, self.drain_s - notice_s
 
     @classmethod
     def read(cls, arguments: list[str] | None = None) -> Self:
@@ -93,7 +118,4 @@ class Settings(BaseSettings):
 class ServiceSettings(Settings):
     """What every gRPC service is told."""
 
-    metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="port for Prometheus; none by default"
-    )
     calls: int = Field(256, ge=1, description="calls served at a time; more are refused")

@@ -33,6 +33,8 @@ class Codes(NamedTuple):
 TABLE: dict[type[HandscrollError], Codes] = {
     errors.InvalidRequest: Codes(grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.BAD_REQUEST),
     errors.NotFound: Codes(grpc.StatusCode.NOT_FOUND, HTTPStatus.NOT_FOUND),
+    errors.Unauthenticated: Codes(grpc.StatusCode.UNAUTHENTICATED, HTTPStatus.UNAUTHORIZED),
+    errors.Forbidden: Codes(grpc.StatusCode.PERMISSION_DENIED, HTTPStatus.FORBIDDEN),
     errors.SpecMismatch: Codes(grpc.StatusCode.FAILED_PRECONDITION, HTTPStatus.CONFLICT),
     errors.BrokenCheckpoint: Codes(
         grpc.StatusCode.FAILED_PRECONDITION, HTTPStatus.INTERNAL_SERVER_ERROR
@@ -43,6 +45,7 @@ TABLE: dict[type[HandscrollError], Codes] = {
     errors.UnsafeStore: Codes(grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
     errors.StoreUnavailable: Codes(grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
     errors.Overloaded: Codes(grpc.StatusCode.RESOURCE_EXHAUSTED, HTTPStatus.SERVICE_UNAVAILABLE),
+    errors.OverBudget: Codes(grpc.StatusCode.RESOURCE_EXHAUSTED, HTTPStatus.TOO_MANY_REQUESTS),
     errors.OutOfTime: Codes(grpc.StatusCode.DEADLINE_EXCEEDED, HTTPStatus.SERVICE_UNAVAILABLE),
 }
 
@@ -55,6 +58,8 @@ _BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
     grpc.StatusCode.UNKNOWN: errors.Mistaken,
     grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.Forbidden,
     grpc.StatusCode.FAILED_PRECONDITION: errors.SpecMismatch,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Overloaded,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.OutOfTime,

@@ -31,6 +31,7 @@ from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, S3Store
+from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 
 from handscroll.errors import InvalidRequest, StoreUnavailable, UnsafeStore
@@ -52,6 +53,18 @@ BATCH = 1000  # S3 lists and deletes as many at once
 PROBE_RACES = 8
 PROBE_WRITERS = 4
 STALE_S = 3600.0
+
+_SECONDS = Histogram(
+    "handscroll_store_seconds",
+    "Time that the store takes for a request, whatever comes of it",
+    ["operation"],
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)
+_FAILURES = Counter(
+    "handscroll_store_failures",
+    "Requests that the store did not answer, or refused",
+    ["operation", "reason"],
+)
 
 T = TypeVar("T")
 
@@ -315,11 +328,12 @@ class Store:
         """Wait for a request; what is missing or there already stays an error of its own."""
         left_s = remaining_s()
         seconds = self.timeout_s if left_s is None else min(self.timeout_s, max(LEAST_S, left_s))
+        began, kind = time.perf_counter(), "error"
         try:
             async with asyncio.timeout(seconds):
                 return await request
         except TimeoutError:
-            reason = f"the store did not answer within {seconds:.3g} s"
+            reason, kind = f"the store did not answer within {seconds:.3g} s", "timeout"
         except FileNotFoundError as error:
             # S3 says 404 for a missing bucket too.
             if "NoSuchBucket" not in str(error):
@@ -329,6 +343,9 @@ class Store:
             raise
         except (BaseError, OSError) as error:
             reason = _plain(error)
+        finally:
+            _SECONDS.labels(what).observe(time.perf_counter() - began)
+        _FAILURES.labels(what, kind).inc()
         # Not `from error`: obstore's errors hold whole replies, where S3 may quote what it checked.
         raise StoreUnavailable(f"{what} {key}: {reason}") from None
 

@@ -210,8 +210,13 @@ class Canvases:
         token = _token(*rest[size - 1]) if len(rest) > size else ""
         return [one for one in page if one is not None], token
 
-    async def delete(self, canvas_id: str, owner: str) -> None:
+    async def delete(self, canvas_id: str, owner: str, admin: bool = False) -> None:
         """Take a canvas from an owner's; delete it when it is nobody's any more.
+
+        Args:
+            canvas_id: which.
+            owner: whose.
+            admin: whether a canvas that is nobody's, since it was made without a name, may go too.
 
         Raises:
             InvalidRequest: not an id.
@@ -221,7 +226,10 @@ class Canvases:
         mark = owner_key(owner, canvas_id)
         own = holder_key(canvas_id, owner)
         if await self._store.get(mark) is None:
-            raise NotFound(f"canvas {canvas_id} is not among your own")
+            own = holder_key(canvas_id, ANYBODY)
+            alone = not await self._any(holder_prefix(canvas_id), but=own)
+            if not (admin and alone and await self._store.get(own) is not None):
+                raise NotFound(f"canvas {canvas_id} is not among your own")
         if not await self._any(holder_prefix(canvas_id), but=own) and await self._any(
             branch_prefix(canvas_id)
         ):

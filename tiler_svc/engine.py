@@ -33,10 +33,12 @@ from handscroll.geometry import (
     tiles_of,
     window_patches,
 )
+from svckit import trace
 from svckit.keys import TileFormat, tile_key
 from svckit.specs import Specs, check_frame, shows
 from svckit.store import Store
 from svckit.wire import Model
+from tiler_svc.admission import Admission
 from tiler_svc.feed import Feed
 from tiler_svc.images import encode
 from tiler_svc.jobs import READS, Jobs, at_once
@@ -53,10 +55,11 @@ BAND_TILES = 64
 # Painted tiles of a stream that wait for a slow reader.
 UNREAD = 16
 
-_TILES = Counter("handscroll_tiles", "Tiles served", ["source"])
+_TILES = Counter("handscroll_tiles", "Tiles served, by where they were found", ["source"])
+_STORE, _PAINTED = (_TILES.labels(source) for source in ("store", "painted"))
 _SECONDS = Histogram(
     "handscroll_tile_seconds",
-    "Time that the steps of painting a tile take",
+    "Time that the steps of painting a tile take, waiting included",
     ["step"],
     buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
 )
@@ -96,7 +99,8 @@ class Engine:
         self._generator, self._tokenizer = generator, tokenizer
         self._decodes, self._at_once = asyncio.Semaphore(decodes), decodes
         self._quality = quality
-        self._jobs = Jobs[tuple[str, Tile, TileFormat], Image](LONGEST_JOB_S)
+        self._admission = Admission(store)
+        self._jobs = Jobs[tuple[str, Tile, TileFormat], Image]("tile", LONGEST_JOB_S)
 
     async def close(self) -> None:
         """Stop all work."""
@@ -109,12 +113,18 @@ class Engine:
             InvalidRequest: not an id, or the canvas has no such frame.
             NotFound: no such canvas, or the tile lies outside it.
             SpecMismatch: it must be painted, and the canvas' model is not served.
+            Unauthenticated, Forbidden, OverBudget: see `Admission.paint`.
             Overloaded: too much is waiting to be drawn or decoded.
         """
         canvas = await self._specs.get(canvas_id)
         check_frame(canvas, tile.frame)
         if not shows(canvas, tile):
             raise NotFound(f"the tile lies outside this {canvas.extent.kind}")
+        found = await self._store.get(tile_key(canvas_id, tile, format))
+        if found:
+            _STORE.inc()
+            return found
+        await self._admit(canvas, [tile])
         return await self._image(canvas_id, canvas, tile, format, urgent)
 
     async def rectangle(self, canvas_id: str, first: Tile, last: Tile) -> tuple[Canvas, list[Tile]]:
@@ -157,6 +167,7 @@ class Engine:
 
         Raises:
             SpecMismatch: a tile must be painted, and the canvas' model is not served.
+            Unauthenticated, Forbidden, OverBudget: see `Admission.paint`.
             Overloaded: too much is waiting to be drawn or decoded.
         """
         canvas_id, rest, missing = canvas.id, iter(tiles), []
@@ -166,9 +177,10 @@ class Engine:
                 if not found:  # an empty one was cut short by a power cut
                     missing.append(tile)
                 else:
-                    _TILES.labels("cache").inc()
+                    _STORE.inc()
                     yield tile, found
         if missing:
+            await self._admit(canvas, missing)
             async with aclosing(self._painted(canvas, missing, format, urgent)) as painted:
                 async for one in painted:
                     yield one
@@ -186,6 +198,7 @@ class Engine:
                 outside the world of tiles.
             NotFound: no such canvas, or the region reaches beyond it.
             SpecMismatch: the canvas' model is not served.
+            Unauthenticated, Forbidden, OverBudget: see `Admission.paint`.
             Overloaded: too much is waiting to be drawn or decoded.
         """
         canvas = await self._specs.get(canvas_id)
@@ -196,6 +209,7 @@ class Engine:
         per_band = max(1, BAND_TILES // (region.width // TILE_PX + 2))
         while band := list(islice(bands, per_band)):
             under = self._under(canvas, model, (tile for row in band for tile in row))
+            await self._admission.paint(canvas_id, canvas, under)
             # Nobody watches a region come; viewports go before it.
             async with self._feed(canvas, model, under, urgent=False) as feed:
                 for row in band:
@@ -204,6 +218,11 @@ class Engine:
                     )
                     for top, strip in _cut(canvas, region, row, pictures):
                         yield top, strip
+
+    async def _admit(self, canvas: Canvas, tiles: Iterable[Tile]) -> None:
+        """Go on only if these tiles may be painted; a job belongs to nobody, and asks no more."""
+        model = await self._models.of(canvas.model)
+        await self._admission.paint(canvas.id, canvas, self._under(canvas, model, tiles))
 
     async def _image(
         self,
@@ -220,7 +239,7 @@ class Engine:
             return await self._find_or_paint(canvas_id, canvas, tile, format, urged, codes)
 
         image = await self._jobs.join((canvas_id, tile, format), work, urgent)
-        _TILES.labels("cache" if image.cached else "painted").inc()
+        (_STORE if image.cached else _PAINTED).inc()
         return image.content
 
     async def _find_or_paint(
@@ -233,6 +252,7 @@ class Engine:
         codes: dict[Patch, bytes] | None,
     ) -> Image:
         key = tile_key(canvas_id, tile, format)
+        trace.current().describe({"tile": key})
         found = await self._store.get(key)
         if found:
             return Image(found, cached=True)
@@ -247,7 +267,8 @@ class Engine:
             content = await asyncio.to_thread(
                 encode, rgb, _inside(canvas, tile), format, self._quality
             )
-        return Image(await self._store.create(key, content), cached=False)
+        with _timed("commit"):
+            return Image(await self._store.create(key, content), cached=False)
 
     async def _codes(
         self, canvas_id: str, canvas: Canvas, model: Model, tile: Tile, urged: asyncio.Event
@@ -312,8 +333,8 @@ class Engine:
             model.radius_tok,
             lambda patch: model.codes_of(found[patch]),
         )
-        async with self._decodes:
-            with _timed("decode"):
+        with _timed("decode"):
+            async with self._decodes:
                 return await again(
                     "the tokenizer",
                     lambda: self._tokenizer.decode_tile(
@@ -334,7 +355,8 @@ class Engine:
 @contextmanager
 def _timed(step: str) -> Iterator[None]:
     began = time.monotonic()
-    yield
+    with trace.span(step):
+        yield
     _SECONDS.labels(step).observe(time.monotonic() - began)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from handscroll.errors import OutOfTime
-from svckit import logs
+from svckit import logs, trace
 from svckit.deadline import within
 
 READS = 32
@@ -22,10 +21,11 @@ Item = TypeVar("Item")
 
 @dataclass(eq=False)
 class _Job(Generic[T]):
-    """Work under way, how many wait for it, and whether one of them is in a hurry."""
+    """Work under way, its span, how many wait for it, and whether one of them is in a hurry."""
 
-    task: asyncio.Task[T]
     urged: asyncio.Event
+    task: asyncio.Task[T] = field(init=False)
+    span: trace.Span = field(default_factory=trace.Span)
     waiting: int = field(default=0)
 
 
@@ -33,14 +33,16 @@ class Jobs(Generic[K, T]):
     """At most one job for each key, however many ask.
 
     A job belongs to nobody: it has a deadline and a request id of its own, so that it outlives
-    whoever asked first. When the last one waiting for it leaves, it is cancelled.
+    whoever asked first. When the last one waiting for it leaves, it is cancelled. Its span is a
+    step of whoever asked first; the others' spans are linked to it.
 
     Args:
+        name: of the span of a job.
         longest_s: how long a job may take.
     """
 
-    def __init__(self, longest_s: float) -> None:
-        self._longest_s = longest_s
+    def __init__(self, name: str, longest_s: float) -> None:
+        self._name, self._longest_s = name, longest_s
         self._jobs: dict[K, _Job[T]] = {}
         self._tasks: set[asyncio.Task[T]] = set()
 
@@ -54,7 +56,7 @@ class Jobs(Generic[K, T]):
             work: begins the job; the event it is given is set as soon as somebody is in a hurry.
             urgent: whether we are.
         """
-        job = self._jobs.get(key)
+        job = joined = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = self._begin(key, work)
         if urgent:
@@ -63,6 +65,8 @@ class Jobs(Generic[K, T]):
         try:
             return await asyncio.shield(job.task)
         finally:
+            if joined is not None:
+                trace.current().link(joined.span)
             job.waiting -= 1
             if not job.waiting and not job.task.done():
                 # Who asks from now on must not wait for a job that is being cancelled.
@@ -76,9 +80,10 @@ class Jobs(Generic[K, T]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin(self, key: K, work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> _Job[T]:
-        urged = asyncio.Event()
-        task = asyncio.create_task(self._capped(work(urged)), context=contextvars.Context())
-        job = _Job(task, urged)
+        job = _Job[T](asyncio.Event())
+        job.task = task = asyncio.create_task(
+            self._capped(job, work(job.urged)), context=trace.detached()
+        )
         self._tasks.add(task)
 
         def end(task: asyncio.Task[T]) -> None:
@@ -91,10 +96,10 @@ class Jobs(Generic[K, T]):
         task.add_done_callback(end)
         return job
 
-    async def _capped(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _capped(self, job: _Job[T], work: Coroutine[Any, Any, T]) -> T:
         logs.request_id.set(logs.new_request_id())
         try:
-            with within(self._longest_s):
+            with within(self._longest_s), trace.span(self._name) as job.span:
                 async with asyncio.timeout(self._longest_s):
                     return await work
         except TimeoutError:

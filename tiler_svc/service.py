@@ -13,10 +13,13 @@ from handscroll.geometry import Region, Tile, tile_to_xyz, xyz_to_tile
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.canvas.v1 import canvas_service_pb2_grpc as canvas_grpc
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
+from handscroll_api.status.v1 import status_service_pb2 as status_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2_grpc as tiler_grpc
-from svckit import wire
+from svckit import access, report, wire
+from svckit.access import Rule
 from svckit.client import connect
+from svckit.keyring import Role
 from svckit.keys import TileFormat
 from svckit.server import Servicer
 from svckit.specs import Specs
@@ -32,6 +35,28 @@ _FORMATS: dict[int, TileFormat] = {
     tiler_pb.IMAGE_FORMAT_PNG: "png",
     tiler_pb.IMAGE_FORMAT_JPEG: "jpg",
 }
+
+
+_TILER = tiler_pb.DESCRIPTOR.services_by_name["TilerService"]
+_CANVASES = canvas_pb.DESCRIPTOR.services_by_name["CanvasService"]
+_STATUS = status_pb.DESCRIPTOR.services_by_name["StatusService"]
+
+RULES = {
+    f"/{service.full_name}/{rpc}": rule
+    for service, rpc, rule in (
+        # Readers get what is painted; for more than that, see `tiler_svc.admission`.
+        (_TILER, "GetTile", Rule(Role.READ)),
+        (_TILER, "StreamTiles", Rule(Role.READ, stream=True)),
+        (_TILER, "RenderRegion", Rule(Role.READ, stream=True)),
+        (_CANVASES, "ListWorlds", Rule(Role.READ)),
+        (_CANVASES, "CreateCanvas", Rule(Role.PAINT, makes=True)),
+        (_CANVASES, "GetCanvas", Rule(Role.READ)),
+        (_CANVASES, "ListCanvases", Rule(Role.READ)),
+        (_CANVASES, "DeleteCanvas", Rule(Role.PAINT)),
+        (_STATUS, "GetStatus", Rule(Role.ADMIN)),
+    )
+}
+"""What each RPC takes of its caller."""
 
 
 class TilerServicer(tiler_grpc.TilerServiceServicer):
@@ -145,7 +170,8 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
         self, request: canvas_pb.DeleteCanvasRequest, context: Any
     ) -> canvas_pb.DeleteCanvasResponse:
         """Take a canvas from the caller's own."""
-        await self._canvases.delete(request.canvas, _named_owner(context))
+        admin = access.caller.get().role >= Role.ADMIN
+        await self._canvases.delete(request.canvas, _named_owner(context), admin)
         return canvas_pb.DeleteCanvasResponse()
 
 
@@ -159,8 +185,8 @@ async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
     """
     async with (
         settings.store.opened() as store,
-        connect(settings.generator) as to_generator,
-        connect(settings.tokenizer) as to_tokenizer,
+        connect(settings.generator, settings.tls) as to_generator,
+        connect(settings.tokenizer, settings.tls) as to_tokenizer,
     ):
         generator, tokenizer = Generator(to_generator), Tokenizer(to_tokenizer)
         specs, models = Specs(store), Models(generator)
@@ -170,6 +196,11 @@ async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
         )
         try:
             yield [
+                report.servicer(
+                    "tiler",
+                    lambda process: store.ready(),
+                    {"generator": to_generator, "tokenizer": to_tokenizer},
+                ),
                 Servicer(
                     tiler_pb.DESCRIPTOR.services_by_name["TilerService"],
                     partial(tiler_grpc.add_TilerServiceServicer_to_server, TilerServicer(engine)),
@@ -220,7 +251,9 @@ def _canvas(request: canvas_pb.CreateCanvasRequest, model: Model) -> Canvas:
 
 
 def _owner(context: Any) -> str | None:
-    """The caller, if it says who it is: the metadata "x-owner"."""
+    """The caller, if it says who it is: by its key, else by the metadata "x-owner"."""
+    if owner := access.caller.get().owner:
+        return owner
     said = [value for name, value in context.invocation_metadata() if name == "x-owner"]
     if not said:
         return None
@@ -235,5 +268,5 @@ def _owner(context: Any) -> str | None:
 def _named_owner(context: Any) -> str:
     owner = _owner(context)
     if owner is None:
-        raise InvalidRequest('this needs the metadata "x-owner", which says who you are')
+        raise InvalidRequest('this needs a key or the metadata "x-owner", to say who you are')
     return owner

@@ -14,8 +14,8 @@ class TilerSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="HANDSCROLL_TILER_")
 
     port: int = Field(7001, ge=0, le=65535, description="port to listen on; 0 for any")
-    generator: str = Field("127.0.0.1:7003", description="address of the generator service")
-    tokenizer: str = Field("127.0.0.1:7002", description="address of the tokenizer service")
+    generator: str = Field("127.0.0.1:7003", description="host:port of generator_svc, or several")
+    tokenizer: str = Field("127.0.0.1:7002", description="host:port of tokenizer_svc, or several")
     decodes: int = Field(
         16, ge=1, description="tiles being decoded at a time; others wait for their turn here"
     )

@@ -25,6 +25,7 @@ from handscroll.errors import InvalidRequest, Overloaded, SpecMismatch
 from handscroll.geometry import Mask
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import from_rgb, to_rgb
+from svckit.refusal import Refusal
 
 MAX_PIXELS = 2**20
 MAX_WINDOW_TOK = 64
@@ -36,6 +37,8 @@ _SECONDS = Histogram(
     ["work"],
     buckets=(0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.3, 1, 3),
 )
+
+_QUEUE_FULL = Refusal("tokenizer")
 
 T = TypeVar("T")
 
@@ -74,9 +77,11 @@ class Workers:
             Overloaded: too many calls wait already.
         """
         if self._free.locked() and self._waiting >= self._limit:
-            raise Overloaded(
-                f"{self._waiting} calls are waiting for {self._count} workers already",
-                retry_after_s=max(0.1, self._waiting * self._mean_s / self._count),
+            raise _QUEUE_FULL(
+                Overloaded(
+                    f"{self._waiting} calls are waiting for {self._count} workers already",
+                    retry_after_s=max(0.1, self._waiting * self._mean_s / self._count),
+                )
             )
         self._waiting += 1
         try:
@@ -190,8 +195,9 @@ class Engine:
             pixels = self._tokenizer.decode(
                 torch.from_numpy(window.copy())[None],
                 None if mask is None else torch.from_numpy(mask)[None],
+                (slice(top, top + height), slice(left, left + width)),
             )
-            return to_rgb(pixels[0, top : top + height, left : left + width]).numpy()
+            return to_rgb(pixels[0]).numpy()
 
         return await self._workers.run("decode", work)
 

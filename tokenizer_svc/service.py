@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 from handscroll import checkpoint
+from handscroll_api.status.v1 import status_service_pb2 as status_pb
 from handscroll_api.tokenizer.v1 import tokenizer_service_pb2 as pb
 from handscroll_api.tokenizer.v1 import tokenizer_service_pb2_grpc as pb_grpc
+from svckit import report
 from svckit.server import Servicer
 from tokenizer_svc.engine import Crop, Engine, Workers
 from tokenizer_svc.settings import TokenizerSettings
@@ -65,13 +67,19 @@ async def build(settings: TokenizerSettings) -> AsyncIterator[Sequence[Servicer]
     """
     model = await asyncio.to_thread(checkpoint.load, settings.model)
     workers = Workers(settings.workers, settings.waiting)
+    report.loaded(model.digest)
+
+    async def look(process: status_pb.Process) -> None:
+        process.model = model.digest
+
     try:
         servicer = TokenizerServicer(Engine(model, workers))
         yield [
             Servicer(
                 pb.DESCRIPTOR.services_by_name["TokenizerService"],
                 partial(pb_grpc.add_TokenizerServiceServicer_to_server, servicer),
-            )
+            ),
+            report.servicer("tokenizer", look),
         ]
     finally:
         workers.close()

@@ -1,343 +1,297 @@
-"""Evaluate a checkpoint on held-out pictures: ``python -m training.evaluate --data DATA --tokens
-FILE --out FOLDER``.
+"""Evaluate a checkpoint: ``python -m training.evaluate --data DATA --tokens FILE --out FOLDER``.
 
-Prints one table and leaves it in ``report.md``, pictures beside it:
+Leaves ``report.md``, every figure explained in a line and the targets on top, and pictures beside
+it, unselected unless they say so. Painted pictures and features are kept in a cache under the
+model's digest: a run that was stopped goes on, and one repeated only computes the figures.
 
-- the tokenizer: PSNR and code usage for each world, originals beside reconstructions;
-- what the decoder has learned: nats per code on held-out patches, against a unigram model, and
-  with each source of context taken from another example instead; one-token raster mode beside
-  group decoding;
-- seams: gradient energy across patch borders over that beside them, by direction (from the patch
-  drawn first to the one that saw it) and kind of border, and across tile borders; real photographs
-  at the same places of the grid beside them; 1.00 is no seam. "Beside" is 16 and 32 px away, at the
-  same place in a token, which tells the seam of patches from the texture of the token grid; that
-  texture is its own line: borders of tokens inside patches over the pixels 5 to 10 px from them;
-- samples of seeds 0 to 15, unselected, the nearest training crop under each.
+What is measured is in `training.likelihood` (tokenizer and decoder by themselves),
+`training.seams` and `training.quality` (what is painted).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import torch
 import typer
-from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 
 from handscroll import checkpoint
-from handscroll.canvas import Canvas, Sampling
-from handscroll.checkpoint import Checkpoint
 from handscroll.cli import run
-from handscroll.context import Context, Source
-from handscroll.decoder import Decoder
-from handscroll.geometry import PATCH_PX, Patch, Region, tile_region, tiles_of
+from handscroll.geometry import Region
 from handscroll.order import Lattice
-from handscroll.sample import token_order
-from training import pictures, samples
-from training.examples import Dataset, Example, Examples
+from training import pictures, quality, samples
+from training.captions import landscape_tags
+from training.examples import Dataset
+from training.features import Lite0, reconstructed
+from training.likelihood import decoder_rows, tokenizer_rows
 from training.pictures import Picture, Pixels
-from training.train_decoder import evaluate as mean_loss
-from training.train_tokenizer import evaluate as reconstruct
-from training.train_tokenizer import sheet, to_float
+from training.samples import STEP_PX, Studio, view
+from training.seams import Seams, lattice_kind, line_kind, measure_seams, tile_seams
 
-FLAT = 0.1
-PHASES = ("seed", "bridge", "fill")
-
-
-def tokenizer_rows(model: Checkpoint, held: Sequence[Picture], out: Path) -> Iterable[str]:
-    """PSNR and usage by world and level, and a sheet of both at the finest level."""
-    rng = np.random.default_rng(0)
-    shown = []
-    for world in model.worlds:
-        for level in range(pictures.LEVELS):
-            crops = []
-            for picture in (one for one in held if one.world == world):
-                pixels = picture.levels[level]
-                size = 160
-                for _ in range(8 if world == "scroll" else 128):
-                    top, left = (rng.integers(side - size + 1) for side in pixels.shape[:2])
-                    crops.append(pixels[top : top + size, left : left + size])
-            psnr, usage, again = reconstruct(model.tokenizer, to_float(crops, "cpu"))
-            yield f"| reconstruction, {world}, level {level}: PSNR, dB | {psnr:.2f} |"
-            if level == pictures.LEVELS - 1:
-                yield f"| reconstruction, {world}: code values in use, worst of K | {usage:.0%} |"
-                shown.append((to_float(crops[::8][:16], "cpu"), again[::8][:16]))
-    real, painted = (torch.cat(part) for part in zip(*shown, strict=True))
-    sheet(out / "reconstructions.png", real, painted)
-
-
-def borrow(examples: Sequence[Example], source: str) -> list[Example]:
-    """The same examples, one source of their context taken from the next one that has as much."""
-    result = []
-    for number, one in enumerate(examples):
-        for other in (*examples[number + 1 :], *examples[:number]):
-            mixed = _mixed(one, other, source)
-            if mixed is not None:
-                result.append(mixed)
-                break
-    return result
-
-
-def _mixed(one: Example, other: Example, source: str) -> Example | None:
-    """``one`` with a source of ``other``'s context; None if the two do not match."""
-    mine, theirs = one.context, other.context
-    if source == "text":
-        same = one.text is not None and other.text is not None and one.world == other.world
-        differ = same and not np.array_equal(one.text, other.text)  # type: ignore[arg-type]
-        return one._replace(text=other.text) if differ else None
-    if one.world != other.world or mine.patch.level != theirs.patch.level:
-        return None
-    if source == "field":
-        if not len(mine.field_MV) or mine.field_MV.shape != theirs.field_MV.shape:
-            return None
-        return one._replace(context=replace(mine, field_MV=theirs.field_MV))
-    wanted = Source[source.upper()]
-    here, there = mine.source_N == wanted, theirs.source_N == wanted
-    if not here.any() or not np.array_equal(mine.place_N2[here], theirs.place_N2[there]):
-        return None
-    codes = mine.codes_NK.copy()
-    codes[here] = theirs.codes_NK[there]
-    return one._replace(context=replace(mine, codes_NK=codes))
-
-
-def bare(one: Example) -> Example:
-    """An example with nothing to see but its prompt."""
-    context = one.context
-    return one._replace(
-        context=replace(
-            context,
-            codes_NK=context.codes_NK[:0],
-            place_N2=context.place_N2[:0],
-            source_N=context.source_N[:0],
-            field_MV=context.field_MV[:0],
-            field_place_M2=context.field_place_M2[:0],
-        )
-    )
-
-
-def has(one: Example, source: str) -> bool:
-    """Whether an example's context has a source."""
-    context: Context = one.context
-    if source == "text":
-        return one.text is not None
-    if source == "field":
-        return len(context.field_MV) > 0
-    return bool((context.source_N == Source[source.upper()]).any())
-
-
-def unigram(data: Dataset, examples: Sequence[Example], vocabulary: int) -> float:
-    """Nats per code of held-out tokens under the training tokens' own frequencies, by world."""
-    loss, count = 0.0, 0
-    for world in range(len(data.worlds)):
-        codes = np.concatenate(
-            [
-                grid.reshape(-1, grid.shape[-1])
-                for one in data.pictures
-                if one.world == world and not one.held_out
-                for grid in one.codes
-            ]
-        )
-        for slot in range(codes.shape[1]):
-            seen = np.bincount(codes[:, slot], minlength=vocabulary) + 1
-            nats = -np.log(seen / seen.sum())
-            for one in examples:
-                if one.world == world:
-                    loss += float(nats[one.codes_TK[:, slot]].sum())
-                    count += len(one.codes_TK)
-    return loss / count
-
-
-def decoder_rows(model: Decoder, data: Dataset) -> Iterable[str]:
-    """What the decoder has learned, as held-out nats per code."""
-    rng = np.random.default_rng(0)
-    held = Examples(data, held_out=True, clean=True)
-    examples = [held.draw(rng) for _ in range(192)]
-    raster = []
-    for one in examples:
-        order = token_order(one.context.inside_ss, "raster")
-        spread = token_order(one.context.inside_ss, "spread")
-        codes = one.codes_TK[np.argsort(spread)]  # back to reading order
-        place = np.stack(np.divmod(order, model.config.side), axis=-1).astype(np.float32)
-        raster.append(one._replace(codes_TK=codes, place_T2=place, group_T=np.arange(len(order))))
-    yield f"| decoder, uniform over codes: nats per code | {np.log(model.config.vocabulary):.3f} |"
-    unigrams = unigram(data, examples, model.config.vocabulary)
-    yield f"| decoder, unigram of each world | {unigrams:.3f} |"
-    yield f"| decoder, group decoding (16 at a time, spread) | {nats(model, examples):.3f} |"
-    yield f"| decoder, one-token raster mode, same weights | {nats(model, raster):.3f} |"
-    alone = [bare(one) for one in examples if one.context.patch.level == 0]
-    for name, some in (
-        ("ring", examples),
-        ("parent", examples),
-        ("field", examples),
-        ("text", examples),
-        ("text with no other context, level 0", alone),
-    ):
-        source = name.split()[0]
-        own = [one for one in some if has(one, source)]
-        mixed = borrow(own, source)
-        yield (
-            f"| decoder, {name}: its own / another's ({len(mixed)} patches) | "
-            f"{nats(model, own):.3f} / {nats(model, mixed):.3f} |"
-        )
-
-
-def nats(model: Decoder, examples: Sequence[Example]) -> float:
-    """Held-out nats per code."""
-    return mean_loss(model, examples, "cpu")
+SCROLL_PX, STRIP_PX = 20_000, 2_000
+PLANE_PX = 4_096
+SEAM = (0.9, 1.1)
+COPIES = 0.02
 
 
 @dataclass
-class Seams:
-    """Gradient energy at borders and beside them, summed by kind."""
+class Report:
+    """A Markdown file in the making: targets first, then sections in the order they were added."""
 
-    at: dict[str, list[float]]
-    beside: dict[str, list[float]]
+    title: str
+    targets: list[tuple[str, str, str, bool]] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
 
-    def add(
-        self,
-        kind: str,
-        grey_HW: NDArray[np.float64],
-        column: int,
-        gaps: Sequence[int] = (16, 32),
+    def section(
+        self, title: str, text: str, header: Sequence[str], rows: Iterable[Sequence[str]]
     ) -> None:
-        """One border segment, between ``column - 1`` and ``column``, against ``gaps`` px away."""
-        steps = np.diff(grey_HW, axis=1) ** 2
-        self.at.setdefault(kind, []).append(float(steps[:, column - 1].mean()))
-        away = [column - 1 + side * gap for side in (-1, 1) for gap in gaps]
-        self.beside.setdefault(kind, []).append(float(steps[:, away].mean()))
+        """A title, what the figures mean, and a table of them."""
+        self.parts += [f"\n## {title}\n\n{text}\n", table(header, rows)]
+        typer.echo(f"measured: {title}")
 
-    def rows(self) -> Iterable[str]:
-        """Geometric mean over segments, and a bootstrap interval.
+    def target(self, what: str, wanted: str, measured: str, met: bool) -> None:
+        """One thing aimed at."""
+        self.targets.append((what, wanted, measured, met))
 
-        Energies are in squared grey levels. Segments with less than 0.1 beside the border are left
-        out: in a clear sky the ratio would be one of rounding errors.
-        """
-        rng = np.random.default_rng(0)
-        for kind in sorted(self.at):
-            at, beside = np.array(self.at[kind]), np.array(self.beside[kind])
-            logs = np.log(at[beside >= FLAT] / beside[beside >= FLAT])
-            if not len(logs):
-                continue
-            draws = rng.integers(len(logs), size=(500, len(logs)))
-            low, high = np.exp(np.percentile(logs[draws].mean(axis=1), (5, 95)))
-            yield (
-                f"| seam ratio, {kind} ({len(logs)} segments) | "
-                f"{np.exp(logs.mean()):.2f} ({low:.2f} to {high:.2f}) |"
-            )
+    def text(self) -> str:
+        """The file."""
+        rows = [(*row, "met" if met else "**missed**") for *row, met in self.targets]
+        head = f"# {self.title}\n\nIn brackets: 5 % and 95 % of a bootstrap over pictures.\n"
+        targets = table(("target", "wanted", "measured", ""), rows)
+        return "\n".join([head, targets, *self.parts]) + "\n"
 
 
-def measure_seams(seams: Seams, pixels: Pixels, region: Region, name: Callable[..., str]) -> None:
-    """All borders of the patch grid inside a painted region, vertical and horizontal ones."""
-    grey = pixels.mean(axis=-1)
-    for turned in (False, True):
-        along, across = (region.left, region.top) if turned else (region.top, region.left)
-        picture = grey.T if turned else grey
-        height, width = picture.shape
-        for line in range(-(-(across + 34) // PATCH_PX), (across + width - 34) // PATCH_PX + 1):
-            for start in range(-(-along // PATCH_PX), (along + height) // PATCH_PX):
-                top = start * PATCH_PX - along
-                part = picture[top : top + PATCH_PX]
-                first, second = (start, line - 1), (start, line)
-                if turned:
-                    first, second = first[::-1], second[::-1]
-                column = line * PATCH_PX - across
-                seams.add(name(first, second, turned), part, column)
-                if 64 <= column <= width - 64:
-                    seams.add("token border inside a patch", part, column + 48, range(5, 11))
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def lattice_kind(order: Lattice, level: int) -> Callable[..., str]:
-    """Names a border by its phases, and by the way from the patch drawn first to the other."""
-
-    def name(first: tuple[int, int], second: tuple[int, int], turned: bool) -> str:
-        ranks = [order.rank(Patch(level, 0, *place))[0] for place in (first, second)]
-        forward = ranks[0] < ranks[1]
-        way = ("down" if forward else "up") if turned else ("right" if forward else "left")
-        return f"{PHASES[min(ranks)]}-{PHASES[max(ranks)]} {way}"
-
-    return name
-
-
-def line_kind(first: tuple[int, int], second: tuple[int, int], turned: bool) -> str:
-    """Names a line across a photograph, which nobody drew in an order."""
-    return "horizontal" if turned else "vertical"
-
-
-def tile_seams(seams: Seams, pixels: Pixels, region: Region, canvas: Canvas) -> None:
-    """Vertical borders of tiles inside a painted region."""
-    grey = pixels.mean(axis=-1)
-    for tile in tiles_of(region, canvas.extent):
-        corner = tile_region(tile, canvas.extent)
-        top, left = corner.top - region.top, corner.left - region.left
-        if top >= 0 and 34 <= left <= region.width - 34 and top + PATCH_PX <= region.height:
-            seams.add("tile border", grey[top : top + PATCH_PX], left)
-
-
-def seam_rows(
-    model: Checkpoint, held: Sequence[Picture], seeds: int, workers: int, out: Path
-) -> Iterable[str]:
-    """Seam ratios of painted regions of every world at its finest level, and of photographs."""
-    for name, world in model.worlds.items():
-        painted, tiles, real = Seams({}, {}), Seams({}, {}), Seams({}, {})
-        level, (height, _) = world.extent.finest, world.extent.size(world.extent.finest)
-        region = Region(
-            level, 0 if height else -640, -900, height or 1100, 1800 if height else 1100
-        )
-        for seed in track(range(seeds), f"seams, {name}"):
-            canvas = Canvas(model.digest, name, seed, world.extent, sampling=model.sampling)
-            pixels = samples.paint(model, canvas, region, workers)
-            Image.fromarray(pixels).save(out / f"region_{name}_{seed}.png")
-            measure_seams(painted, pixels, region, lattice_kind(Lattice(world.extent), level))
-            tile_seams(tiles, pixels, region, canvas)
-        for picture in (one for one in held if one.world == name):
-            found = picture.levels[level][:2048]
-            size = Region(level, 0, 0, *found.shape[:2])
-            measure_seams(real, found, size, line_kind)
-        yield from (row.replace("ratio,", f"ratio, {name},") for row in painted.rows())
-        yield from (row.replace("ratio,", f"ratio, {name},") for row in tiles.rows())
-        yield from (row.replace("ratio,", f"ratio, {name}, real,") for row in real.rows())
-
-
-def sample_sheets(
-    model: Checkpoint,
+def closeness_section(
+    report: Report,
+    lite0: Lite0,
+    studio: Studio,
+    painted: Sequence[Picture],
+    held: Sequence[Picture],
     train: Sequence[Picture],
-    sampling: Sampling,
-    levels: Sequence[int],
-    workers: int,
-    path: str,
 ) -> None:
-    """Seeds 0 to 15 of every world, the nearest training crop under each."""
-    for name in model.worlds:
-        for level in levels:
-            shown = samples.seeds(model, name, level, range(16), sampling, workers)
-            below = nearest(shown, [one.levels[level] for one in train if one.world == name])
-            parts = [*shown[:8], *below[:8], *shown[8:], *below[8:]]
-            Image.fromarray(samples.rows(parts, 8)).save(f"{path}_{name}_{level}.png")
+    """KID and Fréchet distance of samples, damages and reconstructions, by level."""
+    world = painted[0].world
+    enough = len(held) >= quality.ENOUGH_PICTURES
+    real, which = (held, "held-out") if enough else (train, "training")
+    changes = [(change.name, change) for change in quality.DAMAGES]
+    changes.append(("the tokenizer's reconstructions", reconstructed(studio.model.tokenizer)))
+    rows, counts = quality.closeness(lite0, painted, real, changes)
+    named = {row.name: row for row in rows}
+    for level in range(len(counts)):
+        sample, bar = (named[name].kid[level] for name in ("samples", quality.YARDSTICK.name))
+        if sample is not None and bar is not None:
+            report.target(
+                f"{world}, level {level}: KID of samples",
+                f"≤ {bar.value * 1000:.2f}, that of blur of 2 px",
+                sample.text(scale=1000),
+                sample.value <= bar.value,
+            )
+    sample_row, *damages = rows
+    sample_row = sample_row._replace(name="**samples**")
+    lines = [sample_row, *damages]
+    if enough:
+        (seen,), _ = quality.closeness(lite0, painted, train, ())
+        lines.insert(1, seen._replace(name="samples, against training pictures"))
+    report.section(
+        f"Closeness to real pictures, {world}",
+        f"KID × 1000: kernel distance of EfficientNet-Lite0 features between blocks of 224 px of "
+        f"{len(painted)} painted pictures and of {len(real)} real {which} ones; 0 is the same kind "
+        "of picture, above is worse. Damaged copies of the same real pictures give the scale; what "
+        "the tokenizer cannot reconstruct, no sample can have.",
+        ("", *(f"level {level}" for level in range(len(counts)))),
+        [(row.name, *(one.text(scale=1000) if one else "–" for one in row.kid)) for row in lines],
+    )
+    report.section(
+        f"Fréchet distance (EfficientNet-Lite0), {world}",
+        "The same features, compared by mean and covariance. It is larger the fewer blocks there "
+        "are, so it is comparable within a column only; it has no interval.",
+        ("", *(f"level {level}, {count} blocks" for level, count in enumerate(counts))),
+        [
+            (row.name, *(f"{one:.2f}" if one is not None else "–" for one in row.frechet))
+            for row in (sample_row, *damages)
+        ],
+    )
 
 
-def nearest(samples: Sequence[Pixels], sources: Sequence[Pixels]) -> list[Pixels]:
-    """For each sample the training crop of its size most like it, as thumbnails of 16 by 16."""
-    size = samples[0].shape[0]
-    best = [np.inf] * len(samples)
-    found = list(samples)
-    small = np.stack([_thumbnail(one) for one in samples])
-    for pixels in sources:
-        for top in range(0, pixels.shape[0] - size + 1, size // 2):
-            for left in range(0, pixels.shape[1] - size + 1, size // 2):
-                crop = pixels[top : top + size, left : left + size]
-                distance = ((small - _thumbnail(crop)) ** 2).mean(axis=(1, 2, 3))
-                for number in np.flatnonzero(distance < best):
-                    best[number], found[number] = float(distance[number]), crop
-    return found
+def seam_section(
+    report: Report, studio: Studio, painted: Sequence[Picture], held: Sequence[Picture]
+) -> None:
+    """Seam ratios of painted pictures at the finest level, and of real ones."""
+    world = painted[0].world
+    extent = studio.model.world(world).extent
+    found, real = Seams(), Seams()
+    kind = lattice_kind(Lattice(extent), extent.finest)
+    for seed, picture in enumerate(painted):
+        region = view(extent, extent.finest, STEP_PX * seed)
+        measure_seams(found, picture.name, picture.levels[-1], region, kind)
+        tile_seams(found, picture.name, picture.levels[-1], region, extent)
+    for picture in held:
+        pixels = picture.levels[-1][:2048]
+        region = Region(extent.finest, 0, 0, *pixels.shape[:2])
+        measure_seams(real, picture.name, pixels, region, line_kind)
+    rows = []
+    for name, segments, ratio in found.ratios():
+        rows.append((name, str(segments), ratio.text()))
+        if "-" in name:
+            low, high = SEAM
+            met = low <= ratio.value <= high
+            report.target(f"{world}: seam {name}", f"{low} to {high}", ratio.text(), met)
+    rows += [
+        (f"real pictures: {name}", str(count), one.text()) for name, count, one in real.ratios()
+    ]
+    report.section(
+        f"Seams, {world}",
+        "How much changes across a border (squared step between pixels), over that 16 and 32 px "
+        "beside it; 1.00 is no seam. The way goes from the patch drawn first to the one that saw "
+        "it. Borders of tokens are compared with the pixels 5 to 10 px from them.",
+        ("border", "segments", "ratio"),
+        rows,
+    )
 
 
-def _thumbnail(pixels: Pixels) -> NDArray[np.float64]:
-    return np.asarray(Image.fromarray(pixels).resize((16, 16), Image.Resampling.BOX), float)
+def drift_section(report: Report, lite0: Lite0, studio: Studio, painted: Sequence[Picture]) -> None:
+    """Whether places far away look as those at the origin do."""
+    world = painted[0].world
+    found = quality.drift(lite0, studio, painted)
+    for one in found[-1:]:
+        if one.kid:
+            report.target(
+                f"{world}: KID between {one.distance_px:,} px away and the origin",
+                "0 within its interval",
+                one.kid.text(scale=1000),
+                one.kid.low <= 0,
+            )
+    report.section(
+        f"Drift with distance, {world}",
+        f"The same {len(painted)} seeds far from the origin, less near to it, level 1. In grey "
+        "levels of 0 to 255: the mean, the spread, the range of the three colours, the step from "
+        "pixel to pixel. KID × 1000 between the two.",
+        ("distance at level 2", *quality.LOOKS, "KID"),
+        [
+            (
+                f"{one.distance_px:,} px",
+                *(shift.text(1) for shift in one.shifts),
+                one.kid.text(scale=1000) if one.kid else "–",
+            )
+            for one in found
+        ],
+    )
+
+
+def trend_section(report: Report, studio: Studio, world: str, out: Path) -> None:
+    """One long scroll, looked at in sections, and in strips as a picture."""
+    canvas = studio.canvas(world, 0)
+    level = canvas.extent.finest
+    height = canvas.extent.size(level)[0]
+    assert height is not None
+    (scroll,) = studio.paint(canvas, [Region(level, 0, 0, height, SCROLL_PX)])
+    strips = [scroll[:, start : start + STRIP_PX] for start in range(0, SCROLL_PX, STRIP_PX)]
+    Image.fromarray(samples.rows(strips, 1)).save(out / f"long_{world}.webp", quality=90)
+    report.section(
+        f"Along one {world} of {SCROLL_PX:,} px",
+        "Seed 0, in sections of 1,000 px; the trend is the change from end to end of a straight "
+        "line through them, its interval from resampling sections. Sections beside each other are "
+        "alike, so the interval is too narrow.",
+        ("grey levels", "1st quarter", "2nd", "3rd", "4th", "trend"),
+        [
+            (name, *(f"{value:.1f}" for value in quarters), change.text(1))
+            for name, quarters, change in quality.trend(scroll)
+        ],
+    )
+
+
+def copies_section(
+    report: Report,
+    lite0: Lite0,
+    painted: Sequence[Picture],
+    held: Sequence[Picture],
+    train: Sequence[Picture],
+    mirrored: bool,
+    out: Path,
+) -> None:
+    """Whether samples lie too near to training pictures, and those that lie nearest."""
+    world = painted[0].world
+    found = quality.memorisation(lite0, painted, held, train, mirrored)
+    shown: list[Pixels] = []
+    for one in found:
+        report.target(
+            f"{world}: copies, by {one.measure}",
+            f"≤ {COPIES:.0%}",
+            f"{one.share.text(1, 100)} %",
+            one.share.value <= COPIES,
+        )
+        shown += [sample for sample, _ in one.pairs] + [crop for _, crop in one.pairs]
+    Image.fromarray(samples.rows(shown, len(found[0].pairs))).save(out / f"nearest_{world}.png")
+    report.section(
+        f"Memorisation, {world}",
+        "For each painted block that shows something the nearest training block of its level: in "
+        f"EfficientNet-Lite0 features, and as {quality.THUMBNAIL} × {quality.THUMBNAIL} mean "
+        f"colours at all places{', mirrored too' if mirrored else ''}, up to brightness and "
+        "contrast. A copy is one nearer than the nearest 1 % of held-out blocks are, so 1 % is "
+        "what real pictures score. The ratio is that of median distances: below 1, samples lie "
+        "nearer to training than other real pictures do. Smooth blocks lie near to much without "
+        f"being copies: `nearest_{world}.png` has the nearest ones of each measure above their "
+        "training blocks.",
+        ("measure", "copies, %", "ratio", "painted blocks", "held-out blocks"),
+        [
+            (one.measure, one.share.text(1, 100), f"{one.ratio:.2f}", *map(str, one.blocks))
+            for one in found
+        ],
+    )
+
+
+def prompt_section(
+    report: Report,
+    lite0: Lite0,
+    studio: Studio,
+    world: str,
+    real: Sequence[Picture],
+    tags: dict[str, tuple[str, ...]],
+    seeds: int,
+) -> None:
+    """Whether prompts change what is painted into what they ask for."""
+    found = list(quality.following(lite0, studio, world, real, tags, seeds))
+    for one in found:
+        report.target(
+            f"{world}: “{one.tag}” is followed, AUC",
+            "above 0.50 with its interval",
+            one.painted.text(),
+            one.painted.low > 0.5,
+        )
+    report.section(
+        f"Prompts, {world}",
+        f"{seeds} seeds painted with a prompt and with none, told apart by a linear classifier of "
+        "EfficientNet-Lite0 features fitted on real photographs with and without the tag. AUC: how "
+        "often it scores the picture with the prompt higher; 0.50 is chance. Its own AUC is on "
+        "photographs that it was not fitted on: what it cannot see there, it cannot judge here.",
+        ("tag", "photographs", "AUC of the classifier", "AUC of the prompt", "prompt"),
+        [
+            (one.tag, str(one.photographs), one.judge.text(), one.painted.text(), prompt)
+            for one, prompt in zip(found, quality.PROMPTS.values(), strict=True)
+        ],
+    )
+
+
+def sheets(studio: Studio, painted: Sequence[Picture], out: Path) -> None:
+    """Seeds 0 to 15 at every level, unselected; a large region of a plane."""
+    world = painted[0].world
+    for level in range(len(painted[0].levels)):
+        shown = samples.rows([one.levels[level] for one in painted[:16]], 4)
+        Image.fromarray(shown).save(out / f"seeds_{world}_{level}.webp", quality=90)
+    canvas = studio.canvas(world, 0)
+    if canvas.extent.kind == "plane":
+        region = Region(canvas.extent.finest, -PLANE_PX // 2, -PLANE_PX // 2, PLANE_PX, PLANE_PX)
+        (pixels,) = studio.paint(canvas, [region])
+        Image.fromarray(pixels).save(out / f"large_{world}.webp", quality=90)
 
 
 def main(
@@ -345,29 +299,55 @@ def main(
     tokens: Annotated[Path, typer.Option(help="file written by training.encode")],
     out: Annotated[Path, typer.Option(help="folder for the report")],
     model: Annotated[Path, typer.Option(help="checkpoint folder")] = checkpoint.SHIPPED,
-    seeds: Annotated[int, typer.Option(help="regions painted for the seams, each world")] = 16,
-    workers: int = 2,
+    number: Annotated[
+        int, typer.Option("--samples", min=2, help="pictures painted of each world")
+    ] = 16,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="folder for what is painted and seen; OUT/cache if not given"),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="cores to use")] = 2,
 ) -> None:
     """Evaluate a checkpoint."""
     out.mkdir(parents=True, exist_ok=True)
+    cache = cache or out / "cache"
     loaded = checkpoint.load(model)
+    studio = Studio(loaded, cache / "pictures", workers)
+    lite0 = Lite0(cache / "features", workers)
     everything = pictures.load(data)
-    held = [one for one in everything if one.held_out]
-    train = [one for one in everything if not one.held_out]
-    rows = [f"model `{loaded.digest}`", "", "| what | measured |", "| --- | --- |"]
-    for part in (
-        tokenizer_rows(loaded, held, out),
+    report = Report(f"Model `{loaded.digest[:16]}…`")
+    held_out = [one for one in everything if one.held_out]
+    report.section(
+        "Tokenizer",
+        "Held-out crops of 160 px, encoded and decoded again: `reconstructions.png`.",
+        ("what", "measured"),
+        tokenizer_rows(loaded, held_out, out),
+    )
+    report.section(
+        "Decoder",
+        "Surprise at the codes of held-out patches, in nats per code; lower is better. Below, one "
+        "source of what a patch sees is taken from another patch: the rise is what it is worth.",
+        ("what", "nats per code"),
         decoder_rows(loaded.decoder, Dataset.load(tokens)),
-        seam_rows(loaded, held, seeds, workers, out),
-    ):
-        for row in part:
-            rows.append(row)
-            typer.echo(row)
-    (out / "report.md").write_text("\n".join(rows) + "\n")
-    levels = (0, pictures.LEVELS - 1)
-    sample_sheets(loaded, train, loaded.sampling, levels, workers, str(out / "samples"))
-    raster = replace(loaded.sampling, group=1, token_order="raster")
-    sample_sheets(loaded, train, raster, levels[:1], workers, str(out / "raster"))
+    )
+    tags = data / "landscapes" / "captions.csv"
+    for world, about in loaded.worlds.items():
+        real = [band for one in everything if one.world == world for band in quality.bands(one)]
+        held = [one for one in real if one.held_out]
+        train = [one for one in real if not one.held_out]
+        scroll = about.extent.kind == "scroll"
+        painted = studio.pictures(world, number)
+        sheets(studio, painted, out)
+        closeness_section(report, lite0, studio, painted, held, train)
+        seam_section(report, studio, painted, held)
+        drift_section(report, lite0, studio, painted[: max(2, number // 2)])
+        if scroll:
+            trend_section(report, studio, world, out)
+        copies_section(report, lite0, painted, held, train, scroll, out)
+        if scroll and tags.exists():
+            prompt_section(report, lite0, studio, world, real, landscape_tags(tags), number)
+        (out / "report.md").write_text(report.text(), encoding="utf-8")
+    typer.echo(report.text())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,12 @@
 """A training run in a folder: what it takes to be killed at any moment and go on.
 
+Several processes started by ``torchrun --nproc-per-node N -m training.…`` train one model together:
+each works on its share of every batch. On a CPU, N processes of one thread are nearly twice as fast
+as one of two.
+
+Optimisers: Muon (Jordan et al., 2024; scaled as in arXiv 2502.16982) for the matrices of linear
+layers that a model names, AdamW for all else, at one learning rate.
+
 The folder holds ``state.safetensors`` (weights, their moving average, optimiser), ``log.csv``
 (the curves) and whatever sheets the trainer draws. The state is written aside and renamed, so a
 kill leaves the last whole one.
@@ -8,9 +15,9 @@ kill leaves the last whole one.
 from __future__ import annotations
 
 import csv
-import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,13 +25,28 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 Model = TypeVar("Model", bound=nn.Module)
 
+DECAY = 0.25
+"""The share of a run in which the learning rate falls."""
+
+
+def together() -> tuple[int, int]:
+    """The number of this process, and how many train together."""
+    if "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    if not distributed.is_initialized():
+        distributed.init_process_group()
+    return distributed.get_rank(), distributed.get_world_size()
+
 
 class Run(Generic[Model]):
-    """One model being trained: AdamW, warm-up then cosine, moving average, resumable.
+    """One model being trained: moving average, resumable.
+
+    The learning rate warms up, stays, and falls in the last quarter. So a run can be made longer,
+    or be brought to its end early, by another ``steps``.
 
     Args:
         folder: where everything is kept; created.
@@ -32,57 +54,87 @@ class Run(Generic[Model]):
         steps: length of the whole run; the learning rate follows it.
         learning_rate: the peak.
         device: ``cpu`` or ``cuda``.
+        muon: names of submodules whose linear layers Muon trains.
     """
 
     def __init__(
-        self, folder: Path, model: Model, steps: int, learning_rate: float, device: str
+        self,
+        folder: Path,
+        model: Model,
+        steps: int,
+        learning_rate: float,
+        device: str,
+        muon: Sequence[str] = (),
     ) -> None:
         self.folder, self.model, self.steps, self.device = folder, model.to(device), steps, device
         folder.mkdir(parents=True, exist_ok=True)
         self.learning_rate = learning_rate
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim <= 1]
+        hidden = {
+            layer.weight: None
+            for name in muon
+            for layer in model.get_submodule(name).modules()
+            if isinstance(layer, nn.Linear)
+        }
+        rest = [p for p in model.parameters() if p not in hidden]
         groups: list[dict[str, Any]] = [
-            {"params": matrices, "weight_decay": 0.05},
-            {"params": others},
+            {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in rest if p.ndim <= 1]},
         ]
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
-        )
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                groups, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+            )
+        ]
+        if hidden:
+            self.optimizers.append(
+                torch.optim.Muon(
+                    list(hidden),
+                    lr=learning_rate,
+                    weight_decay=0.05,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.rank, self.processes = together()
         self.step = 0
         self._resume()
 
     @property
-    def _state(self) -> Path:
+    def _path(self) -> Path:
         return self.folder / "state.safetensors"
 
     def _resume(self) -> None:
-        if not self._state.exists():
+        if not self._path.exists():
             return
-        with safe_open(self._state, framework="pt", device=self.device) as file:
+        names = {p: name for name, p in self.model.named_parameters()}
+        with safe_open(self._path, framework="pt", device=self.device) as file:
             self.step = int(file.metadata()["step"])
-            for name, parameter in self.model.named_parameters():
+            kept = set(file.keys())
+            for parameter, name in names.items():
                 parameter.data.copy_(file.get_tensor(f"model.{name}"))
                 self.average[name].copy_(file.get_tensor(f"average.{name}"))
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self.step), device=self.device),
-                    "exp_avg": file.get_tensor(f"first.{name}"),
-                    "exp_avg_sq": file.get_tensor(f"second.{name}"),
-                }
+            for optimizer in self.optimizers:
+                for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                    optimizer.state[parameter] = {
+                        key: file.get_tensor(f"{key}.{names[parameter]}")
+                        for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
+                        if f"{key}.{names[parameter]}" in kept
+                    }
 
     def save(self) -> None:
-        """Write the state; what was there is replaced in one rename."""
+        """Write the state; what was there is replaced in one rename. The first process does it."""
+        if self.rank:
+            return
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
-            moments = self.optimizer.state[parameter]
             tensors[f"model.{name}"] = parameter.detach()
             tensors[f"average.{name}"] = self.average[name]
-            tensors[f"first.{name}"] = moments["exp_avg"]
-            tensors[f"second.{name}"] = moments["exp_avg_sq"]
-        aside = self._state.with_suffix(".new")
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"{key}.{name}"] = value
+        aside = self._path.with_suffix(".new")
         save_file(tensors, aside, metadata={"step": str(self.step)})
-        aside.replace(self._state)
+        aside.replace(self._path)
 
     def log(self, **values: float) -> None:
         """Append one line to the curves."""
@@ -94,8 +146,15 @@ class Run(Generic[Model]):
                 writer.writerow(["step", *values])
             writer.writerow([self.step, *(f"{value:.5f}" for value in values.values())])
 
-    def steps_left(self, minutes: float, save_every: int = 200) -> Iterator[int]:
+    def steps_left(
+        self, minutes: float, save_every: int = 200, beside: Run[Any] | None = None
+    ) -> Iterator[int]:
         """The steps still to do, with a progress bar, until done or out of time; saves as it goes.
+
+        Args:
+            minutes: stop after this long.
+            save_every: steps between two saves.
+            beside: a second run that makes the same steps, saved together with this one.
 
         Yields:
             The number of the step about to be made, from 0.
@@ -107,25 +166,45 @@ class Run(Generic[Model]):
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns) as progress:
+        with Progress(*columns, disable=self.rank > 0) as progress:
             task = progress.add_task(self.folder.name, total=self.steps, completed=self.step)
-            while self.step < self.steps and time.monotonic() < stop:
+            while self.step < self.steps and self._agree(time.monotonic() < stop):
                 yield self.step
                 progress.update(task, completed=self.step)
                 if self.step % save_every == 0:
-                    self.save()
+                    self._save_both(beside)
+        self._save_both(beside)
+
+    def _agree(self, go_on: bool) -> bool:
+        """What the first process says, in all of them."""
+        if self.processes == 1:
+            return go_on
+        said = torch.tensor([go_on], dtype=torch.uint8, device=self.device)
+        distributed.broadcast(said, 0)
+        return bool(said)
+
+    def _save_both(self, beside: Run[Any] | None) -> None:
+        if beside is not None:
+            beside.save()
         self.save()
 
     def update(self, loss: Tensor) -> None:
         """One optimiser step down the loss, and the moving average behind it."""
-        warm = min(1.0, (self.step + 1) / 200)
-        rate = warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * self.step / self.steps)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * rate
+        left = 1 - self.step / self.steps
+        rate = min(1.0, (self.step + 1) / 200, left / DECAY + 0.01)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate * rate
         loss.backward()
+        if self.processes > 1:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            mean = nn.utils.parameters_to_vector(gradients) / self.processes
+            distributed.all_reduce(mean)
+            nn.utils.vector_to_parameters(mean, gradients)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         follow = min(0.999, self.step / (self.step + 20))
         with torch.no_grad():

@@ -99,17 +99,19 @@ def main(
     steps: int = 4000,
     batch: int = 8,
     learning_rate: float = 2e-3,
+    init: Annotated[
+        Path | None, typer.Option(help="run folder whose decoder a new run starts from")
+    ] = None,
     minutes: Annotated[float, typer.Option(help="stop, resumable, after this long")] = 1e9,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Train the decoder, or go on training it."""
     data = Dataset.load(tokens)
     torch.manual_seed(0)
-    config: DecoderConfig = replace(
-        SIZES[size], worlds=len(data.worlds), codes=data.tokenizer["codes"]
-    )
-    run = Run(out, Decoder(config), steps, learning_rate, device)
-    average = Decoder(config).to(device)
+    config = replace(SIZES[size], worlds=len(data.worlds), codes=data.tokenizer["codes"])
+    model = Decoder(config) if init is None else load(init)
+    run = Run(out, model, steps, learning_rate, device, muon=("blocks",))
+    average = Decoder(model.config).to(device)
     examples = Examples(data)
     clean = Examples(data, held_out=True, clean=True)
     rng = np.random.default_rng(1)
@@ -123,17 +125,22 @@ def main(
             upcoming = [drawn[start : start + batch] for start in range(0, len(drawn), batch)]
             rng.shuffle(upcoming)
         run.model.train()
-        loss = loss_of(run.model, upcoming.pop(), device).mean()
+        share = upcoming.pop()[run.rank :: run.processes]
+        loss = loss_of(run.model, share, device).mean()
         run.update(loss)
+        if run.rank:
+            continue
         if run.step % 200 == 0 or run.step == steps:
             found = evaluate(run.averaged(average), held, device) if held else float("nan")
             run.log(loss=loss.item(), held_out=found)
         if run.step % 1000 == 0 or run.step == steps:
             run.averaged(average)
             sample_sheet(average, data, train_tokenizer.load(tokenizer), out)
+    if run.rank:
+        return
     run.averaged(average)
     save_file(average.state_dict(), out / "decoder.safetensors")
-    (out / "decoder.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+    (out / "decoder.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
 
 
 if __name__ == "__main__":

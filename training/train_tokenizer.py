@@ -51,7 +51,7 @@ def to_float(pixels: Pixels | list[Pixels], device: str) -> Tensor:
     return from_rgb(torch.from_numpy(np.array(pixels)).to(device))
 
 
-def loss_of(painted: Tensor, real: Tensor) -> Tensor:
+def pixel_loss(painted: Tensor, real: Tensor) -> Tensor:
     """L1 on pixels and on their first differences; both (B, H, W, 3)."""
     error = painted.float() - real
     right, down = error.diff(dim=2), error.diff(dim=1)
@@ -81,6 +81,12 @@ def sheet(path: Path, real_BHWC: Tensor, painted_BHWC: Tensor, columns: int = 8)
             rows.append(torch.cat(list(part[start : start + columns]), dim=1))
     pixels = to_rgb(torch.cat(rows)).cpu().numpy()
     Image.fromarray(pixels).save(path)
+
+
+def save(model: Tokenizer, folder: Path) -> None:
+    """Leave a finished tokenizer in its run's folder."""
+    save_file(model.state_dict(), folder / "tokenizer.safetensors")
+    (folder / "tokenizer.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
 
 
 def load(folder: Path) -> Tokenizer:
@@ -116,15 +122,13 @@ def main(
         crops = to_float([crop(rng, train) for _ in range(batch)], device)
         with torch.autocast(device, torch.bfloat16):
             painted, _ = run.model(crops)
-        loss = loss_of(painted, crops)
+        loss = pixel_loss(painted, crops)
         run.update(loss)
         if run.step % 250 == 0 or run.step == steps:
             psnr, usage, again = evaluate(run.averaged(average), real)
             run.log(loss=loss.item(), psnr=psnr, usage=usage)
             sheet(out / "sheet.png", real[:32], again[:32])
-    run.averaged(average)
-    save_file(average.state_dict(), out / "tokenizer.safetensors")
-    (out / "tokenizer.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+    save(run.averaged(average), out)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ export class Problem extends Error {
   get passing() {
     return this.status === 0 || this.status === 429 || this.status >= 500;
   }
+
+  /** @returns {boolean} whether a key, or another one, would help */
+  get needsKey() {
+    return this.status === 401 || this.status === 403;
+  }
 }
 
 /**
@@ -84,6 +89,19 @@ export function createCanvas(spec) {
 /** @param {string} id @returns {Promise<null>} */
 export function deleteCanvas(id) {
   return call(`canvases/${id}`, { method: "DELETE" });
+}
+
+/**
+ * Has a cookie stand for a key from now on.
+ * @param {string} key @returns {Promise<{name: string, role: string}>} whose it is, and what it may
+ */
+export function openSession(key) {
+  return call("session", { method: "POST", headers: { Authorization: `Bearer ${key}` } });
+}
+
+/** @returns {Promise<null>} */
+export function closeSession() {
+  return call("session", { method: "DELETE" });
 }
 
 /** @param {string} id @param {{x: number, y: number, z: number}} tile @returns {string} */

@@ -2,6 +2,7 @@
 
 import { Problem, getCanvas, getWorlds } from "./canvases.js";
 import { ROOT_ZOOM } from "./grid.js";
+import { askForKey } from "./keys.js";
 import { formatLink, parseLink } from "./link.js";
 import { Panel, titleOf } from "./panel.js";
 import { Picture } from "./picture.js";
@@ -89,6 +90,11 @@ async function patiently(ask, wanted, starting) {
       unsay();
       return answer;
     } catch (problem) {
+      if (problem instanceof Problem && problem.needsKey && wanted()) {
+        unsay();
+        await askForKey(problem, "insist");
+        continue;
+      }
       if (!(problem instanceof Problem && problem.passing && wanted())) throw problem;
       const retry_s = problem.retry_s ?? STARTING_RETRY_S;
       if (starting && problem.status === 503) say(starting);
@@ -144,7 +150,7 @@ function show(canvas, { view }) {
       unsay();
       setState("painting");
     },
-    refused: showLost,
+    refused: (problem) => (problem.needsKey ? stayUnpainted(problem) : showLost()),
   });
   document.documentElement.dataset.canvas = canvas.id;
   document.title = `${titleOf(canvas)} · Handscroll`;
@@ -158,6 +164,16 @@ function close() {
   unsay();
   document.getElementById("lost").hidden = true;
   delete document.documentElement.dataset.canvas;
+}
+
+/** What is painted stays in sight; for the rest somebody must have a key. @param {Problem} problem */
+async function stayUnpainted(problem) {
+  const stayed = picture;
+  setState("problem");
+  await askForKey(problem, "once");
+  if (picture !== stayed) return;
+  setState("painting");
+  picture.painting.retry();
 }
 
 function showLost() {

@@ -1,6 +1,7 @@
 /** The panel: about the canvas in sight, a form for a new one, and the list of one's own. */
 
 import { createCanvas, deleteCanvas, listCanvases } from "./canvases.js";
+import { askForKey } from "./keys.js";
 import { formatLink } from "./link.js";
 import { describe } from "./status.js";
 
@@ -195,7 +196,8 @@ export class Panel {
       this.#makeRoom();
       if (!this.root.hidden) await this.#loadOwn();
     } catch (problem) {
-      error.textContent = problem.passing
+      if (problem.needsKey) askForKey(problem, "always").then(() => this.#create());
+      else error.textContent = problem.passing
         ? `${describe(problem)}. Please try again.`
         : problem.message;
     } finally {

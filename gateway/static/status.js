@@ -63,6 +63,7 @@ export function unsay() {
 export function describe(problem) {
   if (!navigator.onLine) return "You are offline";
   if (problem.status === 0) return "The painters cannot be reached";
-  if (problem.status === 429 || problem.status === 503) return "The painters are busy";
+  if (problem.status === 429) return "You asked for a lot in a short time";
+  if (problem.status === 503) return "The painters are busy";
   return "Something went wrong at the painters’";
 }

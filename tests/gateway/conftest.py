@@ -119,9 +119,11 @@ async def serving(gateway: uvicorn.Server) -> AsyncIterator[int]:
     while not gateway.started:
         await asyncio.sleep(0.01)
         assert not running.done()
-    yield gateway.servers[0].sockets[0].getsockname()[1]
-    gateway.should_exit = True
-    await running
+    try:
+        yield gateway.servers[0].sockets[0].getsockname()[1]
+    finally:
+        gateway.should_exit = True
+        await running
 
 
 @pytest.fixture(scope="session")
@@ -171,7 +173,7 @@ def _launching(loop: Loop, folder: Path) -> Iterator[Launch]:
             "tiler": f"127.0.0.1:{port}",
             "store": store,
         }
-        settings = GatewaySettings(**told | {"drain_s": 1} | changes)
+        settings = GatewaySettings(**told | {"drain_s": 1, "notice_s": 0} | changes)
         port, stop = _held(loop, serving(server(settings)))
         ends.append(stop)
         return Stack(loop, tiler, f"http://127.0.0.1:{port}", settings, stop_tiler)

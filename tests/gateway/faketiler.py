@@ -132,7 +132,7 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         )
         created = await self.store.get(canvas_key(canvas.id)) is None
         await self.store.create(canvas_key(canvas.id), canvas.canonical())
-        own = self.owned.setdefault(self.metadata.get("x-owner", ""), [])
+        own = self.owned.setdefault(self._owner, [])
         if canvas.id not in own:
             own.append(canvas.id)
         return canvas_pb.CreateCanvasResponse(canvas=canvas_to_pb(canvas), created=created)
@@ -149,7 +149,7 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         if not (request.page_token.isascii() and (request.page_token or "0").isdigit()):
             raise InvalidRequest(f"page_token must be one that was given, not {request.page_token}")
         start, size = int(request.page_token or 0), request.page_size or 100
-        own = self.owned.get(self.metadata["x-owner"], [])[::-1]
+        own = self.owned.get(self._owner, [])[::-1]
         page = [await self._canvas(one) for one in own[start : start + size]]
         return canvas_pb.ListCanvasesResponse(
             canvases=[canvas_pb.OwnCanvas(canvas=canvas_to_pb(one)) for one in page],
@@ -161,13 +161,18 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
     ) -> canvas_pb.DeleteCanvasResponse:
         self._begin(context)
         check_canvas_id(request.canvas)
-        own = self.owned.get(self.metadata["x-owner"], [])
+        own = self.owned.get(self._owner, [])
         if request.canvas not in own:
             raise NotFound(f"canvas {request.canvas} is not yours")
         own.remove(request.canvas)
         if not any(request.canvas in others for others in self.owned.values()):
             await self.store.delete(canvas_key(request.canvas))
         return canvas_pb.DeleteCanvasResponse()
+
+    @property
+    def _owner(self) -> str:
+        """Whose canvases: a secret's, else a key's."""
+        return self.metadata.get("x-owner", self.metadata.get("authorization", ""))
 
     def _begin(self, context: Any) -> None:
         self.metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}

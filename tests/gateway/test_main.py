@@ -17,7 +17,7 @@ from handscroll.geometry import Tile
 from tests.gateway.conftest import Stack, path, soon
 from tests.gateway.test_events import events, view
 
-DRAIN_S = 2
+DRAIN_S = 3
 
 
 @pytest.fixture
@@ -87,6 +87,18 @@ def test_whoever_waits_too_long_is_told(process: tuple[subprocess.Popen[bytes], 
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         running.wait(DRAIN_S + 3)
         soon(lambda: stack.tiler.cancelled == 1, "the tiler hears of it")
+
+
+def test_it_gives_notice_before_it_stops(process: tuple[subprocess.Popen[bytes], Stack]) -> None:
+    running, stack = process
+    with stack.client() as kept, stack.client() as other:
+        assert kept.get("/healthz").status_code == 200
+        running.send_signal(signal.SIGTERM)
+        soon(lambda: other.get("/healthz").status_code == 503, "checks fail")
+        assert other.get("/readyz").json()["detail"] == "this gateway is stopping: turn to another"
+        answer = kept.get("/openapi.json")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    running.wait(DRAIN_S + 3)
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -106,7 +106,7 @@ async def test_ray_draws_what_render_draws_on_both_nodes(
 
 @pytest.mark.anyio
 async def test_a_painter_killed_while_it_draws_is_replaced_and_nothing_differs(
-    painters: RayPainters, ledger: RayLedger, model: Checkpoint
+    painters: RayPainters, ledger: RayLedger, model: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store.open("memory://")
     canvas = await scene_of(store, painters, group=1)
@@ -122,6 +122,8 @@ async def test_a_painter_killed_while_it_draws_is_replaced_and_nothing_differs(
     found = {patch: codes async for patch, codes in engine.patches(canvas.id, wanted)}
     await killing
     assert not psutil.pid_exists(victim)
+    [line] = [one for one in caplog.records if one.message == "a painter was started again"]
+    assert line.__dict__["reason"] == "its process died"
     with Painter(model, canvas) as painter:
         for patch, codes in painter.patches(wanted):
             if patch in found:

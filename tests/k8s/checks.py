@@ -19,8 +19,10 @@ from gateway.settings import GatewaySettings
 from generator_svc.settings import GeneratorSettings
 from handscroll.errors import InvalidRequest
 from svckit import client
+from svckit.access import AccessSettings, check_hidden
 from svckit.settings import Settings, StoreSettings
 from svckit.store import S3Settings
+from svckit.tls import TlsSettings
 from tests.k8s.reach import STORE_USERS, network
 from tests.k8s.rendered import (
     ROOT,
@@ -43,8 +45,13 @@ SERVICES: dict[str, type[Settings]] = {
     "tokenizer": TokenizerSettings,
     "generator": GeneratorSettings,
 }
-SECRETS = {"store": {"access_key", "secret_key"}, "ray-token": {"auth_token"}}
+SECRETS = {
+    "store": {"access_key", "secret_key"},
+    "ray-token": {"auth_token"},
+    "keys": {"keys.json"},
+}
 """What docs/deploy.md has people make."""
+DOORS = ("gateway", "tiler")
 UNKNOWN_TO_KUBERNETES = ("ray.io", "monitoring.coreos.com")
 
 
@@ -130,16 +137,6 @@ def selectors(objects: list[Object]) -> Faults:
         for endpoint in spec.get("podMetricsEndpoints", []):
             if not all(endpoint["port"] in pod.ports for pod in found):
                 yield f"{_title(each)}: not all of them have a port {endpoint['port']}"
-    for each in of_kind(objects, "ServiceMonitor"):
-        found_services = [
-            service
-            for service in of_kind(objects, "Service")
-            if matches(each["spec"]["selector"], service["metadata"]["labels"])
-        ]
-        named = {port["name"] for found in found_services for port in found["spec"]["ports"]}
-        for endpoint in each["spec"]["endpoints"]:
-            if endpoint["port"] not in named or endpoint["path"] not in _routes():
-                yield f"{_title(each)} finds no {endpoint}"
     for each in of_kind(objects, "HorizontalPodAutoscaler"):
         try:
             scaled = one(objects, "Deployment", each["spec"]["scaleTargetRef"]["name"])
@@ -255,7 +252,9 @@ def secrets(objects: list[Object]) -> Faults:
     suspicious = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
     for each in of_kind(objects, "ConfigMap"):
         for name in each["data"]:
-            if name in secret_fields or suspicious.search(name.replace("TOKENIZER", "")):
+            # Where keys are is no secret.
+            plain = name.replace("TOKENIZER", "").replace("KEYS_FILE", "")
+            if name in secret_fields or suspicious.search(plain):
                 yield f"{_title(each)} holds {name}"
     for pod in pods(objects):
         for container in pod.containers:
@@ -265,6 +264,44 @@ def secrets(objects: list[Object]) -> Faults:
                 if reference := entry.get("valueFrom", {}).get("secretKeyRef"):
                     if reference["key"] not in SECRETS.get(reference["name"], ()):
                         yield f"{pod.name}: no such secret as {reference}"
+        for volume in pod.spec.get("volumes", []):
+            if "secret" in volume and volume["secret"]["secretName"] not in SECRETS:
+                yield f"{pod.name}: no such secret as {volume['secret']}"
+
+
+def access(objects: list[Object]) -> Faults:
+    """Services start, strangers who come by an Ingress do not paint, and callers are told apart."""
+    public = bool(list(of_kind(objects, "Ingress")))
+    for pod, settings in _services(objects):
+        if pod.name not in DOORS:
+            try:
+                check_hidden(settings.access, settings.tls, settings.host)
+            except InvalidRequest as error:
+                yield f"{pod.name}: {error}"
+            continue
+        file, anonymous = settings.access.keys_file, settings.access.anonymous
+        if file is None and anonymous is None:
+            yield f"{pod.name} does not start: nothing says who may come in"
+        if public and anonymous not in ("none", "read"):
+            yield f"{pod.name} paints for whoever comes by"
+        if file is not None:
+            secrets = {
+                volume["name"]: volume["secret"]["secretName"]
+                for volume in pod.spec["volumes"]
+                if "secret" in volume
+            }
+            # A mount by subPath stays as it was when the Secret changes.
+            held = {
+                f"{mount['mountPath']}/{name}"
+                for mount in pod.main["volumeMounts"]
+                if "subPath" not in mount
+                for name in SECRETS.get(secrets.get(mount["name"], ""), ())
+            }
+            if str(file) not in held:
+                yield f"{pod.name} looks for keys in {file}, where no Secret is mounted"
+        proxies = {"gateway": int(public), "tiler": 1}[pod.name]
+        if settings.proxies != proxies:
+            yield f"{pod.name} has {proxies} proxies before it, not {settings.proxies}"
 
 
 def grace(objects: list[Object]) -> Faults:
@@ -350,7 +387,7 @@ def ingress(objects: list[Object]) -> Faults:
                 if backend != {"name": "gateway", "port": {"name": "http"}}:
                     yield f"{_title(each)}: {entry['path']} leads to {backend}"
             for route in [*_routes(), "/static/main.js"]:
-                inside = route in ("/metrics", "/healthz", "/readyz")
+                inside = route in ("/metrics", "/status", "/healthz", "/readyz")
                 if _public(public, route) == inside:
                     yield f"{_title(each)}: {route} is {'public' if inside else 'out of reach'}"
 
@@ -377,6 +414,7 @@ CHECKS = [
     probes,
     restricted,
     secrets,
+    access,
     network,
     grace,
     painters,
@@ -405,7 +443,13 @@ def _known() -> dict[str, Any]:
         known |= {
             f"{prefix}{name}".upper(): field.annotation
             for name, field in settings.model_fields.items()
-            if name != "store"
+            if name not in ("store", "access", "tls")
+        }
+    for shared in (AccessSettings, TlsSettings):
+        prefix = str(shared.model_config["env_prefix"])
+        known |= {
+            f"{prefix}{name}".upper(): field.annotation
+            for name, field in shared.model_fields.items()
         }
     prefix = str(StoreSettings.model_config["env_prefix"])
     known[f"{prefix}URL"] = str

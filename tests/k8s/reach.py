@@ -63,8 +63,8 @@ def network(objects: list[Object]) -> Iterator[str]:
     else:
         wanted |= {(name, "internet", 443) for name in STORE_USERS}
     if any(of_kind(objects, "PodMonitor")):
-        wanted |= {("prometheus", "gateway", 8080)}
-        wanted |= {("prometheus", name, 9100) for name in ("tiler", "tokenizer", "generator")}
+        services = ("gateway", "tiler", "tokenizer", "generator")
+        wanted |= {("prometheus", name, 9100) for name in services}
     out = {edge for edge in wanted if edge[0] in ours}
     if one(objects, "RayCluster", "ray")["spec"].get("enableInTreeAutoscaling"):
         # The API server, which may be anywhere; pods of ours would not let it in.

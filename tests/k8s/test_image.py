@@ -24,9 +24,10 @@ def faults(dockerfile: str, context: str) -> list[str]:
     for pod in pods_of(render("production")):
         if str(pod.spec["securityContext"]["runAsUser"]) != uid:
             found.append(f"{pod.name} runs as another user than the image")
-    # Those of scripts/setup, but for the tools of development and the editable install.
+    # Those of scripts/setup, but for the tools of development (tracing is among them) and the
+    # editable install.
     setup = [
-        line.partition("--quiet ")[2].replace("-e '.[dev]'", ".")
+        line.partition("--quiet ")[2].replace("-e '.[dev]'", "'.[tracing]'")
         for line in (ROOT / "scripts/setup").read_text().splitlines()
         if "-m pip install" in line
     ]
@@ -57,7 +58,7 @@ def test_image_is_built_as_setup_does_and_is_not_root() -> None:
         ("USER 65532:65532", "USER root"),
         ("USER 65532:65532", "USER handscroll"),
         ("USER 65532:65532", "USER 1000:1000"),
-        ("-c constraints.txt .", "."),
+        ("-c constraints.txt '.", "'."),
         ("--no-deps ", ""),
         ("!tiler_svc\n", ""),
         ("!LICENSE\n", "!LICENSE\n!.git\n"),

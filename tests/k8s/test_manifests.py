@@ -37,6 +37,12 @@ def main(objects: list[Object], name: str) -> Object:
     return found
 
 
+def volume(objects: list[Object], name: str, of: str) -> Object:
+    found: Object
+    (found,) = (one for one in pod(objects, name)["volumes"] if one["name"] == of)
+    return found
+
+
 def ray(objects: list[Object]) -> Object:
     return spec(objects, "ray", "RayCluster")
 
@@ -47,7 +53,7 @@ def worker(objects: list[Object]) -> Object:
 
 
 def settings(objects: list[Object]) -> dict[str, str]:
-    (found,) = of_kind(objects, "ConfigMap")
+    (found,) = (one for one in of_kind(objects, "ConfigMap") if "dashboard.json" not in one["data"])
     data: dict[str, str] = found["data"]
     return data
 
@@ -142,11 +148,6 @@ PLANTS: list[tuple[Check, str, Plant]] = [
         lambda o: spec(o, "tiler", "HorizontalPodAutoscaler")["scaleTargetRef"].update(name="x"),
     ),
     (checks.selectors, "autoscaler's replicas", lambda o: spec(o, "tiler").update(replicas=2)),
-    (
-        checks.selectors,
-        "monitor of Services",
-        lambda o: spec(o, "gateway", "ServiceMonitor")["endpoints"][0].update(port="metrics"),
-    ),
     (
         checks.selectors,
         "monitor of pods",
@@ -289,6 +290,50 @@ PLANTS: list[tuple[Check, str, Plant]] = [
         checks.secrets,
         "unknown reference",
         lambda o: main(o, "tiler")["env"][0]["valueFrom"]["secretKeyRef"].update(key="acess_key"),
+    ),
+    (
+        checks.secrets,
+        "unknown secret in a volume",
+        lambda o: volume(o, "tiler", "keys").update(secret={"secretName": "key"}),
+    ),
+    (
+        checks.access,
+        "nothing said",
+        lambda o: (
+            settings(o).pop("HANDSCROLL_ACCESS_ANONYMOUS"),
+            settings(o).pop("HANDSCROLL_ACCESS_KEYS_FILE"),
+        ),
+    ),
+    (
+        checks.access,
+        "strangers paint",
+        lambda o: settings(o).update(HANDSCROLL_ACCESS_ANONYMOUS="paint"),
+    ),
+    (
+        checks.access,
+        "behind the doors",
+        lambda o: settings(o).pop("HANDSCROLL_ACCESS_TRUSTED_NETWORK"),
+    ),
+    (checks.access, "keys not mounted", lambda o: main(o, "tiler")["volumeMounts"].pop()),
+    (
+        checks.access,
+        "keys elsewhere",
+        lambda o: settings(o).update(HANDSCROLL_ACCESS_KEYS_FILE="/etc/keys.json"),
+    ),
+    (
+        checks.access,
+        "keys that do not follow",
+        lambda o: main(o, "gateway")["volumeMounts"][-1].update(subPath="keys.json"),
+    ),
+    (
+        checks.access,
+        "one caller for all of a gateway's",
+        lambda o: settings(o).pop("HANDSCROLL_TILER_PROXIES"),
+    ),
+    (
+        checks.access,
+        "one caller for all of the Ingress",
+        lambda o: settings(o).pop("HANDSCROLL_GATEWAY_PROXIES"),
     ),
     (network, "no default", lambda o: without(o, "NetworkPolicy", "default-deny")),
     (network, "tiler uncovered", lambda o: without(o, "NetworkPolicy", "tiler")),

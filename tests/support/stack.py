@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import pytest
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
@@ -25,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("gateway", "tiler_svc", "tokenizer_svc", "generator_svc")
 CHILDREN = {**{name: name for name in SERVICES}, "ray": "ray.scripts.scripts"}
 """What the launcher keeps alive, and the module that each is."""
+MEASURED = ("tiler", "tokenizer", "generator")
+"""The services whose metrics have a port of their own."""
 PAINTERS = 2
 # A machine may be busy with other things: limits are for what never comes.
 PATIENCE_S = 120.0
@@ -63,6 +66,7 @@ class Stack:
         model: folder of the checkpoint.
         store: URL of the store; empty for a folder.
         s3: how to reach S3.
+        told: more of its environment.
 
     Attributes:
         url: of the viewer, without a slash at its end.
@@ -72,13 +76,19 @@ class Stack:
     """
 
     def __init__(
-        self, folder: Path, model: Path, store: str = "", s3: S3Settings | None = None
+        self,
+        folder: Path,
+        model: Path,
+        store: str = "",
+        s3: S3Settings | None = None,
+        told: Mapping[str, str] | None = None,
     ) -> None:
-        self._port, self._grpc_port, self._metrics_port = free_ports(3)
+        self._port, self._grpc_port, *metrics_ports = free_ports(5)
+        self._metrics_ports = dict(zip(MEASURED, metrics_ports, strict=True))
         self.url = f"http://127.0.0.1:{self._port}"
         self.grpc = f"127.0.0.1:{self._grpc_port}"
         self.data, self._folder, self._model = folder / "data", folder, model
-        self._store, self._s3 = store, s3
+        self._store, self._s3, self._told = store, s3, told or {}
         self._process: subprocess.Popen[bytes] | None = None
         self.stopped_s = 0.0
 
@@ -112,7 +122,11 @@ class Stack:
         s3 = {} if self._s3 is None else self._s3.model_dump()
         return os.environ | {
             "COLUMNS": "500",  # what it says is not to be broken into lines
-            "HANDSCROLL_GENERATOR_METRICS_PORT": str(self._metrics_port),
+            **{
+                f"HANDSCROLL_{name.upper()}_METRICS_PORT": str(port)
+                for name, port in self._metrics_ports.items()
+            },
+            **self._told,
             **{f"HANDSCROLL_STORE_S3_{name.upper()}": _plain(value) for name, value in s3.items()},
         }
 
@@ -153,16 +167,18 @@ class Stack:
     def metric(self, name: str) -> float:
         """A metric of the generator, all labels together; 0 while it is away."""
         try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=5
-            ) as answer:
-                text = answer.read().decode()
+            families = self.metrics("generator")
         except OSError:
             return 0.0
-        families = text_string_to_metric_families(text)
         return sum(
             sample.value for family in families for sample in family.samples if sample.name == name
         )
+
+    def metrics(self, service: str) -> list[Metric]:
+        """All that a service tells Prometheus."""
+        port = self._port if service == "gateway" else self._metrics_ports[service]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return list(text_string_to_metric_families(answer.read().decode()))
 
     def mistakes(self) -> list[str]:
         """What services have logged as errors: their own mistakes, whatever happens to others."""

@@ -27,10 +27,13 @@ class ToyPainters:
         drawn: how often each patch was drawn to its end.
         started: patches in the order they were begun.
         gate: awaited by every drawing; close it to hold them all up.
+        pace_s: how long each drawing takes.
     """
 
-    def __init__(self, slots: int = 2) -> None:
-        self.slots = slots
+    away = 0
+
+    def __init__(self, slots: int = 2, pace_s: float = 0.0) -> None:
+        self.slots, self.pace_s = slots, pace_s
         self.drawn: Counter[Patch] = Counter()
         self.started: list[Patch] = []
         self.stopped: list[Patch] = []
@@ -47,7 +50,7 @@ class ToyPainters:
         self.running += 1
         assert self.running <= self.slots
         try:
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pace_s)
             await self.gate.wait()
             for patch in patches:
                 self.fail(patch)
@@ -76,6 +79,8 @@ def toy_codes(scene: Scene, context: Context) -> Codes:
 
 class ModelPainters:
     """Draw with a real model, in threads."""
+
+    away = 0
 
     def __init__(self, checkpoint: Checkpoint, slots: int = 2) -> None:
         self.checkpoint, self.slots = checkpoint, slots

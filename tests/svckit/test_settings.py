@@ -73,3 +73,8 @@ def test_settings_are_described_and_do_not_change(capsys: pytest.CaptureFixture[
     assert "--queue-length" in printed and "how many" in printed
     with pytest.raises(ValueError, match="frozen"):
         Told.read([]).queue_length = 7  # type: ignore[misc]
+
+
+def test_notice_is_a_part_of_the_drain() -> None:
+    assert Told(drain_s=20, notice_s=1).leave_s == (1, 19)
+    assert Told(drain_s=0.5, notice_s=1).leave_s == (0.5, 0)

@@ -9,11 +9,13 @@ from grpc import aio
 
 from handscroll import errors
 from handscroll.errors import (
+    Forbidden,
     HandscrollError,
     InvalidRequest,
     NotFound,
     OutOfTime,
     Overloaded,
+    Unauthenticated,
     Unavailable,
 )
 from svckit.client import calling
@@ -33,11 +35,12 @@ def test_every_error_of_the_tree_has_its_line() -> None:
 
 
 def test_waiting_helps_exactly_where_the_code_says_so() -> None:
-    """HTTP clients are told to come back by 503, and by nothing else."""
+    """HTTP clients are told to come back by 503 and 429, and by nothing else."""
+    later = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
     for kind, codes in TABLE.items():
         waits = retry_after_s(kind("x")) is not None
         assert waits == issubclass(kind, Unavailable)
-        assert waits == (codes.http is HTTPStatus.SERVICE_UNAVAILABLE)
+        assert waits == (codes.http in later)
 
 
 @pytest.mark.anyio
@@ -47,7 +50,7 @@ async def test_error_crosses_the_channel_whole(kind: type[HandscrollError], meth
     message = "12 × 3 expected,\nnot „4“"
 
     async def fail(context: Any) -> None:
-        raise Overloaded(message, 7.25) if kind is Overloaded else kind(message)
+        raise kind(message, 7.25) if issubclass(kind, Overloaded) else kind(message)
 
     async with serving(Echo(fail)) as line:
         with pytest.raises(HandscrollError) as failure:
@@ -55,7 +58,8 @@ async def test_error_crosses_the_channel_whole(kind: type[HandscrollError], meth
                 await getattr(line, method)()
     error = failure.value
     assert type(error) is kind and str(error) == message
-    assert retry_after_s(error) == (7.25 if kind is Overloaded else retry_after_s(kind("x")))
+    waits_s = 7.25 if issubclass(kind, Overloaded) else retry_after_s(kind("x"))
+    assert retry_after_s(error) == waits_s
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,8 @@ async def test_error_crosses_the_channel_whole(kind: type[HandscrollError], meth
     [
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest, "the echo: 10.0.0.1 says no"),
         (grpc.StatusCode.NOT_FOUND, NotFound, "the echo: 10.0.0.1 says no"),
+        (grpc.StatusCode.UNAUTHENTICATED, Unauthenticated, "the echo: 10.0.0.1 says no"),
+        (grpc.StatusCode.PERMISSION_DENIED, Forbidden, "the echo: 10.0.0.1 says no"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded, "the echo: 10.0.0.1 says no"),
         (grpc.StatusCode.UNAVAILABLE, Unavailable, "the echo cannot be reached"),
         (grpc.StatusCode.DEADLINE_EXCEEDED, OutOfTime, "the echo did not answer in time"),

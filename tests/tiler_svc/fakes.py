@@ -26,7 +26,7 @@ from handscroll_api.tokenizer.v1 import tokenizer_service_pb2_grpc as tokenizer_
 from svckit import wire
 from svckit.client import connect
 from svckit.keys import canvas_key, patch_key
-from svckit.server import Servicer, started
+from svckit.server import Servicer, door_of, started
 from svckit.settings import ServiceSettings
 from svckit.store import Store
 from svckit.wire import Model
@@ -258,7 +258,8 @@ async def house(
             **settings,
         )
         servicers: Sequence[Servicer] = await stack.enter_async_context(tiler.build(told))
-        port = await stack.enter_async_context(started(servicers, told))
+        door = door_of(told, tiler.RULES)
+        port = await stack.enter_async_context(started(servicers, told, door))
         channel = await stack.enter_async_context(connect(f"127.0.0.1:{port}"))
         yield House(store, model, generator, tokenizer, channel, servers, [*ports, port])
 

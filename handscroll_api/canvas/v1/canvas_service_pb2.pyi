@@ -11,6 +11,10 @@ Common to all Handscroll services:
 - Any call can fail with UNAVAILABLE (a service or the store cannot be reached: try again),
   DEADLINE_EXCEEDED (the caller's deadline passed; what was committed stays), CANCELLED (the caller
   left) and INTERNAL (our mistake; it is logged, the message says nothing of the inside).
+- Where keys are in use, calls of the tiler's services can also fail with UNAUTHENTICATED (a key is
+  needed, or the one shown is not known), PERMISSION_DENIED (the key has not the role for it) and
+  RESOURCE_EXHAUSTED (the caller's own budget is spent: RetryInfo says when to try again). A key is
+  shown as metadata "authorization": "Bearer hs_...".
 - A call without a deadline gets the server's own: 60 s, or 600 s for streams.
 - Messages are at most 4 MiB.
 - Metadata "x-request-id" (at most 64 visible ASCII characters) is passed on and logged.

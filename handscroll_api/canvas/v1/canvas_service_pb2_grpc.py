@@ -28,9 +28,10 @@ if _version_not_supported:
 class CanvasServiceStub:
     """Makes, finds, lists and deletes canvases.
 
-    A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
-    characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete; what is made anonymously stays.
+    A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
+    16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
+    caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
+    stays, until somebody with the role admin deletes it.
     """
 
     def __init__(self, channel):
@@ -69,9 +70,10 @@ class CanvasServiceStub:
 class CanvasServiceServicer:
     """Makes, finds, lists and deletes canvases.
 
-    A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
-    characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete; what is made anonymously stays.
+    A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
+    16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
+    caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
+    stays, until somebody with the role admin deletes it.
     """
 
     def ListWorlds(self, request, context):
@@ -115,7 +117,7 @@ class CanvasServiceServicer:
 
         Idempotent. Status codes:
 
-        - INVALID_ARGUMENT: no "x-owner", or page_size or page_token is out of its range.
+        - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +129,7 @@ class CanvasServiceServicer:
 
         Idempotent, but the second time answers NOT_FOUND. Status codes:
 
-        - INVALID_ARGUMENT: not an id, or no "x-owner".
+        - INVALID_ARGUMENT: not an id, or neither key nor "x-owner".
         - NOT_FOUND: not among the caller's own.
         - FAILED_PRECONDITION: other canvases branch off from it: delete those first.
         """
@@ -174,9 +176,10 @@ def add_CanvasServiceServicer_to_server(servicer, server):
 class CanvasService:
     """Makes, finds, lists and deletes canvases.
 
-    A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
-    characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete; what is made anonymously stays.
+    A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
+    16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
+    caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
+    stays, until somebody with the role admin deletes it.
     """
 
     @staticmethod

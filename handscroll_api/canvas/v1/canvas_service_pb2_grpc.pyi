@@ -11,6 +11,10 @@ Common to all Handscroll services:
 - Any call can fail with UNAVAILABLE (a service or the store cannot be reached: try again),
   DEADLINE_EXCEEDED (the caller's deadline passed; what was committed stays), CANCELLED (the caller
   left) and INTERNAL (our mistake; it is logged, the message says nothing of the inside).
+- Where keys are in use, calls of the tiler's services can also fail with UNAUTHENTICATED (a key is
+  needed, or the one shown is not known), PERMISSION_DENIED (the key has not the role for it) and
+  RESOURCE_EXHAUSTED (the caller's own budget is spent: RetryInfo says when to try again). A key is
+  shown as metadata "authorization": "Bearer hs_...".
 - A call without a deadline gets the server's own: 60 s, or 600 s for streams.
 - Messages are at most 4 MiB.
 - Metadata "x-request-id" (at most 64 visible ASCII characters) is passed on and logged.
@@ -42,9 +46,10 @@ GRPC_VERSION: str
 class CanvasServiceStub:
     """Makes, finds, lists and deletes canvases.
 
-    A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
-    characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete; what is made anonymously stays.
+    A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
+    16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
+    caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
+    stays, until somebody with the role admin deletes it.
     """
 
     @_typing.overload
@@ -80,7 +85,7 @@ class CanvasServiceStub:
 
     Idempotent. Status codes:
 
-    - INVALID_ARGUMENT: no "x-owner", or page_size or page_token is out of its range.
+    - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
     """
     DeleteCanvas: _grpc.UnaryUnaryMultiCallable[_canvas_service_pb2.DeleteCanvasRequest, _canvas_service_pb2.DeleteCanvasResponse]
     """Take a canvas from the caller's own. When it is nobody's any more it is deleted with its patches
@@ -88,7 +93,7 @@ class CanvasServiceStub:
 
     Idempotent, but the second time answers NOT_FOUND. Status codes:
 
-    - INVALID_ARGUMENT: not an id, or no "x-owner".
+    - INVALID_ARGUMENT: not an id, or neither key nor "x-owner".
     - NOT_FOUND: not among the caller's own.
     - FAILED_PRECONDITION: other canvases branch off from it: delete those first.
     """
@@ -97,9 +102,10 @@ class CanvasServiceStub:
 class CanvasServiceAsyncStub(CanvasServiceStub):
     """Makes, finds, lists and deletes canvases.
 
-    A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
-    characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete; what is made anonymously stays.
+    A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
+    16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
+    caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
+    stays, until somebody with the role admin deletes it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -132,7 +138,7 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
 
     Idempotent. Status codes:
 
-    - INVALID_ARGUMENT: no "x-owner", or page_size or page_token is out of its range.
+    - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
     """
     DeleteCanvas: _aio.UnaryUnaryMultiCallable[_canvas_service_pb2.DeleteCanvasRequest, _canvas_service_pb2.DeleteCanvasResponse]  # type: ignore[assignment]
     """Take a canvas from the caller's own. When it is nobody's any more it is deleted with its patches
@@ -140,7 +146,7 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
 
     Idempotent, but the second time answers NOT_FOUND. Status codes:
 
-    - INVALID_ARGUMENT: not an id, or no "x-owner".
+    - INVALID_ARGUMENT: not an id, or neither key nor "x-owner".
     - NOT_FOUND: not among the caller's own.
     - FAILED_PRECONDITION: other canvases branch off from it: delete those first.
     """
@@ -148,9 +154,10 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
 class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes, finds, lists and deletes canvases.
 
-    A caller is whoever sends the same metadata "x-owner": a secret of 16 to 128 visible ASCII
-    characters that the client makes up. Only its digest is kept. Without it, a caller is anonymous
-    and can create and look, but neither list nor delete; what is made anonymously stays.
+    A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
+    16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
+    caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
+    stays, until somebody with the role admin deletes it.
     """
 
     @_abc_1.abstractmethod
@@ -205,7 +212,7 @@ class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent. Status codes:
 
-        - INVALID_ARGUMENT: no "x-owner", or page_size or page_token is out of its range.
+        - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
         """
 
     @_abc_1.abstractmethod
@@ -219,7 +226,7 @@ class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent, but the second time answers NOT_FOUND. Status codes:
 
-        - INVALID_ARGUMENT: not an id, or no "x-owner".
+        - INVALID_ARGUMENT: not an id, or neither key nor "x-owner".
         - NOT_FOUND: not among the caller's own.
         - FAILED_PRECONDITION: other canvases branch off from it: delete those first.
         """

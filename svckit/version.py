@@ -1,0 +1,5 @@
+"""Which code this is."""
+
+from importlib.metadata import version
+
+VERSION = version("handscroll")

@@ -1,0 +1,67 @@
+"""Painting is asked for here before anything is done: may the caller, and is there budget left?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+
+from cachetools import TTLCache
+
+from handscroll.canvas import Canvas
+from handscroll.geometry import Patch
+from handscroll.order import order_named
+from svckit import access
+from svckit.budgets import MINUTE_S
+from svckit.keyring import Role
+from svckit.keys import patch_key
+from svckit.store import Store
+from tiler_svc.jobs import READS, at_once
+
+CHARGED = 2**16
+"""Patches remembered as paid for."""
+
+
+class Admission:
+    """Lets callers have patches painted, at the cost of those that are missing.
+
+    A request costs what it finds missing of all the patches that it stands on, each once a minute:
+    a window that moves asks again for what is still being painted. A reader gets what needs no
+    painting.
+
+    Args:
+        store: where committed patches are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._charged: TTLCache[tuple[str, str, Patch], bool] = TTLCache(CHARGED, MINUTE_S)
+
+    async def paint(self, canvas_id: str, canvas: Canvas, patches: Collection[Patch]) -> None:
+        """Go on only if these patches are there, or may be painted for the caller.
+
+        Raises:
+            Unauthenticated: painting takes a key.
+            Forbidden: the caller's key does not let it paint.
+            OverBudget: there is not enough left of the caller's patches.
+            InvalidRequest: they are more than the caller's budget for a whole minute.
+        """
+        caller = access.caller.get()
+        if caller.role < Role.PAINT:
+            if await self._missing(canvas_id, patches):
+                caller.require(Role.PAINT)
+        elif caller.budgets.patches:
+            order = order_named(canvas.order, canvas.extent)
+            cone = await asyncio.to_thread(order.cone, patches)
+            missing = await self._missing(
+                canvas_id,
+                (one for one in cone if (caller.name, canvas_id, one) not in self._charged),
+            )
+            caller.spend("patches", len(missing))
+            for one in missing:
+                self._charged[caller.name, canvas_id, one] = True
+
+    async def _missing(self, canvas_id: str, patches: Iterable[Patch]) -> list[Patch]:
+        wanted = list(patches)
+        keys = [patch_key(canvas_id, one) for one in wanted]
+        found = await at_once(READS, self._store.get, keys)
+        return [one for one, codes in zip(wanted, found, strict=True) if not codes]

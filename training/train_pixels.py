@@ -1,0 +1,107 @@
+"""Finish the tokenizer: ``python -m training.train_pixels --data DATA --tokenizer RUN --out RUN``.
+
+What `training.train_tokenizer` leaves is true to the pixels and soft. Here what encodes is frozen,
+so that every token keeps its meaning, and what decodes is trained further: on pixels, on the
+perceptual distance, and against a critic that asks for texture (VQGAN, Esser et al., arXiv
+2012.09841). Tokens are disturbed a little first, as drawn ones are never quite right. Leaves what
+`training.train_tokenizer` does, in a run folder of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from handscroll import cli
+from handscroll.tokenizer import Tokenizer
+from training import pictures, train_tokenizer
+from training.critic import Critic, balance, critic_loss
+from training.perceptual import Perceptual
+from training.run import Run
+from training.train_tokenizer import CROP_PX, crop, evaluate, pixel_loss, sheet, to_float
+
+SEEN_PX = 80
+"""Side of the window of each crop that the perceptual distance looks at: it is dear."""
+PERCEPTUAL_WEIGHT = 0.5
+CRITIC_WEIGHT = 0.5
+CRITIC_FROM = 0.1
+"""The share of the run after which the decoder listens to the critic, which learns from the start."""
+DISTURBED = 0.1
+"""At most this share of a crop's scalars is moved by a level."""
+
+
+def disturb(rng: np.random.Generator, values_BhwS: Tensor, levels: tuple[int, ...]) -> Tensor:
+    """Quantised scalars, some of them a level off; each crop has its own share of them."""
+    shape = tuple(values_BhwS.shape)
+    share = rng.uniform(0, DISTURBED, (shape[0], 1, 1, 1))
+    moved = (rng.random(shape) < share) * rng.choice((-1, 1), shape)
+    step = 2 / np.resize(np.array(levels), shape[-1])
+    limit = torch.from_numpy(1 - step / 2).to(values_BhwS)
+    off = values_BhwS + torch.from_numpy(moved * step).to(values_BhwS)
+    return torch.maximum(torch.minimum(off, limit), -limit)
+
+
+def window(rng: np.random.Generator) -> tuple[slice, slice, slice]:
+    """A random window of SEEN_PX in every crop of a batch."""
+    top, left = rng.integers(CROP_PX - SEEN_PX + 1, size=2)
+    return slice(None), slice(top, top + SEEN_PX), slice(left, left + SEEN_PX)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="packed data set, or any folder of pictures")],
+    tokenizer: Annotated[Path, typer.Option(help="run folder of training.train_tokenizer")],
+    out: Annotated[Path, typer.Option(help="run folder; an earlier run there is resumed")],
+    world: Annotated[str | None, typer.Option(help="world of a plain folder")] = None,
+    steps: int = 3000,
+    batch: int = 8,
+    learning_rate: float = 5e-4,
+    minutes: Annotated[float, typer.Option(help="stop, resumable, after this long")] = 1e9,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+) -> None:
+    """Train what decodes, or go on training it."""
+    everything = pictures.load(data, world)
+    train = [picture for picture in everything if not picture.held_out]
+    held = [picture for picture in everything if picture.held_out]
+    torch.manual_seed(0)
+    run = Run(out, train_tokenizer.load(tokenizer), steps, learning_rate, device)
+    judge = Run(out / "critic", Critic(), steps, learning_rate, device)
+    perceptual = Perceptual().to(device)
+    average = Tokenizer(run.model.config).to(device)
+    fixed = np.random.default_rng(1)
+    real = to_float([crop(fixed, held or train) for _ in range(64)], device)
+    for step in run.steps_left(minutes, beside=judge):
+        rng = np.random.default_rng((3, step))
+        crops = to_float([crop(rng, train) for _ in range(batch)], device)
+        seen = window(rng)
+        codes = run.model.encode(crops)
+        values = disturb(rng, run.model.quantizer.values(codes), run.model.config.levels)
+        with torch.autocast(device, torch.bfloat16):
+            painted = run.model.pixels(values).float()
+            pixels = pixel_loss(painted, crops)
+            distance = perceptual(painted[seen], crops[seen])
+            loss = pixels + PERCEPTUAL_WEIGHT * distance
+            if step >= CRITIC_FROM * steps:
+                judge.model.requires_grad_(False)
+                adversarial = -judge.model(painted).mean()
+                judge.model.requires_grad_(True)
+                last = run.model.to_pixels.weight
+                loss = loss + CRITIC_WEIGHT * balance(loss, adversarial, last) * adversarial
+        run.update(loss)
+        with torch.autocast(device, torch.bfloat16):
+            verdict = critic_loss(judge.model(crops), judge.model(painted.detach()))
+        judge.update(verdict)
+        if run.step % 250 == 0 or run.step == steps:
+            psnr, _, again = evaluate(run.averaged(average), real)
+            told = {"pixels": pixels, "perceptual": distance, "critic": verdict}
+            run.log(**{name: value.item() for name, value in told.items()}, psnr=psnr)
+            sheet(out / "sheet.png", real[:32], again[:32])
+    train_tokenizer.save(run.averaged(average), out)
+
+
+if __name__ == "__main__":
+    cli.run(lambda: typer.run(main))
