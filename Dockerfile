@@ -8,7 +8,7 @@ WORKDIR /src
 RUN python -m venv /opt/handscroll
 ENV PATH=/opt/handscroll/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 # Where pip looks besides PyPI. PyTorch's CPU builds are there; with an empty value, torch comes from
-# PyPI with CUDA, some gigabytes of it, and the same image runs on GPUs once painters can use them.
+# PyPI with CUDA, some gigabytes of it, for painters that draw on GPUs.
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 COPY . .
 # What scripts/setup does, but for the tools of development and the editable install.

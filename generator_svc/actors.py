@@ -40,6 +40,8 @@ LEASE_S = 4.0
 """A process that the ledger has not heard of for so long has lost its claims."""
 MISSES = 8
 """A process that has told the ledger so often in vain that it lives has lost its cluster."""
+TRIES = 3
+"""Painters that may be lost over one drawing, before it is taken for what kills them."""
 
 _LOST = Counter(
     "handscroll_painters_lost", "Times that a painter was found dead, or to have been started again"
@@ -79,11 +81,17 @@ class _Painter:
 
     Args:
         folder: of the checkpoint; None for the shipped one.
+        gpus: how much of a GPU it holds, to draw there; 0 for a CPU.
         tracing: what the environment of whoever made it says about traces; None where it is not
             alone in its process.
+
+    Raises:
+        Unavailable: there is no GPU where it was placed.
     """
 
-    def __init__(self, folder: Path | None, tracing: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path | None, gpus: float = 0, tracing: Mapping[str, str] | None = None
+    ) -> None:
         import torch  # here, because the front does without
 
         from handscroll import checkpoint
@@ -95,6 +103,13 @@ class _Painter:
         self.process = logs.new_request_id()
         torch.set_num_threads(1)
         self.checkpoint = checkpoint.load(folder or checkpoint.SHIPPED)
+        if gpus:
+            if not torch.cuda.is_available():
+                raise Unavailable(
+                    f"a painter is to hold {gpus:g} of a GPU, and torch {torch.__version__} sees "
+                    "none: check the driver, and that the image has CUDA"
+                )
+            self.checkpoint.decoder.to("cuda")
         self.thread = ThreadPoolExecutor(1)
         self.samplers: LRUCache[bytes, PatchSampler] = LRUCache(16)
 
@@ -167,15 +182,20 @@ class RayPainters:
     Args:
         count: how many; 0 for one per CPU.
         folder: of the checkpoint; None for the shipped one.
+        gpus: how much of a GPU each holds; 0 to draw on CPUs.
     """
 
-    def __init__(self, count: int, folder: Path | None) -> None:
+    def __init__(self, count: int, folder: Path | None, gpus: float = 0) -> None:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.slots = count or max(1, int(resources.get("CPU", 1)))
         kind: Any = ray.remote(
-            num_cpus=1, max_restarts=-1, max_task_retries=3, scheduling_strategy="SPREAD"
+            num_cpus=1,
+            num_gpus=gpus,
+            max_restarts=-1,
+            max_task_retries=3,
+            scheduling_strategy="SPREAD",
         )(_Painter)
-        self.actors = [kind.remote(folder, trace.settings()) for _ in range(self.slots)]
+        self.actors = [kind.remote(folder, gpus, trace.settings()) for _ in range(self.slots)]
         self._processes: dict[Any, str] = {}
         self._busy = 0
         self._idle: asyncio.Queue[Any] = asyncio.Queue()
@@ -198,7 +218,21 @@ class RayPainters:
         return self.slots - self._busy - self._idle.qsize()
 
     async def draw(self, scene: Scene, contexts: Sequence[Context]) -> list[Codes]:
-        """Draw patches of one canvas and one shape."""
+        """Draw patches of one canvas and one shape; what a lost painter leaves, another takes.
+
+        Raises:
+            Unavailable: one painter after the other was lost over it.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._draw(scene, contexts)
+            except RayError as error:
+                if isinstance(error, RayTaskError) or not left:
+                    raise _cause(error) from error
+                _log.warning("a painter is away", extra={"reason": type(error).__name__})
+        raise AssertionError("the last try returns or raises")
+
+    async def _draw(self, scene: Scene, contexts: Sequence[Context]) -> list[Codes]:
         painter, idle = await self._idle.get(), False
         self._busy += 1
         try:
@@ -214,8 +248,6 @@ class RayPainters:
             except asyncio.CancelledError:
                 ray.cancel(drawing)
                 raise
-            except RayError as error:
-                raise _cause(error) from error
             self._look_for_restart(painter, drawn.process)
             idle = True
             return drawn.codes
@@ -347,15 +379,22 @@ class RayLedger:
     async def close(self) -> None:
         """Stop being heard of."""
         self._beating.cancel()
+        await asyncio.gather(self._beating, return_exceptions=True)
 
     async def _beat(self) -> None:
         missed = 0  # counted, not timed: a process that was held up itself has missed none
         while missed < MISSES:
+            began = time.monotonic()
             try:
-                await asyncio.wait_for(self.actor.beat.remote(self.owner), LEASE_S)
+                # Not `wait_for`: it may lose a cancellation that comes with the answer.
+                async with asyncio.timeout(LEASE_S):
+                    await self.actor.beat.remote(self.owner)
                 missed = 0
             except (RayError, TimeoutError):
                 missed += 1
+                # Where the ledger's node is lost, calls fail at once, until Ray has found out after
+                # a quarter of a minute and started the ledger on another.
+                await asyncio.sleep(began + LEASE_S - time.monotonic())
             await asyncio.sleep(LEASE_S / 5)
         # The cluster that we joined is gone, though another may have its address: only a new
         # process can join that one, and whoever keeps us alive starts it.

@@ -71,7 +71,8 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Sequence[Servicer]
     """Open the store, join Ray, make painters."""
     async with settings.store.opened() as store:
         join(settings.ray_address)
-        painters, ledger = RayPainters(settings.painters, settings.model), RayLedger()
+        painters = RayPainters(settings.painters, settings.model, settings.painter_gpus)
+        ledger = RayLedger()
         easel = Easel(painters, ledger)
         try:
             served = await painters.describe()

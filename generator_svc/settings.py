@@ -21,6 +21,12 @@ class GeneratorSettings(ServiceSettings):
     )
     ray_address: str = Field("auto", description="host:port of the Ray cluster to join")
     painters: int = Field(0, ge=0, description="Ray actors that draw; 0 for one per CPU of Ray's")
+    painter_gpus: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="how much of a GPU each of them holds; 0 to draw on CPUs",
+    )
     backlog: int = Field(
         4096, ge=1, description="patches that requests may stand on at a time; more are refused"
     )

@@ -103,10 +103,11 @@ def closeness_section(
         lines.insert(1, seen._replace(name="samples, against training pictures"))
     report.section(
         f"Closeness to real pictures, {world}",
-        f"KID × 1000: kernel distance of EfficientNet-Lite0 features between blocks of 224 px of "
-        f"{len(painted)} painted pictures and of {len(real)} real {which} ones; 0 is the same kind "
-        "of picture, above is worse. Damaged copies of the same real pictures give the scale; what "
-        "the tokenizer cannot reconstruct, no sample can have.",
+        "KID × 1000: kernel distance of EfficientNet-Lite0 features between blocks (224 px, or as "
+        f"wide as a lower picture is high) of {len(painted)} painted pictures and of {len(real)} "
+        f"real {which} ones; 0 is the same kind of picture, above is worse. Damaged copies of the "
+        "same real pictures give the scale; what the tokenizer cannot reconstruct, no sample can "
+        "have.",
         ("", *(f"level {level}" for level in range(len(counts)))),
         [(row.name, *(one.text(scale=1000) if one else "–" for one in row.kid)) for row in lines],
     )

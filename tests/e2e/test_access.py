@@ -406,9 +406,10 @@ async def test_viewer_asks_for_a_key_where_it_must_have_something_painted(doors:
         assert "hs_" not in page.evaluate("document.cookie + JSON.stringify(localStorage)")
         page.click("#seal")
         page.fill("#seed", str(next(_seeds)))
-        before = page.url
+        canvas = "document.documentElement.dataset.canvas"
+        before = page.evaluate(canvas)
         page.click("#create")
-        eventually(lambda: page.url != before, "another canvas")
+        eventually(lambda: page.evaluate(canvas) != before, "another canvas")
         ready(page)
         says(page, "#whose-name", "Anna paint")
         page.click("#key-forget")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
+import psutil
 import pytest
 import ray
 
@@ -77,9 +76,9 @@ async def test_what_a_lost_node_was_drawing_is_drawn_elsewhere_and_it_may_come_b
     asked = asyncio.create_task(look(20))
     await until(lambda: len(engine.easel._batches) == 2, "both painters at work", WITHIN_S)
     await asyncio.sleep(0.1)
-    lost = cluster.nodes[1]
-    os.killpg(lost.pid, signal.SIGKILL)
-    lost.wait()
+    lost = psutil.Process(cluster.nodes[1].pid)
+    for process in (*lost.children(recursive=True), lost):
+        process.kill()
     began = monotonic()
     struck_s = await asyncio.wait_for(asked, WITHIN_S)
     alone_s = await look(40)

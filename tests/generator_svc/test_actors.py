@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import ray
+import torch
 
 from generator_svc import actors
 from generator_svc.actors import RayLedger, RayPainters, _Ledger, _Painter, join
@@ -152,6 +153,13 @@ async def test_painters_that_cannot_load_their_model_say_so(joined: None, tmp_pa
     with pytest.raises(Unavailable, match=f"cannot start: .*no checkpoint in {tmp_path}"):
         await asyncio.wait_for(painters.describe(), 60)
     painters.close()
+
+
+def test_a_painter_that_is_to_hold_a_gpu_where_there_is_none_says_so(tiny: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one here")
+    with pytest.raises(Unavailable, match=r"is to hold 0\.5 of a GPU, and torch .* sees none"):
+        _Painter(tiny, gpus=0.5)
 
 
 @pytest.mark.anyio

@@ -321,20 +321,30 @@ def painters(objects: list[Object]) -> Faults:
     assert isinstance(settings, GeneratorSettings)
     wanted = deployment["replicas"] * settings.painters
     spec = one(objects, "RayCluster", "ray")["spec"]
-    cpus = sum(
-        group["maxReplicas"] * int(group["rayStartParams"]["num-cpus"])
+    room = sum(
+        group["maxReplicas"] * _room(group["rayStartParams"], settings.painter_gpus)
         for group in spec["workerGroupSpecs"]
     )
-    if not 0 < wanted <= cpus:
-        yield f"{wanted} painters are asked for, and Ray has {cpus} CPUs"
+    if not 0 < wanted <= room:
+        yield f"{wanted} painters are asked for, and Ray has room for {room}"
     if spec["headGroupSpec"]["rayStartParams"].get("num-cpus") != "0":
         yield "painters would live on the head"
     for group in spec["workerGroupSpecs"]:
         requested = group["template"]["spec"]["containers"][0]["resources"]["requests"]["memory"]
         if _mib(requested) < 600 * int(group["rayStartParams"]["num-cpus"]) + 400:
             yield f"{requested} are too little for {group['rayStartParams']['num-cpus']} painters"
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        gpus = group["rayStartParams"].get("num-gpus", "0")
+        if limits.get("nvidia.com/gpu", "0") != gpus:
+            yield f"Ray is told of {gpus} GPUs, and the pod of {group['groupName']} has others"
     if deployment["strategy"]["rollingUpdate"]["maxSurge"] != 0:
         yield "a new generator would wait for the CPUs of the old one"
+
+
+def _room(start: dict[str, str], share: float) -> int:
+    """Painters that a worker started like this takes, if each holds this share of a GPU."""
+    cpus, gpus = int(start["num-cpus"]), int(start.get("num-gpus", "0"))
+    return min(cpus, int(gpus / share)) if share else cpus
 
 
 def resources(objects: list[Object]) -> Faults:
@@ -355,9 +365,9 @@ def resources(objects: list[Object]) -> Faults:
 
 
 def image(objects: list[Object]) -> Faults:
-    """All that is ours runs one image: painters are sent from one process to another."""
+    """All that is ours runs one image, with CUDA or without: painters are sent between processes."""
     names = {
-        container["image"]
+        container["image"].removesuffix("-cuda")
         for pod in pods(objects)
         if pod.name != "store"
         for container in pod.containers

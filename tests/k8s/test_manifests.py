@@ -403,6 +403,16 @@ PLANTS: list[tuple[Check, str, Plant]] = [
     (checks.painters, "all", lambda o: settings(o).pop("HANDSCROLL_GENERATOR_PAINTERS")),
     (
         checks.painters,
+        "a GPU that the pod has not",
+        lambda o: worker(o)["rayStartParams"].update({"num-gpus": "1"}),
+    ),
+    (
+        checks.painters,
+        "GPUs asked for where there are none",
+        lambda o: settings(o).update(HANDSCROLL_GENERATOR_PAINTER_GPUS="0.25"),
+    ),
+    (
+        checks.painters,
         "on the head",
         lambda o: ray(o)["headGroupSpec"]["rayStartParams"].update({"num-cpus": "1"}),
     ),

@@ -331,7 +331,7 @@ def test_drift_is_told_from_none() -> None:
     studio: Any = Fixed(paint)
     close, _, far = quality.drift(Plain(), studio, near)
     assert close.distance_px == 10_000
-    assert close.shifts[0].low < 0 < close.shifts[0].high
+    assert abs(close.shifts[0].value) < 5
     assert far.shifts[0].high < -50
     assert close.kid is not None
     assert far.kid is not None
