@@ -22,6 +22,7 @@ from gateway.door import guard
 from gateway.edge import Edge, trust
 from gateway.events import Events
 from gateway.pictures import Pictures
+from gateway.protocol import Bounded
 from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
 from gateway.tiler import Tiler
@@ -137,7 +138,7 @@ def server(settings: GatewaySettings) -> uvicorn.Server:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=Bounded,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from svckit.client import calling
 from svckit.wire import canvas_from_pb, extent_from_pb, extent_to_pb
 
 MAX_BODY_BYTES = 2**16
+BODY_S = 10.0
 MAX_PAGE = 1000
 COOKIE = "handscroll_owner"
 YEAR_S = 365 * 86400
@@ -210,20 +212,26 @@ def _signed(request: Request) -> tuple[tuple[str, str], ...] | None:
 
 
 async def _body(request: Request) -> bytes:
-    """The body of a request; one that is too large is refused while it is being read."""
+    """The body of a request; one that is too large or too slow is refused while it is read."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         # Also keeps forms of other sites out: they cannot send this without being asked first.
         raise HTTPException(415, f"Content-Type must be application/json, not {media!r:.80}")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(
-                413,
-                f"the body may have {MAX_BODY_BYTES} bytes, and this one has more",
-                {"Connection": "close"},
-            )
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise HTTPException(
+                        413,
+                        f"the body may have {MAX_BODY_BYTES} bytes, and this one has more",
+                        {"Connection": "close"},
+                    )
+    except TimeoutError:
+        raise HTTPException(
+            408, f"the body was not there within {BODY_S:g} s", {"Connection": "close"}
+        ) from None
     return bytes(body)
 
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,6 +44,8 @@ _SECONDS = Histogram(
     ["route", "status"],
     buckets=(0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
 )
+# Names have 253 characters at most; longer ones are not remembered.
+LONGEST_HOST = 260
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9][a-z0-9._-]{0,252})(:[0-9]{1,5})?", re.ASCII)
 _log = logging.getLogger(__name__)
 _timer = functools.cache(_SECONDS.labels)
@@ -62,7 +65,7 @@ def trust(trusted_hosts: str, public_url: str) -> Callable[[bytes], bool]:
     names.add(urlsplit(public_url).hostname or "")
 
     @functools.lru_cache(1024)
-    def trusted(host: bytes) -> bool:
+    def known(host: bytes) -> bool:
         parts = _HOST.fullmatch(host.decode("latin-1").lower())
         if parts is None:
             return False
@@ -72,7 +75,7 @@ def trust(trusted_hosts: str, public_url: str) -> Callable[[bytes], bool]:
             return parts[1] in names or "*" in names
         return True
 
-    return trusted
+    return lambda host: len(host) <= LONGEST_HOST and known(host)
 
 
 class Edge:
@@ -133,7 +136,8 @@ class Edge:
             await send(message)
 
         try:
-            host = headers.get(b"host", b"")
+            # Two are none: they might be checked by one and believed by the other.
+            host = b", ".join(value for name, value in scope["headers"] if name == b"host")
             if not self._trusted(host):
                 raise InvalidRequest(
                     "Host must be an address, or a name that this gateway was told to trust "
@@ -147,7 +151,7 @@ class Edge:
             if self.leaving and path in CHECKS:
                 raise Unavailable("this gateway is stopping: turn to another")
             await self._app(scope, receive, sending)
-        except Ended:
+        except (Ended, ClientDisconnect):
             status = LEFT
         except asyncio.CancelledError:
             # The server stops and has waited long enough.

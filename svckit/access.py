@@ -259,7 +259,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-@functools.lru_cache(4096)
 def client_address(peer: str, forwarded: str, proxies: int) -> str:
     """The address of a caller; empty where there is none.
 
@@ -270,8 +269,16 @@ def client_address(peer: str, forwarded: str, proxies: int) -> str:
         proxies: how many there are that do so, and that no caller can go around.
     """
     seen = [*forwarded.split(","), peer] if forwarded else [peer]
+    found = seen[-1 - min(proxies, len(seen) - 1)].strip(" []")
+    # What is longer is none, and is not to be remembered.
+    return _address(found) if len(found) <= 64 else ""
+
+
+@functools.lru_cache(4096)
+def _address(text: str) -> str:
+    """An address in the one spelling that it has; empty if it is none."""
     try:
-        return str(ipaddress.ip_address(seen[-1 - min(proxies, len(seen) - 1)].strip(" []")))
+        return str(ipaddress.ip_address(text))
     except ValueError:
         return ""
 

@@ -46,6 +46,8 @@ from svckit.version import VERSION
 MAX_MESSAGE_BYTES = 4 * 2**20
 UNARY_S, STREAM_S = 60.0, 600.0
 """Deadlines of calls that come without one."""
+SPARE_STREAMS = 256
+"""What a connection may have open besides the calls we serve, to be refused, or to check us."""
 CONNECTION_S = 60.0
 """How old a connection grows: callers look up our name again, and so find whoever is new."""
 
@@ -170,6 +172,7 @@ async def started(
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_concurrent_streams", settings.calls + SPARE_STREAMS),
             ("grpc.so_reuseport", 0),
             # Our clients ask more often whether we live than gRPC takes for polite.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -48,12 +48,12 @@ class Perceptual(nn.Module):
                     group = file[f"block{number}/layers/{layer}/vars"]
                     kernel = torch.from_numpy(group["0"][()]).permute(3, 2, 0, 1)
                     made = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
-                    made.weight.data.copy_(kernel)
-                    made.bias.data.copy_(torch.from_numpy(group["1"][()]))  # type: ignore[union-attr]
+                    bias = torch.from_numpy(group["1"][()])
+                    made.load_state_dict({"weight": kernel, "bias": bias})
                     convolutions += [made, nn.ReLU()]
                 self.blocks.append(nn.Sequential(*convolutions))
         self.register_buffer("mean_3", torch.tensor(_MEAN_BGR))
-        self.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.requires_grad_(False)
 
     def _features(self, pixels_BHWC: Tensor) -> list[Tensor]:
         """Unit-length features (B, C, h, w) after each block."""

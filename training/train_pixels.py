@@ -30,7 +30,7 @@ SEEN_PX = 80
 PERCEPTUAL_WEIGHT = 0.5
 CRITIC_WEIGHT = 0.5
 CRITIC_FROM = 0.1
-"""The share of the run after which the decoder listens to the critic, which learns from the start."""
+"""The share of the run in which the critic only learns, before the decoder listens to it."""
 DISTURBED = 0.1
 """At most this share of a crop's scalars is moved by a level."""
 

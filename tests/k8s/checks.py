@@ -365,7 +365,7 @@ def resources(objects: list[Object]) -> Faults:
 
 
 def image(objects: list[Object]) -> Faults:
-    """All that is ours runs one image, with CUDA or without: painters are sent between processes."""
+    """All that is ours runs one image, with CUDA or not: painters are sent between processes."""
     names = {
         container["image"].removesuffix("-cuda")
         for pod in pods(objects)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from enum import Enum
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from svckit.store import S3Settings
@@ -66,13 +66,20 @@ class FaultProxy:
         self.policy: Policy = lambda request: None
         self.history, self.faults = History(), Counter[Fault]()
         self.port = 0
+        self._open = set[asyncio.Task[Any] | None]()  # the loop itself would forget them
         self._target, self._prefix = target, f"/{BUCKET}/{prefix}/"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection with one request."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        task = asyncio.current_task()
+        self._open.add(task)
+        try:
             await self._relay(reader, writer)
-        writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            self._open.discard(task)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         began = monotonic()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -121,6 +121,7 @@ class Front:
         self.url, self.turned = "", 0
         self._gateways, self._healthy = gateways, set(gateways)
         self._next = count()
+        self._open = set[asyncio.Task[Any] | None]()  # the loop itself would forget them
 
     async def check(self) -> None:
         """Ask all gateways again and again."""
@@ -141,18 +142,19 @@ class Front:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        task = asyncio.current_task()
+        self._open.add(task)
         try:
             back, forth = await self._connect()
-        except OSError:
-            writer.close()
-            return
-        asking = asyncio.create_task(_pump(reader, forth))
-        try:
+            asking = asyncio.create_task(_pump(reader, forth))
             await _pump(back, writer)
-        finally:
             asking.cancel()
             forth.close()
+        except OSError:
+            pass
+        finally:
             writer.close()
+            self._open.discard(task)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         for _ in self._gateways:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from handscroll import checkpoint
@@ -22,8 +27,10 @@ from handscroll.geometry import Extent, Patch, Tile
 from handscroll.order import Lattice
 from handscroll.paint import Painter
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
-from training import encode, pictures, ship, train_decoder, train_tokenizer
+from training import encode, pictures, ship, train_decoder, train_pixels, train_tokenizer
+from training.critic import balance, critic_loss
 from training.examples import Dataset, Encoded, Examples
+from training.perceptual import Perceptual
 from training.run import Run
 
 
@@ -113,23 +120,75 @@ class Line(nn.Module):
         self.inner = nn.Linear(4, 4)
 
 
-def train(folder: Path, until: int, steps: int = 30) -> dict[str, torch.Tensor]:
+def train(folder: Path, until: int, muon: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    run = Run(folder, Line(), steps, 1e-2, "cpu")
+    run = Run(folder, Line(), 30, 1e-2, "cpu", muon)
     for step in run.steps_left(minutes=1, save_every=5):
         if step == until:
             break  # killed: what was not saved is lost
         rng = torch.Generator().manual_seed(step)
-        run.update(run.model.inner(torch.randn(8, 4, generator=rng)).square().mean())
+        share = torch.randn(8, 4, generator=rng)[run.rank :: run.processes]
+        run.update(run.model.inner(share).square().mean())
     return dict(run.averaged(Line()).state_dict())
 
 
-def test_run_killed_and_resumed_equals_one_run_through(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole", until=99)
-    train(tmp_path / "cut", until=17)
-    resumed = train(tmp_path / "cut", until=99)
+@pytest.mark.parametrize("muon", [(), ("inner",)])
+def test_run_killed_and_resumed_equals_one_run_through(tmp_path: Path, muon: Sequence[str]) -> None:
+    whole = train(tmp_path / "whole", 99, muon)
+    train(tmp_path / "cut", 17, muon)
+    resumed = train(tmp_path / "cut", 99, muon)
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
+
+
+def test_two_processes_train_one_model_as_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "both.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from tests.training.test_training import train\n"
+        "train(Path(sys.argv[1]), 99)\n"
+    )
+    launch = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
+    subprocess.run(
+        [sys.executable, *launch, script, tmp_path / "both"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    both = load_file(tmp_path / "both" / "state.safetensors")
+    for name, value in train(tmp_path / "one", 99).items():
+        torch.testing.assert_close(both[f"average.{name}"], value, rtol=0, atol=1e-5)
+
+
+def test_perceptual_distance_grows_with_damage_and_is_none_between_equals() -> None:
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(1, 16, 16, 3, generator=generator).repeat_interleave(4, 1)
+    picture = picture.repeat_interleave(4, 2) * 2 - 1
+    noise = torch.randn(picture.shape, generator=generator)
+    perceptual = Perceptual()
+    found = [float(perceptual(picture + much * noise, picture)) for much in (0, 0.1, 0.3, 1)]
+    assert found[0] == 0 and found == sorted(set(found))
+
+
+def test_critic_loss_is_none_where_real_and_painted_are_told_apart() -> None:
+    sure = torch.full((1, 1, 4, 4), 2.0)
+    assert critic_loss(sure, -sure) == 0
+    assert critic_loss(-sure, sure) == 3
+    assert critic_loss(torch.zeros(1), torch.zeros(1)) == 1
+
+
+def test_balance_makes_two_losses_pull_alike() -> None:
+    last = torch.tensor([3.0, 4.0], requires_grad=True)
+    loss, adversarial = (last * 5).sum(), (last * torch.tensor([0.0, 2.0])).sum()
+    torch.testing.assert_close(balance(loss, adversarial, last), torch.tensor(50**0.5 / 2))
+
+
+def test_disturbed_scalars_stay_levels_and_few_move() -> None:
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.choice((-0.75, -0.25, 0.25, 0.75), (8, 10, 10, 16))).float()
+    moved = train_pixels.disturb(rng, values, (4, 4, 4, 4))
+    assert set(moved.unique().tolist()) == {-0.75, -0.25, 0.25, 0.75}
+    assert (moved - values).abs().max() == 0.5
+    assert 0.01 < (moved != values).float().mean() < train_pixels.DISTURBED
 
 
 def test_encode_in_bands_equals_encode_at_once() -> None:
@@ -162,6 +221,13 @@ def test_any_folder_of_pictures_becomes_a_world(tmp_path: Path) -> None:
         noise.resize((1500, 720)).save(data / f"painting{number}.jpg")
     tokenizer, tokens, decoder = (tmp_path / name for name in ("tok", "tokens.st", "dec"))
     train_tokenizer.main(data, tokenizer, world="scroll", steps=2, batch=2, device="cpu")
+    pixels = tmp_path / "pixels"
+    train_pixels.main(data, tokenizer, pixels, world="scroll", steps=3, batch=2, device="cpu")
+    before, after = train_tokenizer.load(tokenizer), train_tokenizer.load(pixels)
+    picture = torch.rand(1, 64, 64, 3) * 2 - 1
+    assert torch.equal(codes := before.encode(picture), after.encode(picture))
+    assert not torch.equal(before.decode(codes), after.decode(codes))
+    tokenizer = pixels
     encode.main(data, tokenizer, tokens, world="scroll", device="cpu")
     train_decoder.main(tokens, tokenizer, decoder, size="XS", steps=2, batch=2, device="cpu")
     ship.main(tokenizer, decoder, tokens, tmp_path / "model")
