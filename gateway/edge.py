@@ -148,6 +148,8 @@ class Edge:
                     "a key stands in the URL, where histories and logs keep it: revoke it, and "
                     "send keys in the header Authorization"
                 )
+            if path.endswith("\n"):
+                raise HTTPException(404)  # routing would take it for the path without
             if self.leaving and path in CHECKS:
                 raise Unavailable("this gateway is stopping: turn to another")
             await self._app(scope, receive, sending)

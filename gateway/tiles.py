@@ -35,7 +35,8 @@ class Tiles:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer GET or HEAD."""
-        usual = scope["query_string"] in USUAL
+        # An encoded path could spell what only memory writes after a path, such as a frame.
+        usual = scope["query_string"] in USUAL and b"%" not in scope["raw_path"]
         found = self._pictures.held(scope["path"]) if usual else None
         if found is None:
             sought = await self._sought(scope, receive)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from handscroll.errors import InvalidRequest, NotFound
@@ -51,7 +52,8 @@ def list_keys(file: _File) -> None:
     table = Table("id", "role", "name", *(name.replace("_", " ") for name in budgets), box=None)
     for key in read_keys(file).values():
         own = (getattr(key, name) for name in budgets)
-        table.add_row(key.id, key.role, key.name, *("" if one is None else str(one) for one in own))
+        said = ("" if one is None else str(one) for one in own)
+        table.add_row(key.id, key.role, escape(key.name), *said)
     Console().print(table)
 
 

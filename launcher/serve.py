@@ -28,9 +28,6 @@ from handscroll.errors import InvalidRequest, Unavailable
 from launcher.processes import Child, Processes
 
 LOOPBACK = "127.0.0.1"
-# Ray takes 127.0.0.1 to mean the machine's own address, which others can reach. The rest of the
-# loopback network it leaves alone, but only on Linux is it there unasked.
-RAY_HOST = "127.0.0.2" if sys.platform == "linux" else LOOPBACK
 DRAIN_S = 2
 """How long calls may go on once we are told to stop: nobody wants to wait for Ctrl-C."""
 
@@ -123,7 +120,7 @@ class Machine:
             await _until_answers(f"{self.url}healthz")
         console.print(f"[bold]Handscroll is at {self.url}")
         with console.status("Waking the painters …"):
-            await _until_listens(RAY_HOST, _port(ray))
+            await _until_listens(LOOPBACK, _port(ray))
             await processes.start(generator)
             ray.on_restart = partial(_renew, ray, generator)
             await _until_listens(LOOPBACK, _port(generator))
@@ -142,11 +139,13 @@ class Machine:
         """
         ports = {name: _free_port(LOOPBACK) for name in ("tokenizer", "generator")}
         at = {name: f"{LOOPBACK}:{port}" for name, port in ports.items()}
-        ray_port = _free_port(RAY_HOST)
+        ray_port = _free_port(LOOPBACK)
         store = ["--store.url", self.store or str(self.data / "store")]
         model = ["--model", str(self.model)] if self.model else []
         env = {
             "OMP_WAIT_POLICY": "passive",  # threads that wait by spinning starve the others
+            # Else Ray takes 127.0.0.1 to mean the machine's own address, and listens to everybody.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             # Told to stop, Ray would wait half a minute for actors to leave that have no reason to.
@@ -173,18 +172,18 @@ class Machine:
             service("tokenizer_svc", "--port", str(ports["tokenizer"]), *model),
             service(
                 "generator_svc",
-                *("--port", str(ports["generator"]), "--ray-address", f"{RAY_HOST}:{ray_port}"),
+                *("--port", str(ports["generator"]), "--ray-address", f"{LOOPBACK}:{ray_port}"),
                 *("--painters", str(self.painters), *store, *model),
             ),
             Child(
                 "ray",
                 [
                     *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-                    f"--node-ip-address={RAY_HOST}",
+                    f"--node-ip-address={LOOPBACK}",
                     *("--port", str(ray_port)),
                     f"--num-cpus={self.painters}",
                     f"--temp-dir={scratch}",
-                    f"--ray-client-server-port={_free_port(RAY_HOST)}",
+                    f"--ray-client-server-port={_free_port(LOOPBACK)}",
                     "--disable-usage-stats",
                     # What one machine has no use for: it costs memory and time to start.
                     "--include-dashboard=false",
@@ -221,7 +220,7 @@ def serve(
 
 async def _renew(ray: Child, generator: Child) -> None:
     """Painters of a Ray that died do not come back: who made them must make new ones."""
-    await _until_listens(RAY_HOST, _port(ray))
+    await _until_listens(LOOPBACK, _port(ray))
     generator.kill()
 
 

@@ -67,7 +67,8 @@ class Key(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    # Without control characters: it is shown on terminals.
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\P{C}*$")]
     role: RoleName
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     requests_per_minute: _Budget = None

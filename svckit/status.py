@@ -65,6 +65,8 @@ _BY_CODE = {
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.OutOfTime,
 }
 
+LONGEST_MESSAGE_BYTES = 1024
+"""Of an error that crosses processes: it stands in headers, twice, and of these few fit."""
 _TOO_LARGE = re.compile("(CLIENT: Sent|SERVER: Received) message larger than max")
 
 
@@ -78,6 +80,7 @@ def retry_after_s(error: HandscrollError) -> float | None:
 def to_status(error: HandscrollError) -> grpc.Status:
     """The rich status of an error."""
     code = TABLE[type(error)].grpc
+    message = str(error).encode(errors="replace")[:LONGEST_MESSAGE_BYTES].decode(errors="ignore")
     details = [any_pb2.Any(), any_pb2.Any()]
     details[0].Pack(error_details_pb2.ErrorInfo(reason=_REASON[type(error)], domain=DOMAIN))
     wait_s = retry_after_s(error)
@@ -88,7 +91,7 @@ def to_status(error: HandscrollError) -> grpc.Status:
     return rpc_status.to_status(
         status_pb2.Status(
             code=code.value[0],
-            message=str(error),
+            message=message,
             details=details if wait_s is not None else details[:1],
         )
     )
@@ -118,7 +121,10 @@ def from_call(failure: aio.AioRpcError, callee: str) -> HandscrollError:
         callee: who was called, in words.
     """
     message, reason, wait_s = failure.details() or "", "", 1.0
-    status = rpc_status.from_call(failure)  # type: ignore[arg-type]
+    try:
+        status = rpc_status.from_call(failure)  # type: ignore[arg-type]
+    except ValueError:  # gRPC has put another code in place of ours
+        status = None
     for detail in status.details if status is not None else ():
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info) and info.domain == DOMAIN:

@@ -31,9 +31,10 @@ from tests.support.seaweed import S3
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-RATE_HZ = 4.0
-NEW_EVERY = 4
-"""One request in so many is for a place that nobody has seen; the others are for known ones."""
+RATE_HZ = 20.0
+NEW_EVERY = 20
+"""One request in so many is for a place that nobody has seen, which all services have a part in.
+Of the others half are for known places, which gateways have, and half for what tilers tell."""
 SOAK_S = float(os.environ.get("HANDSCROLL_SOAK_S", "180"))
 WITHIN_S = 90.0
 OVERLOAD_S = 20.0
@@ -56,20 +57,23 @@ class Ground:
     places: Iterator[int]
 
     def paths(self) -> Iterator[str]:
-        """Known places in turn, and now and then a new one."""
+        """What is asked for, one after the other."""
         for number in count():
             if number % NEW_EVERY == 0:
                 tile = Tile(0, 8 * next(self.places), -16)
                 path = path_of(self.canvas.id, tile)
                 self.seen[path] = tile
                 yield path
+            elif number % 2:
+                yield f"/canvases/{self.canvas.id}"
             else:
                 yield list(self.seen)[number % len(self.seen)]
 
     def check(self, answers: Answers) -> None:
         """No tile was wrong, the store did what a store must, and no service made a mistake."""
         assert not answers.wrong()
-        found = {self.seen[one.path]: one.content for one in answers if one.status == 200}
+        shown = [one for one in answers if one.status == 200 and one.path in self.seen]
+        found = {self.seen[one.path]: one.content for one in shown}
         assert_painted(self.model, self.canvas, found)
         self.proxy.history.operations += [
             Read(
@@ -78,8 +82,7 @@ class Ground:
                 one.began,
                 one.began + one.took_s,
             )
-            for one in answers
-            if one.status == 200
+            for one in shown
         ]
         assert not self.proxy.history.faults()
         assert not self.fleet.mistakes()
@@ -116,14 +119,14 @@ async def more(answers: Answers, count: int) -> None:
 async def test_a_rolling_restart_of_everything_fails_no_request(ground: Ground) -> None:
     fleet, seconds = ground.fleet, dict[str, list[float]]()
     async with load(ground.front.url, ground.paths(), RATE_HZ) as answers:
-        await more(answers, 8)
+        await more(answers, 40)
         for kind in KINDS:
             for port in fleet.ports[kind]:
                 stopped_s = await fleet.stop(port)
                 fleet.launch(kind, port)
                 started_s = await fleet.serves(kind, port)
                 seconds.setdefault(kind, []).append(round(stopped_s + started_s, 1))
-                await more(answers, 4)
+                await more(answers, 20)
     report(
         "rolling restart of two of each service",
         requests_per_s=RATE_HZ,
@@ -132,7 +135,7 @@ async def test_a_rolling_restart_of_everything_fails_no_request(ground: Ground) 
         slowest_s=round(max(one.took_s for one in answers), 1),
         restart_s=seconds,
     )
-    assert answers.statuses == {200: len(answers)}
+    assert not answers.failed
     ground.check(answers)
 
 
@@ -149,7 +152,7 @@ async def test_whatever_is_killed_only_requests_in_its_hands_may_break(
             return (await ask(client, path)).status == 200
 
         async with load(ground.front.url, ground.paths(), RATE_HZ) as answers:
-            await more(answers, 8)
+            await more(answers, 40)
             began = monotonic()
             if kind == "painter":
                 painter = fleet.painters()[0]
@@ -158,7 +161,7 @@ async def test_whatever_is_killed_only_requests_in_its_hands_may_break(
                 port = fleet.ports[kind][0]
                 await fleet.stop(port, signal.SIGKILL)
             recovered_s = await until(paints, "a new tile", WITHIN_S)
-            await more(answers, 12)
+            await more(answers, 60)
             whole_s = 0.0
             if kind != "painter":
                 fleet.launch(kind, port)
@@ -173,8 +176,8 @@ async def test_whatever_is_killed_only_requests_in_its_hands_may_break(
         whole_s=round(whole_s, 1),
     )
     # A gateway takes the connections with it that it had; nobody else's death is seen outside.
-    assert all(one.status == 200 or (kind == "gateway" and one.status == 0) for one in answers)
-    assert len(answers.failed) <= RATE_HZ * 2
+    assert all(kind == "gateway" and one.status == 0 for one in answers.failed), answers.failed
+    assert len(answers.failed) <= RATE_HZ
     ground.check(answers)
 
 
@@ -246,7 +249,7 @@ async def test_memory_stays_flat(ground: Ground) -> None:
         mib={name: round(of[-1][1]) for name, of in sizes.items()},
         growth_mib_per_min=slopes,
     )
-    assert answers.statuses == {200: len(answers)}
+    assert not answers.failed
     assert max(slopes.values()) < GROWTH_MIB_PER_MIN
     ground.check(answers)
 

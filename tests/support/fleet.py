@@ -24,8 +24,8 @@ from tests.support.stack import ROOT, _title, free_ports
 
 OF_EACH = 2
 KINDS = ("gateway", "tiler_svc", "tokenizer_svc", "generator_svc")
-BACKLOG = 135
-"""Patches that requests to a generator may stand on: those of five tiles."""
+BACKLOG = 540
+"""Patches that requests to a generator may stand on: those of twenty tiles."""
 START_S = 180.0
 """How long a process may take to serve, on a busy machine."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -44,14 +43,14 @@ class Answers(list[Answer]):
 
     @property
     def failed(self) -> list[Answer]:
-        """Those without a picture."""
+        """Those that are not what was asked for."""
         return [one for one in self if one.status != 200]
 
     def wrong(self) -> set[str]:
-        """Paths that had different pictures at different times."""
+        """Paths that were answered differently at different times."""
         seen: dict[str, bytes] = {}
-        digests = ((one.path, hashlib.sha256(one.content).digest()) for one in self if one.content)
-        return {path for path, found in digests if seen.setdefault(path, found) != found}
+        found = (one for one in self if one.status == 200)
+        return {one.path for one in found if seen.setdefault(one.path, one.content) != one.content}
 
     def quantiles(self, status: int = 200) -> dict[str, float]:
         """How long answers of a status took, in milliseconds."""
@@ -68,9 +67,8 @@ async def ask(client: httpx.AsyncClient, path: str) -> Answer:
         found = await client.get(path)
     except httpx.TransportError:
         return Answer(path, began, monotonic() - began, 0, b"", "")
-    picture = found.content if found.status_code == 200 else b""
     after = found.headers.get("Retry-After", "")
-    return Answer(path, began, monotonic() - began, found.status_code, picture, after)
+    return Answer(path, began, monotonic() - began, found.status_code, found.content, after)
 
 
 def browser(url: str, **options: object) -> httpx.AsyncClient:
