@@ -12,14 +12,18 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from handscroll.errors import InvalidRequest, Overloaded
+from svckit.client import calling
+from svckit.logs import JsonFormatter
 from svckit.server import MAX_MESSAGE_BYTES, SPARE_STREAMS
+from svckit.status import LONGEST_MESSAGE_BYTES, from_call, to_status
 from tests.gateway.conftest import Loop
 from tests.svckit.echo import SERVICE, Echo, serving
 
 CALL = f"/{SERVICE}/ListModels"
 CALLS = 8
 # What a message of the largest size and its copies take, many times over.
-ROOM_BYTES = 64 * MAX_MESSAGE_BYTES
+ROOM_BYTES = 32 * MAX_MESSAGE_BYTES
 # Our own side of the line holds nothing back.
 RECKLESS = [
     ("grpc.max_send_message_length", -1),
@@ -85,7 +89,7 @@ def test_connection_opens_no_more_streams_than_it_may(loop: Loop) -> None:
     async def flood() -> None:
         async with serving(Echo(), calls=CALLS) as line:
             async with aio.insecure_channel(line.address) as channel:
-                watch = health_pb2_grpc.HealthStub(channel).Watch
+                watch: Any = health_pb2_grpc.HealthStub(channel).Watch  # type: ignore[attr-defined]
                 opened = [watch(health_pb2.HealthCheckRequest()) for _ in range(may + 40)]
                 first = [asyncio.ensure_future(one.read()) for one in opened]
                 done: set[Any] = set()
@@ -102,6 +106,34 @@ def test_connection_opens_no_more_streams_than_it_may(loop: Loop) -> None:
     loop.run(flood())
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "😀", "\x00", "%", "\ud800"])
+def test_refusal_arrives_however_much_it_quotes(loop: Loop, letter: str) -> None:
+    """It stands in headers, which have a bound too: beyond it gRPC says something else."""
+
+    async def refuse(context: Any) -> None:
+        raise InvalidRequest(f"not {letter * 50_000}")
+
+    async def call() -> str:
+        async with serving(Echo(refuse)) as line:
+            with pytest.raises(InvalidRequest) as refused, calling("the echo"):
+                await line.unary(timeout=60)
+        return str(refused.value)
+
+    told = loop.run(call())
+    assert told.startswith("not ") and len(told.encode()) <= LONGEST_MESSAGE_BYTES
+
+
+def test_refusal_that_grpc_has_written_over_is_what_grpc_says() -> None:
+    ours = to_status(InvalidRequest("too long"))
+    failure = aio.AioRpcError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        aio.Metadata(),
+        aio.Metadata(*(ours.trailing_metadata or ())),
+        "received metadata size exceeds limit",
+    )
+    assert isinstance(from_call(failure, "the echo"), Overloaded)
+
+
 def test_log_line_is_one_whatever_a_caller_is_called(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,7 +145,5 @@ def test_log_line_is_one_whatever_a_caller_is_called(
                 await line.unary(metadata=(("x-request-id", name), ("traceparent", name)))
 
     loop.run(call())
-    from svckit.logs import JsonFormatter
-
     lines = [JsonFormatter("echo").format(one) for one in caplog.records]
     assert lines and all(one.isprintable() for one in lines)

@@ -159,7 +159,7 @@ def test_services_take_no_path_either(loop: Loop, model: Checkpoint, watched: Wa
     loop.run(ask())
 
 
-async def _answered(call: aio.UnaryUnaryCall) -> grpc.StatusCode:
+async def _answered(call: aio.Call) -> grpc.StatusCode:
     """What a call comes to: an answer, or one of the refusals that are meant for people."""
     code = await call.code()
     assert code in (

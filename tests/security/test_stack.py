@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A file of keys, and what is shown of each."""
-    file, shown = tmp_path_factory.mktemp("keys") / "keys.json", {}
+    file, shown = tmp_path_factory.mktemp("keys") / "keys.json", dict[str, str]()
     for role in ROLES:
         shown[role], key = new_key(f"Anna {role}", role)
         with changed_keys(file) as found:
@@ -115,15 +116,13 @@ def test_ray_obeys_nobody_without_its_token(keyed: Stack) -> None:
     (port,) = (one.laddr.port for one in _connections(painter) if one.status == "LISTEN")
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         with pytest.raises(grpc.RpcError) as refused:
-            push = channel.unary_unary("/ray.rpc.CoreWorkerService/PushTask")
+            push: Any = channel.unary_unary("/ray.rpc.CoreWorkerService/PushTask")
             push(b"", timeout=PATIENCE_S)
     assert isinstance(refused.value, grpc.Call)
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
     # And nothing shows the cluster to a browser, or takes jobs by HTTP.
     dashboards = [one for one in keyed.processes() if "dashboard.py" in " ".join(_words(one))]
-    assert not [
-        line for one in dashboards for line in _connections(one) if line.status == "LISTEN"
-    ]
+    assert not [line for one in dashboards for line in _connections(one) if line.status == "LISTEN"]
 
 
 def test_keys_are_left_nowhere(
@@ -173,12 +172,12 @@ def test_keys_are_left_nowhere(
     with grpc.insecure_channel(keyed.grpc) as channel:
         stub = CanvasServiceStub(channel)
         for authorization in (f"Bearer {shown['paint']}", f"bearer {wrong}", shown["admin"]):
-            for request in (canvas_pb.ListWorldsRequest(), canvas_pb.GetCanvasRequest(canvas="x")):
-                call = stub.ListWorlds if not request.DESCRIPTOR.fields else stub.GetCanvas
-                try:
-                    call(request, metadata=(("authorization", authorization),), timeout=PATIENCE_S)
-                except grpc.RpcError as error:
-                    answers.append(str(error))
+            told: Any = {"metadata": (("authorization", authorization),), "timeout": PATIENCE_S}
+            with suppress(grpc.RpcError):
+                answers.append(str(stub.ListWorlds(canvas_pb.ListWorldsRequest(), **told)))
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.GetCanvas(canvas_pb.GetCanvasRequest(canvas="x"), **told)
+            answers.append(str(refused.value))
     status = subprocess.run(
         [sys.executable, "-m", "launcher", "status", "--url", keyed.url, "--json"],
         env=os.environ | {"HANDSCROLL_KEY": shown["admin"]},

@@ -124,9 +124,9 @@ async def house(
             tokenizer = CountingTokenizer(TokenizerEngine(model, workers))
             made.tokenizers.append(tokenizer)
             to_tokenizers.append(await listening([tokenizer.servicer()], ServiceSettings(**_QUICK)))
-        for _ in range(of_each):
+        for own_generator in to_generators:  # so that more than one draws, and needs the ledger
             told = TilerSettings(
-                generator=",".join(to_generators),
+                generator=own_generator,
                 tokenizer=",".join(to_tokenizers),
                 store=store,
                 **_QUICK,
