@@ -15,7 +15,13 @@ from handscroll.decoder import Decoder, DecoderConfig
 from handscroll.geometry import Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 
-pytest_plugins = ["tests.support.rays", "tests.support.seaweed", "tests.support.stack"]
+pytest_plugins = [
+    "tests.support.browser",
+    "tests.support.collector",
+    "tests.support.rays",
+    "tests.support.seaweed",
+    "tests.support.stack",
+]
 
 # On a busy machine everything is slow, and that is nobody's fault.
 settings.register_profile("handscroll", deadline=None, suppress_health_check=[HealthCheck.too_slow])

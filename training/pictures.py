@@ -91,6 +91,15 @@ def load(folder: Path, world: str | None = None) -> list[Picture]:
     return found
 
 
+def split(folder: Path, world: str | None = None) -> tuple[list[Picture], list[Picture]]:
+    """The pictures of a folder to train on, and those held out; the rest as in `load`."""
+    everything = load(folder, world)
+    return (
+        [picture for picture in everything if not picture.held_out],
+        [picture for picture in everything if picture.held_out],
+    )
+
+
 def _plain(path: Path, world: str) -> Picture:
     image = Image.open(path).convert("RGB")
     if world == "scroll":

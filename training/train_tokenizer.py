@@ -108,9 +108,7 @@ def main(
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Train the tokenizer, or go on training it."""
-    everything = pictures.load(data, world)
-    train = [picture for picture in everything if not picture.held_out]
-    held = [picture for picture in everything if picture.held_out]
+    train, held = pictures.split(data, world)
     torch.manual_seed(0)
     config = TokenizerConfig()
     run = Run(out, Tokenizer(config), steps, learning_rate, device)

@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +19,7 @@ import httpx
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from gateway.app import create_app
 from gateway.door import EVERYBODY, RULES
@@ -38,6 +37,7 @@ from svckit.keys import canvas_key
 from svckit.server import started
 from svckit.settings import ServiceSettings, StoreSettings
 from svckit.store import Store
+from tests.support.browser import chromium
 from tests.support.stack import PATIENCE_S, ROOT, eventually, free_ports
 from tests.tiler_svc.fakes import CountingTokenizer, FakeGenerator, model_of
 from tiler_svc.service import RULES as RPCS
@@ -366,16 +366,11 @@ async def test_keys_are_in_no_log_and_no_answer(doors: Doors) -> None:
 
 def visit(url: str, act: Callable[[Page], None]) -> None:
     """Do something in a browser."""
-    found = shutil.which("chromium") or "/usr/bin/chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium() as browser:
         page = browser.new_page()
         page.set_default_timeout(1000 * PATIENCE_S)
         page.goto(url)
         act(page)
-        browser.close()
 
 
 def says(page: Page, what: str, words: str) -> None:

@@ -18,18 +18,12 @@ from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint
 from handscroll.geometry import Tile
 from tests.e2e.asking import cone, new_canvas, path_of
-from tests.support.collector import Collector, Sent, collecting
-from tests.support.stack import MEASURED, PAINTERS, PATIENCE_S, ROOT, Stack, eventually
+from tests.support.collector import Collector, Sent
+from tests.support.stack import MEASURED, PAINTERS, PATIENCE_S, ROOT, Stack, eventually, running
 
 DOCUMENT = ROOT / "docs" / "operations.md"
 TILE = Tile(2, 5, -3)
 TRACE, CALLER = secrets.token_hex(16), secrets.token_hex(8)
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with collecting() as collector:
-        yield collector
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +32,12 @@ def traced(
 ) -> Iterator[Stack]:
     """A stack whose processes all send their traces, and soon."""
     told = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
+        **collector.told,
         "OTEL_TRACES_SAMPLER": "parentbased_always_off",  # only who says so is traced
-        "NO_PROXY": "127.0.0.1",
         "HANDSCROLL_TILER_LOG_LEVEL": "DEBUG",
     }
-    stack = Stack(tmp_path_factory.mktemp("traced"), tiny, told=told)
-    try:
-        stack.start()
+    with running(Stack(tmp_path_factory.mktemp("traced"), tiny, told=told)) as stack:
         yield stack
-        stack.stop()
-    finally:
-        stack.kill()
 
 
 @pytest.fixture(scope="module")

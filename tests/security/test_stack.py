@@ -20,17 +20,11 @@ import pytest
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.canvas.v1.canvas_service_pb2_grpc import CanvasServiceStub
 from svckit.keyring import RoleName, changed_keys, new_key
-from tests.support.collector import Collector, collecting
-from tests.support.stack import PATIENCE_S, ROOT, Stack, eventually
+from tests.support.collector import Collector
+from tests.support.stack import PATIENCE_S, ROOT, Stack, eventually, running
 
 MIDDLE = 2**13
 ROLES: tuple[RoleName, ...] = ("read", "paint", "admin")
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with collecting() as collector:
-        yield collector
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +51,10 @@ def keyed(
         "HANDSCROLL_ACCESS_KEYS_FILE": str(keys[0]),
         "HANDSCROLL_ACCESS_ANONYMOUS": "none",
         **{f"HANDSCROLL_{name}_LOG_LEVEL": "DEBUG" for name in services},
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-        "NO_PROXY": "127.0.0.1",
+        **collector.told,
     }
-    stack = Stack(tmp_path_factory.mktemp("keyed"), tiny, told=told)
-    try:
-        stack.start()
+    with running(Stack(tmp_path_factory.mktemp("keyed"), tiny, told=told)) as stack:
         yield stack
-        stack.stop()
-    finally:
-        stack.kill()
 
 
 def test_nobody_but_this_machine_reaches_anything(keyed: Stack) -> None:

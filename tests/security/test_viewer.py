@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page
 
 from tests.gateway.conftest import Stack
 from tests.security.raw import PATIENCE_S
@@ -24,16 +23,11 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    found = shutil.which("chromium") or "/usr/bin/chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page()
-        page.set_default_timeout(1000 * PATIENCE_S)
-        yield page
-        browser.close()
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page()
+    page.set_default_timeout(1000 * PATIENCE_S)
+    yield page
+    page.close()
 
 
 def test_prompt_is_text_wherever_it_is_shown(stack: Stack, page: Page) -> None:

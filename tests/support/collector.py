@@ -5,12 +5,17 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from svckit import trace
 
 
 class Sent(NamedTuple):
@@ -32,6 +37,15 @@ class Collector:
         self.url = url
         self.spans: list[Sent] = []
 
+    @property
+    def told(self) -> dict[str, str]:
+        """The environment of a process that sends its spans here, and soon."""
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+            "NO_PROXY": "127.0.0.1",
+        }
+
     def take(self, body: bytes) -> None:
         """What one process sent."""
         request = ExportTraceServiceRequest.FromString(body)
@@ -45,15 +59,15 @@ class Collector:
         return [one for one in self.spans if one.span.trace_id == trace_id]
 
 
-@contextmanager
-def collecting() -> Iterator[Collector]:
-    """A collector, for a while."""
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    """A collector, for the processes of a module's tests."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             packed = self.headers.get("Content-Encoding") == "gzip"
-            collector.take(gzip.decompress(body) if packed else body)
+            found.take(gzip.decompress(body) if packed else body)
             self.send_response(200)
             self.end_headers()
 
@@ -61,11 +75,21 @@ def collecting() -> Iterator[Collector]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector = Collector(f"http://127.0.0.1:{server.server_address[1]}")
+        found = Collector(f"http://127.0.0.1:{server.server_address[1]}")
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield collector
+            yield found
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """What this process records."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_tracer", provider.get_tracer("test"))
+    yield exporter
+    provider.shutdown()

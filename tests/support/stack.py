@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -265,16 +266,22 @@ def _plain(setting: str | SecretStr | None) -> str:
     return setting.get_secret_value() if isinstance(setting, SecretStr) else setting or ""
 
 
-@pytest.fixture(scope="session")
-def session_stack(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Stack]:
-    """A stack on a folder, for the whole session."""
-    stack = Stack(tmp_path_factory.mktemp("stack"), tiny)
+@contextmanager
+def running(stack: Stack) -> Iterator[Stack]:
+    """A stack, started and in the end stopped as a user would, killed if that fails."""
     try:
         stack.start()
         yield stack
         stack.stop()
     finally:
         stack.kill()
+
+
+@pytest.fixture(scope="session")
+def session_stack(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Stack]:
+    """A stack on a folder, for the whole session."""
+    with running(Stack(tmp_path_factory.mktemp("stack"), tiny)) as stack:
+        yield stack
 
 
 @pytest.fixture
