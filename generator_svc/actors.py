@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 NAMESPACE = "handscroll"
 LEASE_S = 4.0
 """A process that the ledger has not heard of for so long has lost its claims."""
+NICE = 10
+"""The niceness of painters."""
 MISSES = 8
 """A process that has told the ledger so often in vain that it lives has lost its cluster."""
 TRIES = 3
@@ -63,6 +65,14 @@ def join(address: str) -> None:
     finally:
         # Ray takes SIGTERM for itself, and would end us in the middle of what we do.
         signal.signal(signal.SIGTERM, handler)
+
+
+def _stand_back() -> None:
+    """Let services on this machine go first: they have little to do, but soon."""
+    os.nice(NICE)
+    # Linux may weigh sessions before it weighs processes: sched(7), "The autogroup feature".
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 class _Stopped(Exception):
@@ -97,6 +107,7 @@ class _Painter:
         from handscroll import checkpoint
 
         if tracing is not None:
+            _stand_back()
             os.environ.update(tracing)
             logs.configure("painter", "INFO")
             trace.configure("painter")
