@@ -94,6 +94,7 @@ def create_app(settings: GatewaySettings) -> Edge:
             async with tiler.connected():
                 yield
         finally:
+            await pictures.close()
             await store.close()
             # A signal ends this process at once when uvicorn has stopped, spans unsent or not.
             await asyncio.to_thread(trace.close)

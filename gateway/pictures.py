@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 from cachetools import TTLCache
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from gateway.cache import Memory, Picture, picture
 from gateway.tiler import CALLEE, Tiler
-from handscroll.errors import NotFound
+from handscroll.errors import NotFound, OutOfTime
 from handscroll.geometry import Tile, tile_to_xyz
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
+from svckit import access, logs
 from svckit.client import calling
+from svckit.deadline import remaining_s
+from svckit.jobs import Jobs
 from svckit.keys import TileFormat, tile_key
 from svckit.specs import Specs
 from svckit.store import Store
 
 _TILES = Counter("handscroll_gateway_tiles", "Tiles found, by where", ["source"])
+_WAITING = Gauge("handscroll_gateway_waiting", "Requests that wait for a tile to be painted")
 _MEMORY, _STORE, _PAINTED = (_TILES.labels(source) for source in ("memory", "store", "painted"))
 FORMATS: dict[TileFormat, tiler_pb.ImageFormat.ValueType] = {
     "webp": tiler_pb.IMAGE_FORMAT_WEBP,
@@ -53,6 +58,11 @@ class Pictures:
         self.specs = specs
         self._memory, self._store, self._tiler = memory, store, tiler
         self._forgotten: TTLCache[str, bool] = TTLCache(KEPT, MAX_WAIT_S)
+        self._jobs: Jobs[tuple[str, Place], Picture] = Jobs("ask", MAX_WAIT_S)
+
+    async def close(self) -> None:
+        """Withdraw all wishes."""
+        await self._jobs.close()
 
     def held(self, path: str) -> Picture | None:
         """A tile that is in memory, by its URL's path."""
@@ -78,12 +88,32 @@ class Pictures:
     async def paint(self, place: Place) -> Picture:
         """A tile, painted now; cancelling this withdraws the wish.
 
+        A caller who asks for it more than once at a time is one asker to the tiler. Others are
+        others: what they may do and what they have left is not the same.
+
         Raises:
             NotFound: no such canvas, or the tile lies outside it.
             SpecMismatch: the canvas' model is not served.
             Overloaded: too much is waiting to be painted.
             Unavailable: it did not come in time, or the tiler cannot be had.
         """
+        shown, request_id = access.presented.get(), logs.request_id.get()
+
+        async def work(_: asyncio.Event) -> Picture:
+            access.presented.set(shown)
+            logs.request_id.set(request_id)  # of whoever asked first
+            return await self._paint(place)
+
+        job = self._jobs.join((access.caller.get().name, place), work, urgent=True)
+        wait_s = remaining_s()  # ours; the job has its own
+        try:
+            async with asyncio.timeout(wait_s):
+                with _WAITING.track_inprogress():
+                    return await job
+        except TimeoutError:
+            raise OutOfTime(f"not painted in the {wait_s:.1f} s that you wait") from None
+
+    async def _paint(self, place: Place) -> Picture:
         x, y, z = tile_to_xyz(place.tile)
         request = tiler_pb.GetTileRequest(
             canvas=place.canvas,

@@ -12,10 +12,10 @@ from handscroll.geometry import Patch
 from handscroll.order import order_named
 from svckit import access
 from svckit.budgets import MINUTE_S
+from svckit.jobs import READS, at_once
 from svckit.keyring import Role
 from svckit.keys import patch_key
 from svckit.store import Store
-from tiler_svc.jobs import READS, at_once
 
 CHARGED = 2**16
 """Patches remembered as paid for."""

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from handscroll.canvas import Canvas, check_learned
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch, StillNeeded
 from handscroll.geometry import Extent
+from svckit.jobs import READS, at_once
 from svckit.keys import (
     Key,
     Prefix,
@@ -37,7 +38,6 @@ from svckit.keys import (
 from svckit.specs import Specs
 from svckit.store import Store
 from svckit.wire import Model
-from tiler_svc.jobs import READS, at_once
 from tiler_svc.peers import Models, Tokenizer
 
 PATIENCE_S = 0.5

@@ -34,6 +34,7 @@ from handscroll.geometry import (
     window_patches,
 )
 from svckit import trace
+from svckit.jobs import READS, Jobs, at_once
 from svckit.keys import TileFormat, tile_key
 from svckit.specs import Specs, check_frame, shows
 from svckit.store import Store
@@ -41,7 +42,6 @@ from svckit.wire import Model
 from tiler_svc.admission import Admission
 from tiler_svc.feed import Feed
 from tiler_svc.images import encode
-from tiler_svc.jobs import READS, Jobs, at_once
 from tiler_svc.peers import Generator, Models, Tokenizer, again
 
 LONGEST_JOB_S = 600.0

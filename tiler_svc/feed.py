@@ -8,9 +8,9 @@ from contextlib import aclosing
 from typing import Self
 
 from handscroll.geometry import Patch
+from svckit.jobs import READS, at_once
 from svckit.keys import patch_key
 from svckit.store import Store
-from tiler_svc.jobs import READS, at_once
 from tiler_svc.peers import Generator, again
 
 

@@ -99,7 +99,8 @@ def test_spans_of_one_tile_are_one_tree_across_processes(
     orphans = [one for one in spans if above(one) == ("", "") and one is not root]
     assert not orphans
 
-    assert steps(get) == {("gateway", page)}
+    assert steps("ask") == {("gateway", page)}
+    assert steps(get) == {("gateway", "ask")}
     assert steps("tile") == {("tiler", get)}
     for step in ("patches", "decode", "encode"):
         assert steps(step) == {("tiler", "tile")}

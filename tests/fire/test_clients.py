@@ -18,7 +18,6 @@ from tests.support.load import Answers, ask, browser, report, until
 
 pytestmark = pytest.mark.anyio
 
-VANISH = 40
 PATIENCE_S = 60.0
 STOPS_WITHIN_S = 2.0
 """Of a machine that does other things besides; what was measured stands in docs/reliability.md."""
@@ -30,16 +29,19 @@ def idle(opened: House) -> bool:
     )
 
 
-async def test_when_all_clients_vanish_all_work_stops(model: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("clients", [1, 40])
+async def test_when_all_clients_vanish_all_work_stops(
+    model: Checkpoint, tmp_path: Path, clients: int
+) -> None:
     store = StoreSettings(url=str(tmp_path))
     async with house(model, store) as opened:
         canvas, (painters,) = await opened.canvas(), opened.painters
         painters.gate.clear()  # whatever is drawn would be drawn for ever
         async with browser(opened.urls[0]) as client:
-            paths = [path_of(canvas.id, Tile(2, 64 * place, 0)) for place in range(VANISH)]
+            paths = [path_of(canvas.id, Tile(2, 64 * place, 0)) for place in range(clients)]
             asked = [asyncio.create_task(ask(client, path)) for path in paths]
-            await until(lambda: painters.running == painters.slots, "painting", PATIENCE_S)
-            await until(lambda: len(opened.engines[0]) > 20 * VANISH, "all waiting", PATIENCE_S)
+            await until(lambda: len(opened.engines[0]) > 20 * clients, "all waiting", PATIENCE_S)
+            await until(lambda: painters.running > 0, "painting", PATIENCE_S)
             works = len(opened.engines[0])
             began = monotonic()
             for task in asked:
@@ -48,11 +50,11 @@ async def test_when_all_clients_vanish_all_work_stops(model: Checkpoint, tmp_pat
             await until(lambda: idle(opened), "an end of all work", PATIENCE_S)
             took_s = monotonic() - began
         report(
-            f"{VANISH} clients vanish at once",
+            f"clients that vanish at once: {clients}",
             patches_being_obtained=works,
             still_after_ms=round(1000 * took_s),
         )
-        assert not painters.drawn and len(painters.stopped) == painters.slots
+        assert not painters.drawn and 0 < len(painters.stopped) <= painters.slots
         assert took_s < STOPS_WITHIN_S
         painters.gate.set()
         async with browser(opened.urls[0]) as client:

@@ -88,8 +88,10 @@ class Stack:
     def closed_gate(self) -> Iterator[None]:
         """Nothing is painted inside."""
         self.loop.call(self.tiler.gate.clear)
-        yield
-        self.loop.call(self.tiler.gate.set)
+        try:
+            yield
+        finally:
+            self.loop.call(self.tiler.gate.set)
 
 
 def path(canvas: Canvas, tile: Tile, format: str = "webp") -> str:

@@ -173,13 +173,17 @@ def test_bad_canvas_id_is_400(stack: Stack) -> None:
     assert stack.get("/tiles/ABC/14/8192/8192.webp").status_code == 400
 
 
+WAITING = "handscroll_gateway_waiting"
+
+
 def leave(stack: Stack, url: str) -> None:
-    """Ask for a tile, and leave once the tiler is at it."""
-    before = stack.tiler.waiting
+    """Ask for a tile, and leave once the gateway is at it."""
+    before = metric(stack, WAITING)
     host, port = stack.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as line:
         line.sendall(f"GET {url} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        soon(lambda: stack.tiler.waiting == before + 1, "the tiler is at it")
+        soon(lambda: metric(stack, WAITING) == before + 1, "the gateway is at it")
+    soon(lambda: metric(stack, WAITING) == before, "the gateway hears of it")
 
 
 def test_leaving_cancels_painting(stack: Stack) -> None:
@@ -197,8 +201,20 @@ def test_one_leaving_leaves_others_waiting(stack: Stack) -> None:
             staying = pool.submit(stack.get, url)
             soon(lambda: stack.tiler.waiting == 1, "one waits")
             leave(stack, url)
-            soon(lambda: stack.tiler.cancelled == 1, "one is gone")
         assert staying.result().status_code == 200
+    assert (len(stack.tiler.asked), stack.tiler.cancelled) == (1, 0), "the tiler sees one asker"
+
+
+def test_whoever_asks_first_may_leave_first(stack: Stack) -> None:
+    url = path(stack.canvas(), TILE)
+    with ThreadPoolExecutor() as pool:
+        with stack.closed_gate():
+            going = pool.submit(stack.get, f"{url}?wait=0.5")
+            soon(lambda: stack.tiler.waiting == 1, "one waits")
+            staying = pool.submit(stack.get, url)
+            assert going.result().status_code == 503
+        assert staying.result().status_code == 200
+    assert (len(stack.tiler.asked), stack.tiler.cancelled) == (1, 0), "the tiler sees one asker"
 
 
 def test_memory_holds_no_more_than_it_may(launch: Launch) -> None:

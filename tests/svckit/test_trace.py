@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from svckit import trace
 from svckit.client import calling
+from svckit.jobs import Jobs
 from tests.svckit.echo import Echo, serving
-from tiler_svc.jobs import Jobs
 
 pytestmark = pytest.mark.anyio
 
