@@ -14,11 +14,14 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, TypeVar, get_args
 
 from handscroll.errors import InvalidRequest, SpecMismatch
-from handscroll.geometry import MAX_LEVEL, Extent, ExtentKind
-from handscroll.order import order_named
+from handscroll.geometry import MAX_LEVEL, Extent, ExtentKind, Region
+from handscroll.order import Order, order_named
 
 MAX_PROMPT_CHARACTERS = 2000
 MAX_FRAMES = 32
+MAX_KNOWN_PX = 8192
+MAX_KNOWN_PIXELS = 2**24
+MAX_KNOWN_AT_PX = 2**24
 FORMAT = "handscroll-canvas/1"
 
 Dtype = Literal["float32", "bfloat16"]
@@ -114,6 +117,41 @@ def _check_text(name: str, text: str) -> None:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A picture that is given, and around which a canvas is painted (outpainting).
+
+    Attributes:
+        picture: digest of its pixels, see `handscroll.known.digest_of`.
+        top, left: where it lies, in pixels of the finest level; multiples of ``16 * 2**finest``.
+        height, width: its size in pixels.
+    """
+
+    picture: str
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        _settle(self, picture=str, top=int, left=int, height=int, width=int)
+        _require(
+            len(self.picture) == 64 and set(self.picture) <= set("0123456789abcdef"),
+            f"a picture's digest is 64 hexadecimal digits, not {self.picture!r:.80}",
+        )
+        for name in ("height", "width"):
+            size = getattr(self, name)
+            _require(
+                1 <= size <= MAX_KNOWN_PX,
+                f"the known picture's {name} must be 1 to {MAX_KNOWN_PX} px, not {size}",
+            )
+        _require(
+            self.height * self.width <= MAX_KNOWN_PIXELS,
+            f"the known picture may have {MAX_KNOWN_PIXELS} pixels, not {self.height} x "
+            f"{self.width}",
+        )
+
+
+@dataclass(frozen=True)
 class Canvas:
     """One canvas.
 
@@ -126,6 +164,7 @@ class Canvas:
         order: ``lattice``, or for bounded pictures ``raster`` or ``outward``.
         frames: 1 for a still canvas.
         sampling: how tokens are drawn.
+        known: the picture to go on from, if there is one.
 
     Raises:
         InvalidRequest: any of these is out of its range, or they do not fit each other.
@@ -139,6 +178,7 @@ class Canvas:
     order: str = "lattice"
     frames: int = 1
     sampling: Sampling = field(default_factory=Sampling)
+    known: Known | None = None
 
     def __post_init__(self) -> None:
         _settle(self, model=str, world=str, seed=int, prompt=str, order=str, frames=int)
@@ -178,11 +218,38 @@ class Canvas:
                 size is None or (type(size) is int and size > 0 and size % step == 0),
                 f"{name} must be a positive multiple of {step} px, not {size}",
             )
-        order_named(self.order, extent)
+        if self.known is not None:
+            self._check_known(self.known)
+        order_of(self)
+
+    def _check_known(self, known: Known) -> None:
+        """Refuse a picture that does not lie on the canvas."""
+        _require(isinstance(known, Known), f"known must be Known, not {known!r}")
+        step = 16 * 2**self.extent.finest
+        for name, start, size, bound in zip(
+            ("top", "left"),
+            (known.top, known.left),
+            (known.height, known.width),
+            (self.extent.height_px, self.extent.width_px),
+            strict=True,
+        ):
+            _require(
+                start % step == 0 and abs(start) <= MAX_KNOWN_AT_PX,
+                f"the known picture's {name} must be a multiple of {step} px and at most "
+                f"{MAX_KNOWN_AT_PX} from 0, not {start}",
+            )
+            _require(size >= step, f"the known picture must be {step} px wide and high, not {size}")
+            _require(
+                bound is None or 0 <= start <= start + size <= bound,
+                f"the known picture covers {start} to {start + size} px, and the "
+                f"{self.extent.kind} only 0 to {bound}",
+            )
 
     def canonical(self) -> bytes:
-        """The one spelling of this spec: JSON, sorted keys, no spaces, UTF-8."""
+        """The one spelling of this spec: JSON, sorted keys, no spaces, UTF-8; what is not, not."""
         spec = {"format": FORMAT, **asdict(self)}
+        if self.known is None:
+            del spec["known"]
         return json.dumps(
             spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         ).encode()
@@ -208,7 +275,22 @@ class Canvas:
         _require(found == FORMAT, f"canvas format must be {FORMAT!r}, not {found!r}")
         spec["extent"] = read_spec(Extent, spec.get("extent", {}))
         spec["sampling"] = read_spec(Sampling, spec.get("sampling", {}))
+        if "known" in spec:
+            spec["known"] = read_spec(Known, spec["known"])
         return read_spec(cls, spec)
+
+
+def order_of(canvas: Canvas) -> Order:
+    """The order that a canvas names; ``outward`` begins around the known picture.
+
+    Raises:
+        InvalidRequest: see `order_named`.
+    """
+    around = None
+    if canvas.known is not None:
+        known = canvas.known
+        around = Region(canvas.extent.finest, known.top, known.left, known.height, known.width)
+    return order_named(canvas.order, canvas.extent, around)
 
 
 def check_learned(world: str, learned: Extent, wanted: Extent) -> None:

@@ -17,7 +17,7 @@ import png
 import typer
 from rich.progress import Progress
 
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, Known
 from handscroll.errors import HandscrollError, InvalidRequest
 from handscroll.geometry import Extent, Region, tile_to_xyz, tiles_of
 
@@ -45,6 +45,15 @@ def render(
     prompt: Annotated[str, typer.Option(help="what it should show")] = "",
     at: Annotated[str, typer.Option(help="X,Y of the top-left pixel; may be negative")] = "0,0",
     level: Annotated[int | None, typer.Option(help="resolution step; default: the finest")] = None,
+    order: Annotated[
+        str, typer.Option(help="lattice; raster or outward for a picture with an end on all sides")
+    ] = "lattice",
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG, JPEG or WebP file to go on painting around")
+    ] = None,
+    picture_at: Annotated[
+        str, typer.Option(help="X,Y where it lies; default: in the middle of what is painted")
+    ] = "",
     model: Annotated[Path | None, typer.Option(help="checkpoint folder; default: shipped")] = None,
     workers: Annotated[int, typer.Option(help="cores to use; default: all")] = 0,
 ) -> None:
@@ -56,20 +65,66 @@ def render(
         raise InvalidRequest(f"--workers must not be negative, not {workers}")
 
     from handscroll import checkpoint
+    from handscroll.known import digest_of
     from handscroll.paint import Painter
+    from handscroll.picture import read_picture
 
     loaded = checkpoint.load(model or checkpoint.SHIPPED)
     extent = loaded.world(world).extent
+    if order != "lattice":
+        extent = Extent("picture", extent.finest, height, width)
     region = region_of(extent, width, height, at, level)
-    canvas = Canvas(loaded.digest, world, seed, extent, prompt, sampling=loaded.sampling)
+    pixels, known = None, None
+    if picture is not None:
+        pixels = read_picture(_content(picture))
+        known = Known(
+            digest_of(pixels), *_corner(pixels, picture_at, region, extent), *pixels.shape[:2]
+        )
+    canvas = Canvas(
+        loaded.digest, world, seed, extent, prompt, order, sampling=loaded.sampling, known=known
+    )
     with (
         Progress(transient=True) as progress,
-        Painter(loaded, canvas, workers or os.cpu_count() or 1) as painter,
+        Painter(loaded, canvas, workers or os.cpu_count() or 1, picture=pixels) as painter,
     ):
         task = progress.add_task("painting", total=len(painter.cone(region)))
         painter.on_patch = lambda _: progress.advance(task)
         write_png(out, region, painter.region(region))
     typer.echo(f"{out}: {width} x {height} px of canvas {canvas.id[:16]}")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
+
+
+def _corner(pixels: Pixels, at: str, region: Region, extent: Extent) -> tuple[int, int]:
+    """Where a picture lies: its top and left at the finest level, on the grid of tokens."""
+    step = 16 * 2**extent.finest
+    if at:
+        left, top = _place("--picture-at", at)
+        if top % step or left % step:
+            raise InvalidRequest(f"--picture-at must be multiples of {step}, not {at!r}")
+        return top, left
+    scale = 2 ** (extent.finest - region.level)
+    top, left = (
+        (scale * start + (scale * size - own) // 2) // step * step
+        for start, size, own in zip(
+            (region.top, region.left), (region.height, region.width), pixels.shape, strict=False
+        )
+    )
+    return top, left
+
+
+def _place(option: str, text: str) -> tuple[int, int]:
+    """The X and Y of an option."""
+    try:
+        left, top = (int(number) for number in text.split(","))
+    except ValueError:
+        raise InvalidRequest(f"{option} must be X,Y in whole pixels, not {text!r}") from None
+    return left, top
 
 
 def region_of(extent: Extent, width: int, height: int, at: str, level: int | None) -> Region:
@@ -86,10 +141,7 @@ def region_of(extent: Extent, width: int, height: int, at: str, level: int | Non
             f"--width and --height must be positive, --width at most {MAX_WIDTH_PX} and both "
             f"multiplied at most {MAX_PIXELS}, not {width} x {height}"
         )
-    try:
-        left, top = (int(number) for number in at.split(","))
-    except ValueError:
-        raise InvalidRequest(f"--at must be X,Y in whole pixels, not {at!r}") from None
+    left, top = _place("--at", at)
     for name, start, size, bound in zip(
         ("rows", "columns"), (top, left), (height, width), extent.size(level), strict=True
     ):

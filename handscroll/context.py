@@ -7,6 +7,9 @@ A patch sees, of the patches it depends on (`Order.dependencies`) and of nothing
     PREVIOUS  the frame before: its own place and the ring around
     FIELD     at level 0, which has no parent: the cells of the procedural field
 
+A known picture (`handscroll.known`) is there from the start and costs nothing: its tokens are seen
+by every patch near them, whatever the order.
+
 Each entry comes with its place relative to the patch, in tokens of the patch's own level, the
 patch's first token being (0, 0). What is absent is not in the context at all; nothing is faked.
 Absolute positions never enter, so the canvas has no edge.
@@ -53,6 +56,8 @@ class Context:
     Attributes:
         patch: the patch.
         inside_ss: which of its own tokens lie in the canvas; the others are never drawn.
+        known_ss: which of these are given, and need not be drawn.
+        known_ssK: their codes; 0 elsewhere.
         codes_NK: codes of the tokens it sees.
         place_N2: their centres, rows and columns relative to the patch's first token.
         source_N: where each comes from.
@@ -62,6 +67,8 @@ class Context:
 
     patch: Patch
     inside_ss: Mask
+    known_ss: Mask
+    known_ssK: Codes
     codes_NK: Codes
     place_N2: Floats
     source_N: NDArray[np.uint8]
@@ -74,9 +81,9 @@ class Context:
         return -(-(len(self.codes_NK) + len(self.field_MV)) // PAD_TO) * PAD_TO
 
     @property
-    def shape(self) -> tuple[int, bytes]:
+    def shape(self) -> tuple[int, bytes, bytes]:
         """What patches that go through the decoder together must have in common."""
-        return self.padded_length, self.inside_ss.tobytes()
+        return self.padded_length, self.inside_ss.tobytes(), self.known_ss.tobytes()
 
 
 class Field(Protocol):
@@ -84,6 +91,18 @@ class Field(Protocol):
 
     def around(self, patch: Patch) -> tuple[Floats, Floats]:
         """Values (M, V) and relative places (M, 2) of the cells a level-0 patch sees."""
+        ...
+
+
+class Given(Protocol):
+    """Tokens that need not be drawn."""
+
+    def tokens(self, patch: Patch) -> tuple[Codes, Mask]:
+        """Codes (side, side, K) of a patch, and which of them are given (side, side)."""
+        ...
+
+    def whole(self, patch: Patch) -> bool:
+        """Whether all tokens of a patch that lie in the canvas are given."""
         ...
 
 
@@ -110,7 +129,12 @@ def _square(side: int, margin: int, hollow: bool) -> NDArray[np.int64]:
 
 
 def gather(
-    patch: Patch, order: Order, side: int, read: Callable[[Patch], Codes], field: Field | None
+    patch: Patch,
+    order: Order,
+    side: int,
+    read: Callable[[Patch], Codes],
+    field: Field | None,
+    given: Given | None = None,
 ) -> Context:
     """Assemble what a patch sees.
 
@@ -120,6 +144,7 @@ def gather(
         side: tokens to a patch's side.
         read: the codes (side, side, K) of a patch; called for dependencies only.
         field: the field; None if level 0 is to see none.
+        given: what need not be drawn, if there is anything.
     """
     f = PATCH_PX // side
     near = (patch, *order.seen(patch))
@@ -137,15 +162,24 @@ def gather(
     codes, places, sources = [], [], []
     for view in views:
         offset = cell_of(view.place_N2, side)  # the patch of each place, from home
-        for one in sorted(set(view.visible)):
-            away = np.array([one.row - view.home.row, one.col - view.home.col])
-            there = view.place_N2[(offset == away).all(axis=1)]
-            rows, cols = (there - away * side).T
+        for down, right in np.unique(offset, axis=0):
+            one = view.home._replace(row=view.home.row + int(down), col=view.home.col + int(right))
+            if one not in view.visible and given is None:
+                continue
+            there = view.place_N2[(offset == (down, right)).all(axis=1)]
+            rows, cols = (there - (down * side, right * side)).T
             corner = (one.row * side, one.col * side)
-            inside = order.extent.inside(one.level, *corner, (side, side), f)[rows, cols]
-            codes.append(read(one)[rows, cols][inside])
+            shown = order.extent.inside(one.level, *corner, (side, side), f)
+            if one in view.visible:
+                block = read(one)
+            else:
+                assert given is not None
+                block, known = given.tokens(one)
+                shown &= known
+            shown = shown[rows, cols]
+            codes.append(block[rows, cols][shown])
             # The centre of a parent's token lies between four of the patch's.
-            centre = (there[inside] - view.origin) * view.scale + (view.scale - 1) / 2
+            centre = (there[shown] - view.origin) * view.scale + (view.scale - 1) / 2
             places.append(centre)
             sources.append(np.full(len(centre), view.source))
 
@@ -153,11 +187,17 @@ def gather(
     field_MV, field_place_M2 = none.astype(np.float32), none.astype(np.float32)
     if patch.level == 0 and field is not None:
         field_MV, field_place_M2 = field.around(patch)
+    inside_ss = order.extent.inside(
+        patch.level, patch.row * side, patch.col * side, (side, side), f
+    )
+    known_ssK, known_ss = np.zeros((side, side, 0), np.uint8), np.zeros_like(inside_ss)
+    if given is not None:
+        known_ssK, known_ss = given.tokens(patch)
     return Context(
         patch=patch,
-        inside_ss=order.extent.inside(
-            patch.level, patch.row * side, patch.col * side, (side, side), f
-        ),
+        inside_ss=inside_ss,
+        known_ss=known_ss & inside_ss,
+        known_ssK=known_ssK,
         codes_NK=np.concatenate(codes or [none]).astype(np.uint8),
         place_N2=np.concatenate(places or [none]).astype(np.float32),
         source_N=np.concatenate(sources or [np.zeros(0)]).astype(np.uint8),
@@ -179,16 +219,27 @@ class NearbyContextPool:
         side: tokens to a patch's side.
         field: the field that level 0 sees.
         keep: how many patches that no plan needs are kept.
+        given: what need not be drawn, if there is anything; it is always in the pool.
     """
 
-    def __init__(self, order: Order, side: int, field: Field | None, keep: int = 4096) -> None:
+    def __init__(
+        self,
+        order: Order,
+        side: int,
+        field: Field | None,
+        keep: int = 4096,
+        given: Given | None = None,
+    ) -> None:
         self.order, self.side, self.field, self.keep = order, side, field, keep
+        self.given = given
         self._codes: dict[Patch, Codes] = {}
         self._claims: Counter[Patch] = Counter()
         self._idle: OrderedDict[Patch, None] = OrderedDict()
 
     def __contains__(self, patch: object) -> bool:
-        return patch in self._codes
+        return patch in self._codes or (
+            self.given is not None and isinstance(patch, Patch) and self.given.whole(patch)
+        )
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -196,6 +247,8 @@ class NearbyContextPool:
     def __getitem__(self, patch: Patch) -> Codes:
         if patch in self._idle:
             self._idle.move_to_end(patch)
+        if patch not in self._codes and self.given is not None and self.given.whole(patch):
+            return self.given.tokens(patch)[0]
         return self._codes[patch]
 
     def claim(self, patches: Iterable[Patch]) -> None:
@@ -228,7 +281,7 @@ class NearbyContextPool:
 
     def around(self, patch: Patch) -> Context:
         """What a patch sees; its dependencies must be in the pool."""
-        return gather(patch, self.order, self.side, self.__getitem__, self.field)
+        return gather(patch, self.order, self.side, self.__getitem__, self.field, self.given)
 
     def add(self, patch: Patch, codes: Codes) -> None:
         """Take in a drawn, expected patch (side, side, K); its claims on others end."""

@@ -36,6 +36,24 @@ _CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spr
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
 
 
+def statistics(pixels: NDArray[np.uint8], f: int) -> Floats:
+    """Mean colour and mean squared brightness of every token of a level: (h, w, 4)."""
+    colour = pixels.astype(np.float32) / 127.5 - 1
+    grey = colour.mean(-1, keepdims=True) ** 2
+    blocks = np.concatenate((colour, grey), axis=-1)
+    height, width = (size // f for size in pixels.shape[:2])
+    blocks = blocks[: height * f, : width * f]
+    return blocks.reshape(height, f, width, f, 4).mean(axis=(1, 3))
+
+
+def cell_values(statistics_4: Floats) -> Floats:
+    """Statistics averaged over a cell, as the field gives them: mean colour, brightness spread."""
+    spread = statistics_4[..., 3] - statistics_4[..., :3].mean(-1) ** 2
+    return np.concatenate(
+        (statistics_4[..., :3], np.sqrt(np.maximum(spread, 0))[..., None]), axis=-1
+    )
+
+
 @dataclass(frozen=True)
 class ProceduralField:
     """The field of one canvas.

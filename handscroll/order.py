@@ -146,10 +146,13 @@ class Outward(Order):
         return (ring, patch.row, patch.col)
 
 
-def order_named(name: str, extent: Extent) -> Order:
+def order_named(name: str, extent: Extent, known: Region | None = None) -> Order:
     """The order a canvas spec names: ``lattice``, ``raster`` or ``outward``.
 
-    Without a known rectangle, ``outward`` starts at the middle of the picture.
+    Args:
+        name: of the order.
+        extent: of the canvas.
+        known: at the finest level, where ``outward`` starts; None for the middle of the picture.
 
     Raises:
         InvalidRequest: no such order, or an unbounded one on an extent without end or beyond
@@ -169,4 +172,4 @@ def order_named(name: str, extent: Extent) -> Order:
         )
     if name == "raster":
         return Raster(extent)
-    return Outward(extent, Region(extent.finest, height // 2, width // 2, 1, 1))
+    return Outward(extent, known or Region(extent.finest, height // 2, width // 2, 1, 1))

@@ -13,17 +13,17 @@ from copy import deepcopy
 import torch
 
 from handscroll.assemble import Pixels, strips, window_codes
-from handscroll.canvas import Canvas, check_learned
+from handscroll.canvas import Canvas, check_learned, order_of
 from handscroll.checkpoint import Checkpoint
-from handscroll.context import Codes, Context, Floats, NearbyContextPool
+from handscroll.context import Codes, Context, Field, Floats, NearbyContextPool
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import ProceduralField
 from handscroll.geometry import TILE_PX, Patch, Region, Tile, tiles_of, window_patches
-from handscroll.order import order_named
+from handscroll.known import KnownField, known_picture
 from handscroll.render import render
 from handscroll.sample import PatchSampler
 from handscroll.text import TextEncoder
-from handscroll.tokenizer import RADIUS_TOK, to_rgb
+from handscroll.tokenizer import RADIUS_TOK, from_rgb, to_rgb
 
 
 class Painter:
@@ -38,12 +38,14 @@ class Painter:
         workers: how many patches or tiles are worked on at a time.
         keep: how many patches stay in memory when nothing needs them.
         on_patch: called as each patch is drawn.
+        picture: the pixels (H, W, 3) that the canvas is painted around, if it is around any.
 
     Raises:
         SpecMismatch: the canvas names another model, does not fit its world, or text was learned
             with another encoder.
         NotFound: the model has no such world.
         Unavailable: there is a prompt, and the text encoder is not installed.
+        InvalidRequest: the picture is not the one that the canvas names.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Painter:
         workers: int = 1,
         keep: int = 4096,
         on_patch: Callable[[Patch], None] = lambda patch: None,
+        picture: Pixels | None = None,
     ) -> None:
         text, negative = (
             _embed(checkpoint, prompt)
@@ -62,13 +65,18 @@ class Painter:
         world = checkpoint.world(canvas.world)
         self.tokenizer, self.canvas, self.on_patch = checkpoint.tokenizer, canvas, on_patch
         self.side = checkpoint.decoder.config.side
-        self.order = order_named(canvas.order, canvas.extent)
+        self.order = order_of(canvas)
         self.f = checkpoint.tokenizer.config.downsampling
-        field = ProceduralField(
-            canvas.seed, canvas.extent, world.palette_ERV, world.spacing, self.f
-        )
-        self.pool = NearbyContextPool(self.order, self.side, field, keep)
         torch.set_num_threads(1)
+        wild = ProceduralField(canvas.seed, canvas.extent, world.palette_ERV, world.spacing, self.f)
+        field: Field = wild
+        self.known = None
+        if canvas.known is not None:
+            if picture is None:
+                raise InvalidRequest("the canvas is painted around a picture, and none is given")
+            self.known = known_picture(canvas, picture, self.f, self._encode)
+            field = KnownField(wild, self.known)
+        self.pool = NearbyContextPool(self.order, self.side, field, keep, self.known)
         self.workers = ThreadPoolExecutor(workers)
 
     def patches(self, wanted: Sequence[Patch]) -> Iterator[tuple[Patch, Codes]]:
@@ -126,7 +134,12 @@ class Painter:
         pixels = self.tokenizer.decode(
             torch.from_numpy(codes)[None], torch.from_numpy(inside)[None], (rows, cols)
         )
-        return to_rgb(pixels[0]).numpy()
+        painted = to_rgb(pixels[0]).numpy()
+        return painted if self.known is None else self.known.lay_over(tile, painted)
+
+    def _encode(self, pixels: Pixels) -> Codes:
+        codes = self.tokenizer.encode(from_rgb(torch.from_numpy(pixels)[None]))
+        return codes[0].to(torch.uint8).numpy()
 
     def _sample(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
         """Draw a wave, its batches spread over the workers."""

@@ -116,7 +116,7 @@ class PatchSampler:
 
     def batches(self, contexts: Sequence[Context]) -> list[list[Context]]:
         """Split contexts into batches of one shape, at most ``Sampling.rows`` each."""
-        alike: dict[tuple[int, bytes], list[Context]] = defaultdict(list)
+        alike: dict[tuple[int, bytes, bytes], list[Context]] = defaultdict(list)
         for context in contexts:
             alike[context.shape].append(context)
         rows = self.sampling.rows
@@ -149,21 +149,27 @@ class PatchSampler:
         worlds = [self.world] * len(texts)
         batch = collate(contexts * ways, worlds, texts, config, length).to(device)
         order = token_order(contexts[0].inside_ss, sampling.token_order)
+        is_known = contexts[0].known_ss.reshape(-1)[order]
+        order, known = np.concatenate((order[is_known], order[~is_known])), int(is_known.sum())
         place_T2 = torch.from_numpy(np.stack(np.divmod(order, config.side), axis=-1)).to(device)
         place_BT2 = place_T2.float().expand(len(texts), -1, -1)
         noise = np.stack([self._noise(context.patch)[order] for context in contexts])
         noise_BTKV = torch.from_numpy(noise).to(device)
         drawn_BTK = torch.zeros(count, len(order), config.codes, dtype=torch.long, device=device)
 
+        if known:
+            flat = np.stack([one.known_ssK.reshape(config.side**2, -1) for one in contexts])
+            drawn_BTK[:, :known] = torch.from_numpy(flat[:, order[:known]]).to(device)
+
         cache = self.decoder.prefill(batch, len(order) + sampling.group)
         condition = self.decoder.condition(batch)
-        last = slice(0, 0)
-        for start in range(0, len(order), sampling.group):
+        last = slice(0, known)  # given tokens are as if drawn in a step before the first
+        for start in range(known, len(order), sampling.group):
             pause()
             now = slice(start, start + sampling.group)
-            known = drawn_BTK[:, last].repeat(ways, 1, 1)
+            before = drawn_BTK[:, last].repeat(ways, 1, 1)
             answer = self.decoder.step(
-                cache, condition, known, place_BT2[:, last], place_BT2[:, now]
+                cache, condition, before, place_BT2[:, last], place_BT2[:, now]
             )
             for code in range(config.codes):
                 logits = self._guide(self.decoder.code_logits(answer, code).float())

@@ -21,7 +21,7 @@ from rich.progress import track
 from safetensors.numpy import save_file
 
 from handscroll.cli import run
-from handscroll.field import CELL_PX
+from handscroll.field import CELL_PX, cell_values, statistics
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import Tokenizer, from_rgb
@@ -74,24 +74,6 @@ def encode(tokenizer: Tokenizer, pixels: Pixels, device: str, band: int = 1024) 
             codes = tokenizer.encode(part[None])[0].to(torch.uint8).cpu().numpy()
         found.append(codes[(top - first) // f : (min(len(pixels), top + band) - first) // f])
     return np.concatenate(found)
-
-
-def statistics(pixels: Pixels, f: int) -> NDArray[np.float32]:
-    """Mean colour and mean squared brightness of every token of a level: (h, w, 4)."""
-    colour = pixels.astype(np.float32) / 127.5 - 1
-    grey = colour.mean(-1, keepdims=True) ** 2
-    blocks = np.concatenate((colour, grey), axis=-1)
-    height, width = (size // f for size in pixels.shape[:2])
-    blocks = blocks[: height * f, : width * f]
-    return blocks.reshape(height, f, width, f, 4).mean(axis=(1, 3))
-
-
-def cell_values(statistics_4: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Statistics averaged over a cell, as the field gives them: mean colour, brightness spread."""
-    spread = statistics_4[..., 3] - statistics_4[..., :3].mean(-1) ** 2
-    return np.concatenate(
-        (statistics_4[..., :3], np.sqrt(np.maximum(spread, 0))[..., None]), axis=-1
-    )
 
 
 def captions(picture: Picture, level: int, sentences: dict[str, int]) -> NDArray[np.int32]:

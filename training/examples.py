@@ -21,11 +21,11 @@ from safetensors import safe_open
 
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Context, Floats, Source, gather
-from handscroll.field import CELL_PX
+from handscroll.field import CELL_PX, cell_values
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.sample import token_order
-from training.encode import CAPTION_STRIDE_PX, cell_values
+from training.encode import CAPTION_STRIDE_PX
 
 SERVED_GROUP = 16
 ENOUGH_PX = 32

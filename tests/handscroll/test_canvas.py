@@ -13,6 +13,7 @@ from handscroll.canvas import (
     MAX_FRAMES,
     MAX_PROMPT_CHARACTERS,
     Canvas,
+    Known,
     Sampling,
     check_learned,
 )
@@ -72,6 +73,15 @@ CANVASES = st.builds(
     st.integers(1, MAX_FRAMES),
     SAMPLINGS,
 )
+KNOWN = st.builds(
+    Known,
+    st.text("0123456789abcdef", min_size=64, max_size=64),
+    st.integers(-(2**10), 2**10).map(lambda at: 64 * at),
+    st.integers(-(2**10), 2**10).map(lambda at: 64 * at),
+    st.integers(64, 4096),
+    st.integers(64, 4096),
+)
+CANVASES |= st.builds(replace, st.just(PLAIN), known=KNOWN)
 
 
 def spec_of(canvas: Canvas) -> dict[str, Any]:
@@ -153,6 +163,12 @@ CHANGES: list[tuple[str, object]] = [
     ("extent", Extent("scroll", 2, 768)),
     ("prompt", "sea"),
     ("frames", 2),
+    ("known", Known("a" * 64, 0, 64, 100, 90)),
+    ("known", Known("b" * 64, 0, 64, 100, 90)),
+    ("known", Known("a" * 64, 0, 0, 100, 90)),
+    ("known", Known("a" * 64, 64, 64, 100, 90)),
+    ("known", Known("a" * 64, 0, 64, 101, 90)),
+    ("known", Known("a" * 64, 0, 64, 100, 91)),
 ]
 SAMPLING_CHANGES: list[tuple[str, object]] = [
     ("dtype", "bfloat16"),
@@ -303,7 +319,7 @@ def test_canvas_refuses_to_guess_what_is_missing(name: str) -> None:
         Canvas.parse(json.dumps(spec))
 
 
-@pytest.mark.parametrize("name", ["Seed", "seed ", "canonical", "id", "known", "regions"])
+@pytest.mark.parametrize("name", ["Seed", "seed ", "canonical", "id", "branch", "regions"])
 def test_canvas_refuses_unknown_fields(name: str) -> None:
     """A misspelt or a future setting must not be painted as if it were not there."""
     with pytest.raises(InvalidRequest, match=f"canvas has no field {name}"):

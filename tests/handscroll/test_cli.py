@@ -136,6 +136,54 @@ def assert_one_line(result: Result) -> None:
     assert result.out.strip() == ""
 
 
+def photo(path: Path, height: int = 80, width: int = 100) -> tuple[Path, Pixels]:
+    """A picture file of noise, and its pixels."""
+    pixels = np.random.default_rng(9).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path, pixels
+
+
+@pytest.mark.parametrize(
+    ("changes", "down", "right"),
+    [
+        ({"at": "-64,-64", "picture_at": "0,-64"}, 0, 64),
+        ({"at": "-70,10", "width": 300, "height": 200}, 54, 70),
+        ({"at": "0,0", "width": 320, "height": 256, "order": "outward"}, 64, 64),
+    ],
+)
+def test_render_goes_on_from_a_picture(
+    command: Command, tiny: Path, tmp_path: Path, changes: dict[str, object], down: int, right: int
+) -> None:
+    """Where it lies its own pixels come back; by default in the middle, on the grid of tokens."""
+    file, pixels = photo(tmp_path / "photo.png")
+    size: dict[str, object] = {"width": 200, "height": 160, "level": 2, "picture": file}
+    told = {name.replace("_", "-"): value for name, value in (size | changes).items()}
+    result = command(*options(tmp_path / "out.png", tiny, **told))
+    assert result.code == 0, result.err
+    painted = np.asarray(Image.open(tmp_path / "out.png"))
+    np.testing.assert_array_equal(painted[down : down + 80, right : right + 100], pixels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"picture": "none.png"}, "cannot read none.png"),
+        ({"picture": __file__}, "must be a PNG, JPEG or WEBP file"),
+        ({"picture-at": "1,0"}, "--picture-at must be multiples of 64, not '1,0'"),
+        ({"picture-at": "0;0"}, "--picture-at must be X,Y"),
+        ({"world": "scroll", "height": 100, "at": "0,0", "picture-at": "0,640"}, "640 to 720 px"),
+    ],
+)
+def test_pictures_that_cannot_be_gone_on_from_are_refused(
+    command: Command, tiny: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    file, _ = photo(tmp_path / "photo.png")
+    result = command(*options(tmp_path / "out.png", tiny, **{"picture": file} | changes))
+    assert_one_line(result)
+    assert words in result.err
+    assert not (tmp_path / "out.png").exists()
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_one_line_and_no_file(
     command: Command, tiny: Path, tmp_path: Path, what: str

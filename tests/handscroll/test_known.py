@@ -1,0 +1,292 @@
+"""The laws of `handscroll.known`: what is given stays, and everybody near sees it."""
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handscroll.assemble import Pixels
+from handscroll.canvas import Canvas, Known, Sampling
+from handscroll.checkpoint import Checkpoint
+from handscroll.context import RING_TOK, Codes, Source, gather
+from handscroll.errors import InvalidRequest
+from handscroll.field import ProceduralField
+from handscroll.geometry import PATCH_PX, TILE_PX, Extent, Patch, Region, Tile, tile_region
+from handscroll.known import (
+    WINDOW_TOK,
+    KnownField,
+    KnownPicture,
+    digest_of,
+    encoded,
+    known_picture,
+)
+from handscroll.order import Lattice, Order, Outward, Raster
+from handscroll.paint import Painter
+
+SIDE, F, FINEST = 16, 16, 2
+PLANE, SCROLL = Extent("plane", FINEST), Extent("scroll", FINEST, 704)
+STEP = F * 2**FINEST
+
+
+def noise(height: int, width: int, seed: int = 5) -> Pixels:
+    """A picture of which no pixel is like the next."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def smooth(height: int, width: int) -> Pixels:
+    """A picture that gets redder downwards and greener to the right."""
+    down, right = np.mgrid[0:height, 0:width]
+    blue = np.full_like(down, 90)
+    return np.stack((255 * down // height, 255 * right // width, blue), -1).astype(np.uint8)
+
+
+def canvas_of(model: Checkpoint, pixels: Pixels, top: int, left: int, **changes: Any) -> Canvas:
+    """A canvas of the tiny model around a picture."""
+    world = changes.pop("world", "planet")
+    spec: dict[str, Any] = {"seed": 7, "extent": model.worlds[world].extent} | changes
+    known = Known(digest_of(pixels), top, left, *pixels.shape[:2])
+    return Canvas(model.digest, world, sampling=Sampling(group=64), known=known, **spec)
+
+
+def marks(pixels: Pixels) -> Codes:
+    """Stands in for a tokenizer: a token's codes are its first pixel."""
+    return pixels[::F, ::F].copy()
+
+
+def known_on(extent: Extent, top: int, left: int, pixels: Pixels) -> KnownPicture:
+    """A known picture encoded by `marks`."""
+    known = Known(digest_of(pixels), top, left, *pixels.shape[:2])
+    world = "planet" if extent.kind == "plane" else "scroll"
+    return known_picture(Canvas("0" * 64, world, 1, extent, known=known), pixels, F, marks)
+
+
+@st.composite
+def placed(draw: st.DrawFn) -> KnownPicture:
+    """A picture somewhere on a canvas."""
+    extent = draw(st.sampled_from([PLANE, SCROLL]))
+    height, width = draw(st.integers(STEP, 600)), draw(st.integers(STEP, 900))
+    left = STEP * (draw(st.integers(-20, 20)) + draw(st.sampled_from([0, 10**5])))
+    most = (704 - height) // STEP if extent is SCROLL else 20
+    least = 0 if extent is SCROLL else -20
+    return known_on(extent, STEP * draw(st.integers(least, most)), left, noise(height, width))
+
+
+def near(picture: KnownPicture, level: int) -> list[Patch]:
+    """The patches of a level that a picture touches, and those around."""
+    place, extent = picture.places[level], picture.extent
+    rows = range(place.top // PATCH_PX - 1, (place.top + place.height) // PATCH_PX + 2)
+    cols = range(place.left // PATCH_PX - 1, (place.left + place.width) // PATCH_PX + 2)
+    found = (Patch(level, 0, row, col) for row, col in product(rows, cols))
+    return [patch for patch in found if extent.contains(patch)]
+
+
+@settings(max_examples=20)
+@given(placed(), st.integers(0, FINEST))
+def test_a_token_is_known_where_it_lies_wholly_inside(picture: KnownPicture, level: int) -> None:
+    finest, step = picture.places[FINEST], F * 2 ** (FINEST - level)
+    for patch in near(picture, level):
+        codes, known = picture.tokens(patch)
+        for row, col in np.ndindex(SIDE, SIDE):
+            top = (patch.row * SIDE + row) * step - finest.top
+            left = (patch.col * SIDE + col) * step - finest.left
+            inside = 0 <= top <= finest.height - step and 0 <= left <= finest.width - step
+            assert known[row, col] == inside
+            assert codes[row, col].any() <= inside
+        in_canvas = picture.extent.inside(
+            level, patch.row * SIDE, patch.col * SIDE, (SIDE, SIDE), F
+        )
+        assert picture.whole(patch) == (known | ~in_canvas).all()
+        later = patch._replace(frame=1)
+        assert not picture.tokens(later)[1].any(), "what moves is drawn"
+
+
+def test_levels_are_means_and_tokens_are_those_of_their_level() -> None:
+    pixels = noise(130, 200)
+    picture = known_on(PLANE, -STEP, 2 * STEP, pixels)
+    for level, (place, shrunk, codes) in enumerate(
+        zip(picture.places, picture.pixels, picture.codes, strict=True)
+    ):
+        step = 2 ** (FINEST - level)
+        height, width = 130 // step, 200 // step
+        assert place == Region(level, -STEP // step, 2 * STEP // step, height, width)
+        blocks = pixels[: height * step, : width * step].reshape(height, step, width, step, 3)
+        assert np.abs(shrunk - blocks.mean((1, 3))).max() <= 0.5
+        assert codes.shape == (height // F, width // F, 3)
+        np.testing.assert_array_equal(codes, shrunk[: height // F * F : F, : width // F * F : F])
+
+
+ORDERS = [Lattice(PLANE), Lattice(SCROLL), Raster(Extent("picture", FINEST, 704, 1216))]
+ORDERS.append(Outward(Extent("picture", FINEST, 704, 1216), Region(FINEST, 64, 128, 300, 400)))
+
+
+def code_at(patch: Patch) -> Codes:
+    """Codes that tell the patch, unlike those of `noise`."""
+    return np.full((SIDE, SIDE, 3), (patch.level, patch.row % 256, patch.col % 256), np.uint8)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("level", range(FINEST + 1))
+def test_known_tokens_are_seen_by_all_near_them_whatever_the_order(
+    order: Order, level: int
+) -> None:
+    """Token by token, of the ring: drawn neighbours as ever, and of the others what is known."""
+    picture = replace(known_on(PLANE, 64, 128, noise(300, 400)), extent=order.extent)
+    for patch in near(picture, level):
+        context = gather(patch, order, SIDE, code_at, None, picture)
+        ring = {
+            (int(down), int(right)): tuple(codes)
+            for source, (down, right), codes in zip(
+                context.source_N, context.place_N2, context.codes_NK.tolist(), strict=True
+            )
+            if source == Source.RING
+        }
+        expected: dict[tuple[int, int], tuple[int, ...]] = {}
+        for down, right in product(range(-RING_TOK, SIDE + RING_TOK), repeat=2):
+            if 0 <= down < SIDE and 0 <= right < SIDE:
+                continue
+            row, col = patch.row * SIDE + down, patch.col * SIDE + right
+            other = patch._replace(row=row // SIDE, col=col // SIDE)
+            at = row % SIDE, col % SIDE
+            if not order.extent.inside(level, row, col, (1, 1), F).all():
+                continue
+            codes, known = picture.tokens(other)
+            if other in order.seen(patch):
+                expected[down, right] = tuple(code_at(other)[at].tolist())
+            elif known[at]:
+                expected[down, right] = tuple(codes[at].tolist())
+        assert ring == expected
+        codes, known = picture.tokens(patch)
+        np.testing.assert_array_equal(context.known_ss, known & context.inside_ss)
+        np.testing.assert_array_equal(context.known_ssK, codes)
+
+
+@pytest.mark.parametrize(
+    ("world", "top", "changes"),
+    [
+        ("planet", -128, {}),
+        ("scroll", 64, {}),
+        ("planet", 128, {"extent": Extent("picture", FINEST, 704, 896), "order": "outward"}),
+    ],
+)
+def test_what_is_given_stays_and_the_rest_is_drawn(
+    model: Checkpoint, world: str, top: int, changes: dict[str, Any]
+) -> None:
+    pixels = noise(300, 450)
+    canvas = canvas_of(model, pixels, top, 192, world=world, **changes)
+    around = Region(FINEST, top - 64, 64, 460, 700)
+    with Painter(model, canvas, picture=pixels) as painter:
+        assert painter.known is not None
+        drawn = dict(painter.patches(near(painter.known, FINEST)))
+        painted = np.concatenate(list(painter.region(around)))
+        known = painter.known
+    assert drawn, "patches at the picture's rim are drawn"
+    for patch, codes in drawn.items():
+        given_codes, is_given = known.tokens(patch)
+        np.testing.assert_array_equal(codes[is_given], given_codes[is_given])
+        assert not known.whole(patch), "what is wholly known is not drawn"
+    np.testing.assert_array_equal(painted[64:364, 128:578], pixels)
+    outside = np.ones(painted.shape[:2], bool)
+    outside[64:364, 128:578] = False
+    assert painted[outside].std() > 5
+
+
+def test_a_place_is_the_same_alone_and_among_others(model: Checkpoint) -> None:
+    """Random access holds around a picture too: whoever looks where first changes nothing."""
+    pixels = noise(300, 450)
+    canvas = canvas_of(model, pixels, -128, 192)
+    large = Region(FINEST, -200, 0, 500, 800)
+    with Painter(model, canvas, picture=pixels) as painter:
+        whole = np.concatenate(list(painter.region(large)))
+    for down, right in ((0, 0), (100, 500), (380, 650)):
+        part = Region(FINEST, large.top + down, large.left + right, 100, 120)
+        with Painter(model, canvas, picture=pixels) as painter:
+            alone = np.concatenate(list(painter.region(part)))
+        np.testing.assert_array_equal(alone, whole[down : down + 100, right : right + 120])
+
+
+def test_the_picture_decides_what_is_drawn_near_it_and_not_what_is_far(model: Checkpoint) -> None:
+    painted = []
+    for pixels in (noise(300, 450, 1), noise(300, 450, 2)):
+        canvas = canvas_of(model, pixels, -128, 192)
+        with Painter(model, canvas, picture=pixels) as painter:
+            tiles = (Tile(FINEST, -1, -1), Tile(FINEST, 40, 40))
+            painted.append([painter.tile(tile) for tile in tiles])
+    (near_one, far_one), (near_other, far_other) = painted
+    assert (near_one != near_other).any()
+    np.testing.assert_array_equal(far_one, far_other)
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 70), st.integers(1, 70))
+def test_windows_cover_a_picture_and_no_window_decides(height: int, width: int) -> None:
+    pixels = noise(height * F, width * F)
+    np.testing.assert_array_equal(encoded(pixels, F, marks), marks(pixels))
+
+
+def test_a_windows_margin_is_as_wide_as_a_token_sees(model: Checkpoint) -> None:
+    def encode(part: Pixels) -> Codes:
+        pixels = torch.from_numpy(part).float()[None] / 127.5 - 1
+        return model.tokenizer.encode(pixels)[0].to(torch.uint8).numpy()
+
+    pixels = noise((WINDOW_TOK + 9) * F, (WINDOW_TOK + 5) * F)
+    np.testing.assert_array_equal(encoded(pixels, F, encode), encode(pixels))
+
+
+def test_the_field_is_the_pictures_own_inside_and_itself_far_away(model: Checkpoint) -> None:
+    world = model.worlds["planet"]
+    picture = known_on(PLANE, 0, 0, smooth(2048, 2048))
+    wild = ProceduralField(3, PLANE, world.palette_ERV, world.spacing, F)
+    field = KnownField(wild, picture)
+    values, places = field.around(Patch(0, 0, 0, 0))
+    down, right = ((places + 0.5) * F).T
+    inside = (down > 32) & (right > 32) & (down < 480) & (right < 480)
+    np.testing.assert_allclose(values[inside, 0], down[inside] / 256 - 1, atol=0.02)
+    np.testing.assert_allclose(values[inside, 1], right[inside] / 256 - 1, atol=0.02)
+    far = Patch(0, 0, 9, -9)
+    for found, expected in zip(field.around(far), wild.around(far), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    beside = Patch(0, 0, 0, 2)
+    (own, _), (other, _) = field.around(beside), wild.around(beside)
+    assert (np.abs(own - other).max(axis=1) > 0).all(), "it passes from one into the other"
+
+
+@pytest.mark.parametrize("level", range(FINEST + 1))
+def test_the_pictures_pixels_are_laid_over_each_level(level: int) -> None:
+    picture = known_on(PLANE, -STEP, STEP, noise(200, 300))
+    place = picture.places[level]
+    blank = np.full((TILE_PX, TILE_PX, 3), 7, np.uint8)
+    seen = 0
+    for row, col in product(range(-2, 2), repeat=2):
+        tile = Tile(level, row, col)
+        laid = picture.lay_over(tile, blank)
+        _, top, left, _, _, _ = tile_region(tile, PLANE)
+        for down, right in product(range(0, TILE_PX, 5), repeat=2):
+            at = top + down - place.top, left + right - place.left
+            if 0 <= at[0] < place.height and 0 <= at[1] < place.width:
+                seen += 1
+                np.testing.assert_array_equal(laid[down, right], picture.pixels[level][at])
+            else:
+                assert (laid[down, right] == 7).all()
+        np.testing.assert_array_equal(picture.lay_over(tile._replace(frame=1), blank), blank)
+    assert seen and (blank == 7).all()
+
+
+def test_another_picture_is_refused(model: Checkpoint) -> None:
+    pixels = noise(100, 100)
+    canvas = canvas_of(model, pixels, 0, 0)
+    for wrong in (noise(100, 100, 6), pixels[:-1], None):
+        with pytest.raises(InvalidRequest, match="picture"):
+            Painter(model, canvas, picture=wrong)
+    with pytest.raises(InvalidRequest, match="not the picture"):
+        known_picture(replace(canvas, known=None), pixels, F, marks)
+
+
+def test_digest_tells_the_shape_too() -> None:
+    pixels = noise(64, 128)
+    assert digest_of(pixels) == digest_of(pixels.copy())
+    assert digest_of(pixels) != digest_of(pixels.reshape(128, 64, 3))
