@@ -21,6 +21,7 @@ from gateway.checks import Checks
 from gateway.door import guard
 from gateway.edge import Edge, trust
 from gateway.events import Events
+from gateway.exports import Exports
 from gateway.pictures import Pictures
 from gateway.protocol import Bounded
 from gateway.sessions import Sessions
@@ -28,6 +29,7 @@ from gateway.settings import GatewaySettings
 from gateway.tiler import Tiler
 from gateway.tiles import Tiles
 from gateway.traced import Traced
+from gateway.uploads import Uploads
 from handscroll.errors import InvalidRequest
 from svckit import trace
 from svckit.access import Access
@@ -60,6 +62,7 @@ def create_app(settings: GatewaySettings) -> Edge:
     store, tiler = settings.store.open(), Tiler(settings.tiler, settings.tls)
     pictures = Pictures(Memory(settings.cache_bytes), store, Specs(store), tiler)
     canvases = Canvases(tiler, pictures, settings.public_url)
+    exports = Exports(tiler)
     checks = Checks(tiler, store)
     sessions = Sessions(access, settings.public_url)
     viewer = _Viewer(directory=STATIC)
@@ -76,6 +79,11 @@ def create_app(settings: GatewaySettings) -> Edge:
         Route("/canvases/{canvas}", canvases.delete, methods=["DELETE"]),
         Route("/canvases/{canvas}/tilejson.json", canvases.tilejson),
         Route("/canvases/{canvas}/events", Events(tiler, pictures).stream),
+        Route("/pictures", Uploads(tiler).take, methods=["POST"]),
+        Route("/exports", exports.create, methods=["POST"]),
+        Route("/exports/{export}", exports.get),
+        Route("/exports/{export}", exports.delete, methods=["DELETE"]),
+        Route("/exports/{export}/file", exports.file),
         Route("/session", sessions.open, methods=["POST"]),
         Route("/session", sessions.close, methods=["DELETE"]),
         Route("/openapi.json", checks.openapi),

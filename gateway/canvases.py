@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.exceptions import HTTPException
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway import queries
+from gateway import bodies, queries
+from gateway.bodies import Sint32, Strict, Uint32
 from gateway.pictures import Pictures
 from gateway.tilejson import tilejson
-from gateway.tiler import ASK_S, CALLEE, Tiler
-from handscroll.canvas import Canvas
+from gateway.tiler import ASK_S, CALLEE, TAKE_S, Tiler
+from handscroll.canvas import MAX_REGIONS, Canvas
 from handscroll.errors import InvalidRequest, NotFound
 from handscroll.geometry import Extent
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
@@ -25,8 +24,6 @@ from svckit import access
 from svckit.client import calling
 from svckit.wire import canvas_from_pb, extent_from_pb, extent_to_pb
 
-MAX_BODY_BYTES = 2**16
-BODY_S = 10.0
 MAX_PAGE = 1000
 COOKIE = "handscroll_owner"
 YEAR_S = 365 * 86400
@@ -35,34 +32,44 @@ _OWNER = re.compile(r"[!-~]{16,128}", re.ASCII)
 _OWN_COOKIE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FRESH = {"Cache-Control": "no-store"}
 
-# What a protobuf field can carry; what makes sense is for the tiler to say.
-_Uint32 = Annotated[int, Field(ge=0, lt=2**32)]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class _Extent(_Strict):
+class _Extent(Strict):
     kind: Literal["scroll", "plane", "picture"]
-    finest: _Uint32
-    height_px: _Uint32 | None = None
-    width_px: _Uint32 | None = None
+    finest: Uint32
+    height_px: Uint32 | None = None
+    width_px: Uint32 | None = None
 
 
-class _Sampling(_Strict):
+class _Sampling(Strict):
     dtype: str | None = None
-    rows: _Uint32 | None = None
-    group: _Uint32 | None = None
+    rows: Uint32 | None = None
+    group: Uint32 | None = None
     token_order: str | None = None
     temperature: float | None = Field(None, allow_inf_nan=False)
-    top_k: _Uint32 | None = None
+    top_k: Uint32 | None = None
     top_p: float | None = Field(None, allow_inf_nan=False)
     guidance: float | None = Field(None, allow_inf_nan=False)
     negative_prompt: str | None = None
 
 
-class _Wish(_Strict):
+class _Known(Strict):
+    picture: str
+    top: Sint32 = 0
+    left: Sint32 = 0
+    height: Uint32 = 0
+    width: Uint32 = 0
+
+
+class _Region(Strict):
+    prompt: str
+    top: Sint32
+    left: Sint32
+    height: Uint32
+    width: Uint32
+    softness: Uint32 | None = None
+
+
+class _Wish(Strict):
     """The body of ``POST /canvases``."""
 
     world: str
@@ -71,8 +78,10 @@ class _Wish(_Strict):
     model: str = ""
     extent: _Extent | None = None
     order: str = ""
-    frames: _Uint32 = 0
+    frames: Uint32 = 0
     sampling: _Sampling | None = None
+    known: _Known | None = None
+    regions: Annotated[list[_Region], Field(max_length=MAX_REGIONS)] = []
 
 
 class Canvases:
@@ -107,13 +116,14 @@ class Canvases:
 
     async def create(self, request: Request) -> Response:
         """``POST /canvases``: make a canvas, or find it."""
-        wish = _wish(await _body(request))
+        wish = _asked(await bodies.read(request, _Wish))
         signed, new_owner = _signed(request), None
         if signed is None:
             new_owner = secrets.token_hex(16)
             signed = (("x-owner", new_owner),)
+        wait_s = TAKE_S if wish.HasField("known") else ASK_S
         with calling(CALLEE):
-            reply = await self._tiler.canvases.CreateCanvas(wish, timeout=ASK_S, metadata=signed)
+            reply = await self._tiler.canvases.CreateCanvas(wish, timeout=wait_s, metadata=signed)
         canvas = canvas_from_pb(reply.canvas)
         response = JSONResponse(
             _told(canvas),
@@ -211,53 +221,23 @@ def _signed(request: Request) -> tuple[tuple[str, str], ...] | None:
     return (("x-owner", owner),) if owner else None
 
 
-async def _body(request: Request) -> bytes:
-    """The body of a request; one that is too large or too slow is refused while it is read."""
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json":
-        # Also keeps forms of other sites out: they cannot send this without being asked first.
-        raise HTTPException(415, f"Content-Type must be application/json, not {media!r:.80}")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise HTTPException(
-                        413,
-                        f"the body may have {MAX_BODY_BYTES} bytes, and this one has more",
-                        {"Connection": "close"},
-                    )
-    except TimeoutError:
-        raise HTTPException(
-            408, f"the body was not there within {BODY_S:g} s", {"Connection": "close"}
-        ) from None
-    return bytes(body)
-
-
-def _wish(body: bytes) -> canvas_pb.CreateCanvasRequest:
+def _asked(wish: _Wish) -> canvas_pb.CreateCanvasRequest:
     """The canvas that a body asks for."""
-    try:
-        wish = _Wish.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidRequest("; ".join(map(_fault, error.errors()))) from error
     said = wish.model_dump(exclude_none=True)
     extent, sampling = said.pop("extent", None), said.pop("sampling", None)
+    known, regions = said.pop("known", None), said.pop("regions")
     return canvas_pb.CreateCanvasRequest(
         **said,
         extent=extent and extent_to_pb(Extent(**extent)),
         sampling=sampling and canvas_pb.Sampling(**sampling),
+        known=known and canvas_pb.Known(**_in_pixels(known)),
+        regions=[canvas_pb.PromptRegion(**_in_pixels(region)) for region in regions],
     )
 
 
-def _fault(found: Any) -> str:
-    """One thing that is wrong with a body, in words: where, what was wanted, what came."""
-    place = ".".join(str(part) for part in found["loc"]) or "the body"
-    if found["type"] == "json_invalid":
-        return f"the body must be JSON: {found['ctx']['error']}"
-    if found["type"] == "missing":
-        return f"{place} is missing"
-    if found["type"] == "extra_forbidden":
-        return f"there is no field {place!r:.80}"
-    wanted = found["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{place} must be {wanted}, not {found['input']!r:.80}"
+def _in_pixels(said: dict[str, Any]) -> dict[str, Any]:
+    """The same with the names that the protos have."""
+    return {
+        name if name in ("prompt", "picture") else f"{name}_px": value
+        for name, value in said.items()
+    }

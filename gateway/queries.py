@@ -1,13 +1,16 @@
-"""Numbers out of URLs: one spelling each, and refusals that name what came and what was wanted."""
+"""Numbers out of URLs and headers: one spelling each, and refusals that name what was wanted."""
 
 from __future__ import annotations
 
 import re
 
+from starlette.exceptions import HTTPException
+
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import MAX_LEVEL, ROOT_ZOOM, Tile, xyz_to_tile
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+_RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?", re.ASCII)
 
 
@@ -31,6 +34,37 @@ def seconds(name: str, text: str, high: float) -> float:
     if not _SECONDS.fullmatch(text) or float(text) > high:
         raise InvalidRequest(f"{name} must be 0 to {high:g} seconds, not {text!r:.40}")
     return float(text)
+
+
+def byte_range(text: str, size: int) -> tuple[int, int] | None:
+    """The bytes that a header Range asks for, from the first up to the second.
+
+    Args:
+        text: the header; empty if none came.
+        size: how many bytes there are.
+
+    Returns:
+        None where all are to be sent: to whatever is not one range, RFC 9110 lets us.
+
+    Raises:
+        HTTPException: there are no such bytes.
+    """
+    found = _RANGE.fullmatch(text.replace(" ", ""))
+    if found is None or found[1] == found[2] == "":
+        return None
+    if found[1]:
+        start, end = int(found[1]), min(size, int(found[2]) + 1) if found[2] else size
+        if found[2] and int(found[2]) < start:
+            return None
+    else:
+        start, end = max(0, size - int(found[2])), size
+    if start >= end:
+        raise HTTPException(
+            416,
+            f"there are {size} bytes, none of them in {text!r:.60}",
+            {"Content-Range": f"bytes */{size}"},
+        )
+    return start, end
 
 
 def zoom(text: str) -> int:

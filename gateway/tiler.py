@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from handscroll.errors import Unavailable
 from handscroll_api.canvas.v1 import canvas_service_pb2_grpc as canvas_rpc
 from handscroll_api.status.v1 import status_service_pb2 as status_pb
+from handscroll_api.tiler.v1 import export_service_pb2_grpc as export_rpc
 from handscroll_api.tiler.v1 import tiler_service_pb2_grpc as tiler_rpc
 from svckit import report
 from svckit.client import calling, connect
@@ -18,6 +19,8 @@ from svckit.tls import TlsSettings
 CALLEE = "the tiler"
 ASK_S = 10.0
 """How long calls that paint nothing may take; a tiler that restarts is waited for that long."""
+TAKE_S = 60.0
+"""How long a picture may take to be taken in, or encoded at every level."""
 CHECK_S = 2.0
 
 
@@ -26,10 +29,12 @@ class Tiler:
 
     Attributes:
         tiles: TilerService.
+        exports: ExportService.
         canvases: CanvasService.
     """
 
     tiles: tiler_rpc.TilerServiceAsyncStub
+    exports: export_rpc.ExportServiceAsyncStub
     canvases: canvas_rpc.CanvasServiceAsyncStub
 
     def __init__(self, address: str, tls: TlsSettings) -> None:
@@ -41,6 +46,7 @@ class Tiler:
         async with connect(self.address, self._tls) as channel:
             self._channel = channel
             self.tiles = tiler_rpc.TilerServiceStub(channel)
+            self.exports = export_rpc.ExportServiceStub(channel)
             self.canvases = canvas_rpc.CanvasServiceStub(channel)
             self._health = health_pb2_grpc.HealthStub(channel)
             yield

@@ -26,8 +26,9 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from generator_svc.scene import Ground, Scene, Served
 from handscroll.canvas import Canvas
-from handscroll.context import Codes, Context, Floats
+from handscroll.context import Codes, Context
 from handscroll.errors import Unavailable
+from handscroll.words import Vectors
 from svckit import logs, trace
 from svckit.keys import Key
 from svckit.wire import Model
@@ -149,8 +150,7 @@ class _Painter:
     async def draw(
         self,
         canvas: bytes,
-        text_W: Floats | None,
-        negative_W: Floats | None,
+        vectors: Vectors,
         contexts: list[Context],
         traceparent: str = "",
     ) -> _Drawn:
@@ -159,7 +159,7 @@ class _Painter:
         with trace.span("paint", {"patches": len(contexts)}, serves=True):
             try:
                 codes = await asyncio.get_running_loop().run_in_executor(
-                    self.thread, self._draw, canvas, text_W, negative_W, contexts, stop
+                    self.thread, self._draw, canvas, vectors, contexts, stop
                 )
             finally:
                 stop.set()
@@ -168,8 +168,7 @@ class _Painter:
     def _draw(
         self,
         spec: bytes,
-        text_W: Floats | None,
-        negative_W: Floats | None,
+        vectors: Vectors,
         contexts: list[Context],
         stop: threading.Event,
     ) -> list[Codes]:
@@ -182,7 +181,7 @@ class _Painter:
         pause()
         sampler = self.samplers.get(spec)
         if sampler is None:
-            sampler = sampler_of(self.checkpoint, Canvas.parse(spec), text_W, negative_W)
+            sampler = sampler_of(self.checkpoint, Canvas.parse(spec), vectors)
             self.samplers[spec] = sampler
         return [codes for _, codes in sampler.draw(contexts, pause)]
 
@@ -249,8 +248,7 @@ class RayPainters:
         try:
             drawing = painter.draw.remote(
                 scene.canvas.canonical(),
-                scene.text_W,
-                scene.negative_W,
+                scene.vectors,
                 list(contexts),
                 trace.current().traceparent,
             )

@@ -137,7 +137,8 @@ class Engine:
         """
         scene = await self._scene(canvas_id)
         _check(wanted, scene.canvas)
-        cost = await asyncio.to_thread(lambda: len(scene.order.cone(wanted)))
+        have = scene.known.place if scene.known else ()
+        cost = await asyncio.to_thread(lambda: len(scene.order.cone(wanted, have)))
         _ASKED.observe(cost)
         self._admit(cost, priority)
         asker = _Asker((priority, next(self._numbers)))
@@ -225,12 +226,13 @@ class Engine:
     async def _found_or_drawn(self, work: _Work) -> Codes:
         scene, patch = work.scene, work.patch
         codes = await self._committed(scene, patch)
+        if codes is None and scene.known and scene.known.whole(patch):
+            codes = await self._commit(scene, patch, scene.known.tokens(patch)[0])
         if codes is None:
             work.missing = True
             seen = await self._dependencies(work)
-            context = gather(
-                patch, scene.order, self.served.model.side_tok, seen.__getitem__, scene.field
-            )
+            side = self.served.model.side_tok
+            context = gather(patch, scene.order, side, seen.__getitem__, scene.field, scene.known)
             codes = await self.easel.draw(
                 Drawing(
                     scene,

@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, order_of
 from handscroll.context import Field, Floats
 from handscroll.errors import SpecMismatch, Unavailable
 from handscroll.field import ProceduralField
 from handscroll.geometry import PATCH_PX
-from handscroll.order import Order, order_named
+from handscroll.known import KnownField, KnownTokens
+from handscroll.order import Order
+from handscroll.words import Vectors, prompts_of
 from svckit.keys import text_key
+from svckit.known import load_pixels, load_tokens
 from svckit.store import Store
 from svckit.wire import Model
 
@@ -38,14 +41,14 @@ class Served(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A canvas, its order and field, and the embeddings of its prompts."""
+    """A canvas, its order and field, what is known of it, and the embeddings of its prompts."""
 
     canvas_id: str
     canvas: Canvas
     order: Order
     field: Field
-    text_W: Floats | None
-    negative_W: Floats | None
+    vectors: Vectors
+    known: KnownTokens | None
 
 
 async def load_scene(store: Store, served: Served, canvas: Canvas) -> Scene:
@@ -53,7 +56,7 @@ async def load_scene(store: Store, served: Served, canvas: Canvas) -> Scene:
 
     Raises:
         SpecMismatch: it is painted by another model.
-        Unavailable: the embedding of a prompt is missing.
+        Unavailable: the embedding of a prompt is missing, or the picture to paint around.
     """
     model = served.model
     if canvas.model != model.digest:
@@ -62,25 +65,22 @@ async def load_scene(store: Store, served: Served, canvas: Canvas) -> Scene:
         )
     palette_ERV, spacing = served.grounds[canvas.world]
     f = PATCH_PX // model.side_tok
-    text, negative = [
-        await _embedding(store, model.text_encoder, prompt)
-        for prompt in (canvas.prompt, canvas.sampling.negative_prompt)
-    ]
-    return Scene(
-        canvas.id,
-        canvas,
-        order_named(canvas.order, canvas.extent),
-        ProceduralField(canvas.seed, canvas.extent, palette_ERV, spacing, f),
-        text,
-        negative,
-    )
+    vectors = {
+        prompt: await _embedding(store, model.text_encoder, prompt) for prompt in prompts_of(canvas)
+    }
+    wild = ProceduralField(canvas.seed, canvas.extent, palette_ERV, spacing, f)
+    field: Field = wild
+    known = None
+    if canvas.known is not None:
+        known = await load_tokens(store, canvas, model)
+        pixels = await load_pixels(store, canvas, model)
+        field = KnownField(wild, known.place, pixels.levels[0])
+    return Scene(canvas.id, canvas, order_of(canvas), field, vectors, known)
 
 
-async def _embedding(store: Store, encoder: str, prompt: str) -> Floats | None:
+async def _embedding(store: Store, encoder: str, prompt: str) -> Floats:
     """A prompt's embedding, which was committed before its canvas."""
-    if not prompt:
-        return None
     content = await store.get(text_key(encoder, prompt))
     if content is None:
-        raise Unavailable("the embedding of the canvas' prompt is not in the store")
+        raise Unavailable("the embedding of a prompt of the canvas is not in the store")
     return np.frombuffer(content, "<f4").astype(np.float32)

@@ -19,6 +19,8 @@ from handscroll.order import Order, order_named
 
 MAX_PROMPT_CHARACTERS = 2000
 MAX_FRAMES = 32
+MAX_REGIONS = 32
+MAX_REGION_PX = 2**30
 MAX_KNOWN_PX = 8192
 MAX_KNOWN_PIXELS = 2**24
 MAX_KNOWN_AT_PX = 2**24
@@ -117,6 +119,41 @@ def _check_text(name: str, text: str) -> None:
 
 
 @dataclass(frozen=True)
+class PromptRegion:
+    """A rectangle of a canvas with a prompt of its own, in pixels of the finest level.
+
+    Attributes:
+        prompt: what it shows; empty for whatever comes.
+        top, left: its corner.
+        height, width: its size.
+        softness: how wide its border is, half of it inside.
+    """
+
+    prompt: str
+    top: int
+    left: int
+    height: int
+    width: int
+    softness: int = 256
+
+    def __post_init__(self) -> None:
+        _settle(self, prompt=str, top=int, left=int, height=int, width=int, softness=int)
+        _check_text("a region's prompt", self.prompt)
+        for name, low in (("height", 1), ("width", 1), ("softness", 0)):
+            size = getattr(self, name)
+            _require(
+                low <= size <= MAX_REGION_PX,
+                f"a region's {name} must be {low} to {MAX_REGION_PX} px, not {size}",
+            )
+        for name in ("top", "left"):
+            place = getattr(self, name)
+            _require(
+                abs(place) <= MAX_REGION_PX,
+                f"a region's {name} must be at most {MAX_REGION_PX} px from 0, not {place}",
+            )
+
+
+@dataclass(frozen=True)
 class Known:
     """A picture that is given, and around which a canvas is painted (outpainting).
 
@@ -165,6 +202,7 @@ class Canvas:
         frames: 1 for a still canvas.
         sampling: how tokens are drawn.
         known: the picture to go on from, if there is one.
+        regions: places with prompts of their own; the later lie over the earlier.
 
     Raises:
         InvalidRequest: any of these is out of its range, or they do not fit each other.
@@ -179,6 +217,7 @@ class Canvas:
     frames: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     known: Known | None = None
+    regions: tuple[PromptRegion, ...] = ()
 
     def __post_init__(self) -> None:
         _settle(self, model=str, world=str, seed=int, prompt=str, order=str, frames=int)
@@ -218,6 +257,15 @@ class Canvas:
                 size is None or (type(size) is int and size > 0 and size % step == 0),
                 f"{name} must be a positive multiple of {step} px, not {size}",
             )
+        _require(
+            isinstance(self.regions, tuple)
+            and all(isinstance(one, PromptRegion) for one in self.regions),
+            f"regions must be a tuple of PromptRegion, not {self.regions!r:.80}",
+        )
+        _require(
+            len(self.regions) <= MAX_REGIONS,
+            f"a canvas may have {MAX_REGIONS} regions, not {len(self.regions)}",
+        )
         if self.known is not None:
             self._check_known(self.known)
         order_of(self)
@@ -248,8 +296,9 @@ class Canvas:
     def canonical(self) -> bytes:
         """The one spelling of this spec: JSON, sorted keys, no spaces, UTF-8; what is not, not."""
         spec = {"format": FORMAT, **asdict(self)}
-        if self.known is None:
-            del spec["known"]
+        for name in ("known", "regions"):
+            if not spec[name]:
+                del spec[name]
         return json.dumps(
             spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         ).encode()
@@ -275,8 +324,11 @@ class Canvas:
         _require(found == FORMAT, f"canvas format must be {FORMAT!r}, not {found!r}")
         spec["extent"] = read_spec(Extent, spec.get("extent", {}))
         spec["sampling"] = read_spec(Sampling, spec.get("sampling", {}))
-        if "known" in spec:
+        if spec.get("known") is not None:
             spec["known"] = read_spec(Known, spec["known"])
+        regions = spec.get("regions", [])
+        _require(isinstance(regions, list), "regions must be a JSON array")
+        spec["regions"] = tuple(read_spec(PromptRegion, one) for one in regions)
         return read_spec(cls, spec)
 
 

@@ -1,4 +1,4 @@
-"""The algorithm's command: ``handscroll render`` paints a rectangle of a canvas into a PNG file.
+"""The algorithm's command: ``handscroll render`` paints a rectangle of a canvas into a file.
 
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
 """
@@ -8,22 +8,41 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import png
 import typer
 from rich.progress import Progress
 
-from handscroll.canvas import Canvas, Known
+from handscroll.canvas import Canvas, Known, PromptRegion
 from handscroll.errors import HandscrollError, InvalidRequest
-from handscroll.geometry import Extent, Region, tile_to_xyz, tiles_of
+from handscroll.geometry import (
+    TILE_PX,
+    Extent,
+    Region,
+    Tile,
+    tile_region,
+    tile_to_xyz,
+    tiles_of,
+)
 
 if TYPE_CHECKING:
     from handscroll.assemble import Pixels
+    from handscroll.paint import Painter
 
+_Format = Literal["png", "jpg", "webp", "dzi", "pmtiles"]
+FORMATS: dict[str, _Format] = {
+    ".png": "png",
+    ".jpg": "jpg",
+    ".webp": "webp",
+    ".zip": "dzi",
+    ".pmtiles": "pmtiles",
+}
+"""Kinds of files by the ending of their names; a Deep Zoom pyramid comes in a ZIP."""
 MAX_PIXELS = 2**31
 MAX_WIDTH_PX = 2**18  # a row of tiles is held in memory: this one takes 200 MB
 
@@ -40,9 +59,23 @@ def render(
     world: Annotated[str, typer.Option(help="scroll (landscapes) or planet (Earth in relief)")],
     width: Annotated[int, typer.Option(help="pixels")],
     height: Annotated[int, typer.Option(help="pixels")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="file: .png, .jpg, .webp, .zip (Deep Zoom) or .pmtiles (map tiles)"
+        ),
+    ],
     seed: Annotated[int, typer.Option(help="another number, another world")] = 0,
     prompt: Annotated[str, typer.Option(help="what it should show")] = "",
+    negative_prompt: Annotated[str, typer.Option(help="what it should not show")] = "",
+    guidance: Annotated[
+        float,
+        typer.Option(help="how far to go from there to the prompt, 0 to 20; 1 is the prompt's own"),
+    ] = 1.0,
+    region: Annotated[
+        list[str],
+        typer.Option(help='"X,Y,WIDTH,HEIGHT words": a place with a prompt of its own; repeatable'),
+    ] = [],  # noqa: B006
     at: Annotated[str, typer.Option(help="X,Y of the top-left pixel; may be negative")] = "0,0",
     level: Annotated[int | None, typer.Option(help="resolution step; default: the finest")] = None,
     order: Annotated[
@@ -54,43 +87,72 @@ def render(
     picture_at: Annotated[
         str, typer.Option(help="X,Y where it lies; default: in the middle of what is painted")
     ] = "",
+    picture_height: Annotated[
+        int, typer.Option(help="bring it to so many pixels; default: as it is")
+    ] = 0,
     model: Annotated[Path | None, typer.Option(help="checkpoint folder; default: shipped")] = None,
     workers: Annotated[int, typer.Option(help="cores to use; default: all")] = 0,
 ) -> None:
     """Paint a rectangle of a canvas. The same command gives the same bytes, every time."""
-    if out.suffix.lower() != ".png":
-        raise InvalidRequest(f"--out must end in .png, not {out.name!r}")
+    format = FORMATS.get(out.suffix.lower())
+    if format is None:
+        raise InvalidRequest(f"--out must end in {', '.join(FORMATS)}, not {out.name!r}")
 
     if workers < 0:
         raise InvalidRequest(f"--workers must not be negative, not {workers}")
 
     from handscroll import checkpoint
+    from handscroll.formats import QUALITY, encoded, encoder_of
     from handscroll.known import digest_of
     from handscroll.paint import Painter
-    from handscroll.picture import read_picture
+    from handscroll.picture import read_picture, scaled
 
     loaded = checkpoint.load(model or checkpoint.SHIPPED)
     extent = loaded.world(world).extent
     if order != "lattice":
         extent = Extent("picture", extent.finest, height, width)
-    region = region_of(extent, width, height, at, level)
+    shown = region_of(extent, width, height, at, level)
     pixels, known = None, None
     if picture is not None:
-        pixels = read_picture(_content(picture))
+        pixels = scaled(read_picture(_content(picture)), picture_height)
         known = Known(
-            digest_of(pixels), *_corner(pixels, picture_at, region, extent), *pixels.shape[:2]
+            digest_of(pixels), *_corner(pixels, picture_at, shown, extent), *pixels.shape[:2]
         )
     canvas = Canvas(
-        loaded.digest, world, seed, extent, prompt, order, sampling=loaded.sampling, known=known
+        loaded.digest,
+        world,
+        seed,
+        extent,
+        prompt,
+        order,
+        sampling=replace(loaded.sampling, guidance=guidance, negative_prompt=negative_prompt),
+        known=known,
+        regions=tuple(map(_prompt_region, region)),
     )
     with (
         Progress(transient=True) as progress,
         Painter(loaded, canvas, workers or os.cpu_count() or 1, picture=pixels) as painter,
     ):
-        task = progress.add_task("painting", total=len(painter.cone(region)))
+        task = progress.add_task("painting", total=len(painter.cone(shown)))
         painter.on_patch = lambda _: progress.advance(task)
-        write_png(out, region, painter.region(region))
+        if format == "pmtiles":
+            write_file(out, _archived(painter, shown))
+        else:
+            encoder = encoder_of(format, height, width, QUALITY)
+            write_file(out, encoded(encoder, painter.region(shown)))
     typer.echo(f"{out}: {width} x {height} px of canvas {canvas.id[:16]}")
+
+
+def _prompt_region(text: str) -> PromptRegion:
+    """A place with words of its own."""
+    place, _, prompt = text.partition(" ")
+    try:
+        left, top, width, height = (int(number) for number in place.split(","))
+    except ValueError:
+        raise InvalidRequest(
+            f'--region must be "X,Y,WIDTH,HEIGHT words" in whole pixels, not {text!r:.80}'
+        ) from None
+    return PromptRegion(prompt, top, left, height, width)
 
 
 def _content(path: Path) -> bytes:
@@ -157,19 +219,44 @@ def region_of(extent: Extent, width: int, height: int, at: str, level: int | Non
     return region
 
 
-def write_png(path: Path, region: Region, strips: Iterable[Pixels]) -> None:
-    """Write strips as one PNG, a row at a time; the file appears only when it is whole.
+def _archived(painter: Painter, region: Region) -> Iterator[bytes]:
+    """A PMTiles archive in pieces; its tiles wait in a scratch file until their sizes are known."""
+    from handscroll.archive import head_of, levels_of, tiles_in
+    from handscroll.formats import QUALITY, encode_tile
+
+    extent = painter.canvas.extent
+    places: dict[Tile, tuple[int, int]] = {}
+    with tempfile.TemporaryFile() as scratch:
+        for level, rows, cols in levels_of(region, extent):
+            for row in rows:
+                line = [Tile(level, row, col, region.frame) for col in cols]
+                shown = tile_region(line[0], extent)._replace(width=TILE_PX * len(line))
+                for strip in painter.region(shown):
+                    for number, tile in enumerate(line):
+                        rgb = strip[:, TILE_PX * number : TILE_PX * (number + 1)]
+                        image = encode_tile(rgb, tile, extent, "webp", QUALITY)
+                        places[tile] = scratch.tell(), len(image)
+                        scratch.write(image)
+        tiles = tiles_in(region, extent)
+        yield head_of(painter.canvas, region, tiles, [places[tile][1] for tile in tiles])
+        for tile in tiles:
+            start, size = places[tile]
+            scratch.seek(start)
+            yield scratch.read(size)
+
+
+def write_file(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file piece by piece; it appears only when it is whole.
 
     Raises:
         InvalidRequest: the file cannot be written there.
     """
     aside = path.with_name(f".handscroll-{os.getpid()}")
-    rows = (row.tobytes() for strip in strips for row in strip)
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with aside.open("wb") as file:
-            png.Writer(region.width, region.height, greyscale=False).write_packed(file, rows)
+            file.writelines(pieces)
         aside.replace(path)
     except OSError as error:
         raise InvalidRequest(f"cannot write {path}: {error.strerror}") from error

@@ -11,13 +11,15 @@ Shape suffixes: K codes of a token, M field cells, V values of a cell, s tokens 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
 from handscroll.assemble import Pixels
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes, Floats
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_PX, ProceduralField, cell_values, statistics
@@ -31,8 +33,40 @@ MARGIN_TOK = 4
 _REACH_PX = 512
 """How far the field takes after a known picture, in pixels of level 0."""
 
-Encode = Callable[[Pixels], Codes]
-"""Pixels (h * f, w * f, 3) to codes (h, w, K)."""
+Slices = tuple[slice, slice]
+"""Rows and columns."""
+
+
+class Window(NamedTuple):
+    """A part of a picture that is encoded by itself, in tokens.
+
+    Attributes:
+        seen: the part with a margin, counted from the picture's corner.
+        inner: the part, counted from the corner of ``seen``.
+        part: the part, counted from the picture's corner.
+    """
+
+    seen: Slices
+    inner: Slices
+    part: Slices
+
+    def pixels(self, picture: Pixels, f: int) -> Pixels:
+        """What is to be encoded (h * f, w * f, 3) of a picture."""
+        rows, cols = (slice(at.start * f, at.stop * f) for at in self.seen)
+        return np.ascontiguousarray(picture[rows, cols])
+
+
+def windows(height_tok: int, width_tok: int) -> Iterator[Window]:
+    """The windows of a picture: each token lies in one, with all around it that it depends on."""
+    for corner in product(range(0, height_tok, WINDOW_TOK), range(0, width_tok, WINDOW_TOK)):
+        seen, inner, part = [], [], []
+        for start, size in zip(corner, (height_tok, width_tok), strict=True):
+            stop = min(start + WINDOW_TOK, size)
+            first = max(0, start - MARGIN_TOK)
+            seen.append(slice(first, min(stop + MARGIN_TOK, size)))
+            inner.append(slice(start - first, stop - first))
+            part.append(slice(start, stop))
+        yield Window((seen[0], seen[1]), (inner[0], inner[1]), (part[0], part[1]))
 
 
 def digest_of(pixels: Pixels) -> str:
@@ -41,69 +75,112 @@ def digest_of(pixels: Pixels) -> str:
     return hashlib.sha256(f"{height} {width}\n".encode() + pixels.tobytes()).hexdigest()
 
 
-@dataclass(frozen=True)
-class KnownPicture:
-    """A known picture on a canvas: its pixels and tokens at every level.
+class KnownPlace:
+    """Where a known picture lies on a canvas, which its spec alone says; wholly known patches are
+    in it.
 
-    Attributes:
+    Args:
         extent: of the canvas.
-        places: where it lies at each level, coarsest first.
-        pixels: (H, W, 3) at each level.
-        codes: (h, w, K) at each level, of the tokens that lie wholly inside.
+        known: the picture and its place.
         side: tokens to a patch's side.
     """
 
-    extent: Extent
-    places: Sequence[Region]
-    pixels: Sequence[Pixels]
+    def __init__(self, extent: Extent, known: Known, side: int) -> None:
+        self.extent, self.known, self.side = extent, known, side
+
+    def region(self, level: int) -> Region:
+        """The pixels of a level that the picture covers."""
+        known, step = self.known, 2 ** (self.extent.finest - level)
+        _, *rectangle = astuple(known)
+        return Region(level, *(size // step for size in rectangle))
+
+    def shape_tok(self, level: int) -> tuple[int, int]:
+        """Height and width of what is known at a level, in tokens."""
+        f, region = PATCH_PX // self.side, self.region(level)
+        return region.height // f, region.width // f
+
+    def overlap(self, patch: Patch) -> tuple[Slices, Slices]:
+        """The known tokens of a patch: counted from the patch's first, and from the picture's."""
+        side, region = self.side, self.region(patch.level)
+        f = PATCH_PX // side
+        return _overlap(
+            (patch.row * side, patch.col * side),
+            (side, side if patch.frame == 0 else 0),  # what moves is drawn
+            (region.top // f, region.left // f),
+            self.shape_tok(patch.level),
+        )
+
+    def __contains__(self, patch: object) -> bool:
+        if not isinstance(patch, Patch):
+            return False
+        unknown = self.extent.inside(
+            patch.level,
+            patch.row * self.side,
+            patch.col * self.side,
+            (self.side, self.side),
+            PATCH_PX // self.side,
+        )
+        unknown[self.overlap(patch)[0]] = False
+        return not unknown.any()
+
+
+@dataclass(frozen=True)
+class KnownTokens:
+    """What a known picture gives to the patches it lies in, and to those near it.
+
+    Attributes:
+        place: where it lies.
+        codes: (h, w, K) at each level, coarsest first, of the tokens that lie wholly inside.
+    """
+
+    place: KnownPlace
     codes: Sequence[Codes]
-    side: int
 
     def tokens(self, patch: Patch) -> tuple[Codes, Mask]:
         """Codes (side, side, K) of a patch, 0 where unknown, and which are known."""
-        codes, place = self.codes[patch.level], self.places[patch.level]
-        side, f = self.side, PATCH_PX // self.side
-        block, known = (
-            np.zeros((side, side, codes.shape[2]), np.uint8),
-            np.zeros((side, side), bool),
-        )
-        if patch.frame == 0:
-            target, source = _overlap(
-                (patch.row * side, patch.col * side),
-                (side, side),
-                (place.top // f, place.left // f),
-                codes.shape[:2],
-            )
-            block[target], known[target] = codes[source], True
+        codes, side = self.codes[patch.level], self.place.side
+        block = np.zeros((side, side, codes.shape[2]), np.uint8)
+        known = np.zeros((side, side), bool)
+        own, others = self.place.overlap(patch)
+        block[own], known[own] = codes[others], True
         return block, known
 
     def whole(self, patch: Patch) -> bool:
         """Whether all tokens of a patch that lie in the canvas are known."""
-        f = PATCH_PX // self.side
-        corner = (patch.row * self.side, patch.col * self.side)
-        inside = self.extent.inside(patch.level, *corner, (self.side, self.side), f)
-        return bool(self.tokens(patch)[1][inside].all())
+        return patch in self.place
+
+
+@dataclass(frozen=True)
+class KnownPixels:
+    """A known picture as it is to be seen: untouched.
+
+    Attributes:
+        place: where it lies.
+        levels: (H, W, 3) at each level, coarsest first.
+    """
+
+    place: KnownPlace
+    levels: Sequence[Pixels]
 
     def lay_over(self, tile: Tile, pixels: Pixels) -> Pixels:
         """A tile (TILE_PX, TILE_PX, 3), the picture's own pixels in place of decoded ones."""
-        region, place = tile_region(tile, self.extent), self.places[tile.level]
-        own = self.pixels[tile.level]
         if tile.frame:
             return pixels
-        target, source = _overlap(
+        region, place = tile_region(tile, self.place.extent), self.place.region(tile.level)
+        own, others = _overlap(
             (region.top, region.left),
             (region.height, region.width),
             (place.top, place.left),
-            own.shape[:2],
+            (place.height, place.width),
         )
         pixels = pixels.copy()
-        pixels[target] = own[source]
+        pixels[own] = self.levels[tile.level][others]
         return pixels
 
 
 def _overlap(
-    corner: tuple[int, int], shape: tuple[int, int], other: tuple[int, int], size: tuple[int, ...]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    corner: tuple[int, int], shape: tuple[int, int], other: tuple[int, int], size: tuple[int, int]
+) -> tuple[Slices, Slices]:
     """Where two rectangles, each a corner and a size, overlap: counted from each one's corner."""
     own, others = [], []
     for start, length, begin, extent in zip(corner, shape, other, size, strict=True):
@@ -116,8 +193,8 @@ def _overlap(
 def _shrunk(pixels: Pixels, step: int) -> Pixels:
     """A picture with the mean of each ``step x step`` square in its place, as levels are made."""
     height, width = (size // step for size in pixels.shape[:2])
-    whole = pixels[: height * step, : width * step].astype(np.uint32)
-    total = whole.reshape(height, step, width, step, 3).sum(axis=(1, 3))
+    blocks = pixels[: height * step, : width * step].reshape(height, step, width, step, 3)
+    total = blocks.sum(axis=(1, 3), dtype=np.uint32)
     return ((total + step * step // 2) // step**2).astype(np.uint8)
 
 
@@ -127,16 +204,18 @@ class KnownField:
 
     Attributes:
         wild: what it is far from the picture.
-        picture: the picture.
+        place: where the picture lies.
+        pixels: the picture at level 0, (H, W, 3).
     """
 
     wild: ProceduralField
-    picture: KnownPicture
+    place: KnownPlace
+    pixels: Pixels
 
     def around(self, patch: Patch) -> tuple[Floats, Floats]:
         """Values (M, V) and places (M, 2) of a level-0 patch's cells and those beside them."""
         values_MV, place_M2 = self.wild.around(patch)
-        f, place = self.wild.f, self.picture.places[0]
+        f, place = self.wild.f, self.place.region(0)
         corner = np.array([patch.row, patch.col]) * PATCH_PX - (place.top, place.left)
         centre_M2 = (place_M2 + 0.5) * f + corner  # from the picture's corner, in pixels
         nearest_M2 = np.clip(centre_M2, 0, (place.height, place.width))
@@ -148,23 +227,21 @@ class KnownField:
 
     def _cell(self, down: int, right: int) -> Floats:
         """The values of the picture's pixels in a cell around a place of it."""
-        pixels = self.picture.pixels[0]
         rows, cols = (
             slice(max(0, min(at - CELL_PX // 2, size - CELL_PX)), max(CELL_PX, at + CELL_PX // 2))
-            for at, size in zip((down, right), pixels.shape[:2], strict=True)
+            for at, size in zip((down, right), self.pixels.shape[:2], strict=True)
         )
-        cell = statistics(pixels[rows, cols], 1)
+        cell = statistics(self.pixels[rows, cols], 1)
         return cell_values(cell.mean(axis=(0, 1)))
 
 
-def known_picture(canvas: Canvas, pixels: Pixels, f: int, encode: Encode) -> KnownPicture:
-    """A canvas' known picture, encoded at every level.
+def known_pixels(canvas: Canvas, pixels: Pixels, side: int) -> KnownPixels:
+    """A canvas' known picture at every level.
 
     Args:
         canvas: names it.
         pixels: it, (H, W, 3).
-        f: pixels to a token's side.
-        encode: the tokenizer, working on one core.
+        side: tokens to a patch's side.
 
     Raises:
         InvalidRequest: it is another picture than the canvas names.
@@ -172,28 +249,31 @@ def known_picture(canvas: Canvas, pixels: Pixels, f: int, encode: Encode) -> Kno
     known, extent = canvas.known, canvas.extent
     if known is None or digest_of(pixels) != known.picture:
         raise InvalidRequest("this is not the picture that the canvas is painted around")
-    places, levels, codes = [], [], []
-    for level in range(extent.finest + 1):
-        step = 2 ** (extent.finest - level)
-        halved = _shrunk(pixels, step)
-        height, width, _ = halved.shape
-        places.append(Region(level, known.top // step, known.left // step, height, width))
-        levels.append(halved)
-        codes.append(encoded(halved[: height // f * f, : width // f * f], f, encode))
-    return KnownPicture(extent, places, levels, codes, PATCH_PX // f)
+    levels = [_shrunk(pixels, 2 ** (extent.finest - level)) for level in range(extent.finest)]
+    return KnownPixels(KnownPlace(extent, known, side), [*levels, pixels])
 
 
-def encoded(pixels: Pixels, f: int, encode: Encode) -> Codes:
-    """Codes (h, w, K) of a picture (h * f, w * f, 3), window by window."""
-    height, width = (size // f for size in pixels.shape[:2])
-    bands = []
-    for top in range(0, height, WINDOW_TOK):
-        parts = []
-        for left in range(0, width, WINDOW_TOK):
-            first = max(0, top - MARGIN_TOK), max(0, left - MARGIN_TOK)
-            last = top + WINDOW_TOK + MARGIN_TOK, left + WINDOW_TOK + MARGIN_TOK
-            window = pixels[first[0] * f : last[0] * f, first[1] * f : last[1] * f]
-            codes = encode(np.ascontiguousarray(window))[top - first[0] :, left - first[1] :]
-            parts.append(codes[:WINDOW_TOK, :WINDOW_TOK])
-        bands.append(np.concatenate(parts, axis=1))
-    return np.concatenate(bands)
+def known_tokens(picture: KnownPixels, encode: Callable[[Pixels], Codes]) -> KnownTokens:
+    """A known picture, encoded at every level.
+
+    Args:
+        picture: the picture.
+        encode: pixels (h * f, w * f, 3) to codes (h, w, K), on one core.
+    """
+    place, levels = picture.place, []
+    f = PATCH_PX // place.side
+    for level, pixels in enumerate(picture.levels):
+        parts = [
+            (window.part, encode(window.pixels(pixels, f))[window.inner])
+            for window in windows(*place.shape_tok(level))
+        ]
+        levels.append(joined(place.shape_tok(level), parts))
+    return KnownTokens(place, levels)
+
+
+def joined(shape_tok: tuple[int, int], parts: Sequence[tuple[Slices, Codes]]) -> Codes:
+    """Codes (h, w, K) of a picture from those of its windows."""
+    codes = np.zeros((*shape_tok, parts[0][1].shape[2]), np.uint8)
+    for part, found in parts:
+        codes[part] = found
+    return codes

@@ -15,15 +15,16 @@ import torch
 from handscroll.assemble import Pixels, strips, window_codes
 from handscroll.canvas import Canvas, check_learned, order_of
 from handscroll.checkpoint import Checkpoint
-from handscroll.context import Codes, Context, Field, Floats, NearbyContextPool
+from handscroll.context import Codes, Context, Field, NearbyContextPool
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import ProceduralField
 from handscroll.geometry import TILE_PX, Patch, Region, Tile, tiles_of, window_patches
-from handscroll.known import KnownField, known_picture
+from handscroll.known import KnownField, known_pixels, known_tokens
 from handscroll.render import render
 from handscroll.sample import PatchSampler
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import RADIUS_TOK, from_rgb, to_rgb
+from handscroll.words import Vectors, Words, prompts_of
 
 
 class Painter:
@@ -57,11 +58,7 @@ class Painter:
         on_patch: Callable[[Patch], None] = lambda patch: None,
         picture: Pixels | None = None,
     ) -> None:
-        text, negative = (
-            _embed(checkpoint, prompt)
-            for prompt in (canvas.prompt, canvas.sampling.negative_prompt)
-        )
-        self.sampler = sampler_of(checkpoint, canvas, text, negative)
+        self.sampler = sampler_of(checkpoint, canvas, _embed(checkpoint, prompts_of(canvas)))
         world = checkpoint.world(canvas.world)
         self.tokenizer, self.canvas, self.on_patch = checkpoint.tokenizer, canvas, on_patch
         self.side = checkpoint.decoder.config.side
@@ -70,13 +67,14 @@ class Painter:
         torch.set_num_threads(1)
         wild = ProceduralField(canvas.seed, canvas.extent, world.palette_ERV, world.spacing, self.f)
         field: Field = wild
-        self.known = None
+        self.known, given = None, None
         if canvas.known is not None:
             if picture is None:
                 raise InvalidRequest("the canvas is painted around a picture, and none is given")
-            self.known = known_picture(canvas, picture, self.f, self._encode)
-            field = KnownField(wild, self.known)
-        self.pool = NearbyContextPool(self.order, self.side, field, keep, self.known)
+            self.known = known_pixels(canvas, picture, self.side)
+            given = known_tokens(self.known, self._encode)
+            field = KnownField(wild, self.known.place, self.known.levels[0])
+        self.pool = NearbyContextPool(self.order, self.side, field, keep, given)
         self.workers = ThreadPoolExecutor(workers)
 
     def patches(self, wanted: Sequence[Patch]) -> Iterator[tuple[Patch, Codes]]:
@@ -150,16 +148,13 @@ class Painter:
                 yield patch, codes
 
 
-def sampler_of(
-    checkpoint: Checkpoint, canvas: Canvas, text_W: Floats | None, negative_W: Floats | None
-) -> PatchSampler:
+def sampler_of(checkpoint: Checkpoint, canvas: Canvas, vectors: Vectors) -> PatchSampler:
     """What draws the patches of a canvas.
 
     Args:
         checkpoint: the model that the canvas names.
         canvas: what to paint.
-        text_W: its prompt's embedding; None without a prompt.
-        negative_W: its negative prompt's.
+        vectors: embeddings of all its prompts.
 
     Raises:
         SpecMismatch: the canvas names another model, or does not fit its world.
@@ -174,16 +169,24 @@ def sampler_of(
     decoder = checkpoint.decoder
     if canvas.sampling.dtype == "bfloat16":
         decoder = deepcopy(decoder).to(torch.bfloat16)
-    return PatchSampler(decoder, canvas.seed, world.index, canvas.sampling, text_W, negative_W)
+    said = canvas.prompt or any(region.prompt for region in canvas.regions)
+    return PatchSampler(
+        decoder,
+        canvas.seed,
+        world.index,
+        canvas.sampling,
+        Words(canvas, vectors) if said else None,
+        vectors.get(canvas.sampling.negative_prompt),
+    )
 
 
-def _embed(checkpoint: Checkpoint, prompt: str) -> Floats | None:
-    if not prompt:
-        return None
+def _embed(checkpoint: Checkpoint, prompts: Sequence[str]) -> Vectors:
+    if not prompts:
+        return {}
     encoder = TextEncoder()
     if encoder.digest != checkpoint.text_encoder:
         raise SpecMismatch(
             f"the model was trained with text encoder {checkpoint.text_encoder[:16]}…, "
             f"the one installed is {encoder.digest[:16]}…"
         )
-    return encoder.embed([prompt])[0]
+    return {prompt: encoder.embed([prompt])[0] for prompt in prompts}

@@ -1,4 +1,4 @@
-"""A picture file that somebody gives us, as pixels: what is refused, and how the rest is read."""
+"""Pictures that somebody gives us: what is refused, how the rest is read, and how it is kept."""
 
 from __future__ import annotations
 
@@ -47,6 +47,23 @@ def read_picture(content: bytes) -> Pixels:
         raise InvalidRequest(f"the picture cannot be read: {error}") from error
 
 
+def scaled(pixels: Pixels, height: int) -> Pixels:
+    """A picture (H, W, 3) brought to a height, its proportions kept; 0 leaves it as it is.
+
+    Raises:
+        InvalidRequest: it would be too large, or there would be nothing of it.
+    """
+    if not height:
+        return pixels
+    width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
+    if not 0 < height <= MAX_KNOWN_PX or width > MAX_KNOWN_PX:
+        raise InvalidRequest(
+            f"a picture may have 1 to {MAX_KNOWN_PX} px a side, not {width} x {height}"
+        )
+    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image).copy()
+
+
 def _check(image: Image.Image) -> None:
     width, height = image.size
     if getattr(image, "n_frames", 1) > 1:
@@ -56,3 +73,21 @@ def _check(image: Image.Image) -> None:
             f"a picture may have {MAX_KNOWN_PX} px a side and {MAX_KNOWN_PIXELS} in all, "
             f"not {width} x {height}"
         )
+
+
+def to_png(pixels: Pixels) -> bytes:
+    """Pixels (H, W, 3) as a file that loses nothing."""
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, "PNG", compress_level=3)
+    return held.getvalue()
+
+
+def from_png(content: bytes) -> Pixels:
+    """The pixels (H, W, 3) of a file that `to_png` made."""
+    return np.asarray(Image.open(io.BytesIO(content), formats=("PNG",))).copy()
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Height and width of a picture in a file that `to_png` made."""
+    width, height = Image.open(io.BytesIO(content), formats=("PNG",)).size
+    return height, width

@@ -92,7 +92,7 @@ class PatchSampler:
         seed: of the canvas.
         world: index of the world.
         sampling: how tokens are drawn.
-        text_W: the prompt's embedding; None for no prompt.
+        words: tells the embedding (W,) of a patch's prompt, or None; None if no patch has any.
         negative_W: the negative prompt's; None for none.
     """
 
@@ -102,12 +102,12 @@ class PatchSampler:
         seed: int,
         world: int,
         sampling: Sampling,
-        text_W: Floats | None = None,
+        words: Callable[[Patch], Floats | None] | None = None,
         negative_W: Floats | None = None,
     ) -> None:
         self.decoder, self.seed, self.world, self.sampling = decoder, seed, world, sampling
-        self.text_W, self.negative_W = text_W, negative_W
-        self.guided = sampling.guidance != 1 and (text_W is not None or negative_W is not None)
+        self.words, self.negative_W = words, negative_W
+        self.guided = sampling.guidance != 1 and (words is not None or negative_W is not None)
 
     def __call__(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
         """Draw patches that do not see each other; yields (side, side, K) uint8 codes."""
@@ -144,7 +144,8 @@ class PatchSampler:
         """Codes (B, side, side, K) of patches with one shape of context and of canvas."""
         config, sampling, count = self.decoder.config, self.sampling, len(contexts)
         device = self.decoder.query.device
-        texts = [self.text_W] * count + ([self.negative_W] * count if self.guided else [])
+        texts = [self.words and self.words(context.patch) for context in contexts]
+        texts += [self.negative_W] * count if self.guided else []
         ways = len(texts) // count  # with guidance, every patch is asked twice
         worlds = [self.world] * len(texts)
         batch = collate(contexts * ways, worlds, texts, config, length).to(device)

@@ -8,9 +8,17 @@ local folder could not hold both.
     patches/{canvas}/{level}/{frame}/{row}/{col}           its tokens
     tiles/{canvas}/{level}/{frame}/{row}/{col}.{format}    its pictures, which may expire
     texts/{encoder}/{prompt}                               a prompt's vectors
+    pictures/{picture}.png                                 a picture to paint around
+    known/{model}/{picture}/{finest}                       its tokens
     owners/{owner}/{canvas}                                what an owner holds
     holders/{canvas}/{owner}                               who holds a canvas
     branches/{canvas}/{child}                              what was branched from a canvas
+    exports/{export}/spec.json                             what an export is
+    exports/{export}/runs/{run}                            somebody makes its file
+    exports/{export}/beats/{run}/{number}                  how far they are
+    exports/{export}/files/{run}                           the file that they made
+    exports/{export}/done                                  which of these files it is
+    exported/{canvas}/{export}                             what was exported of a canvas
     probe/{nonce}                                          see `Store.probe`
 """
 
@@ -35,6 +43,7 @@ TileFormat = Literal["webp", "png", "jpg"]
 PROBES = Prefix("probe/")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def check_canvas_id(canvas_id: str) -> str:
@@ -76,6 +85,16 @@ def text_key(encoder_digest: str, prompt: str) -> Key:
     return Key(f"texts/{_digest('the digest of a text encoder', encoder_digest)}/{_hash(prompt)}")
 
 
+def picture_key(picture: str) -> Key:
+    """Where a picture is that canvases are painted around."""
+    return Key(f"pictures/{_digest('a picture', picture)}.png")
+
+
+def known_key(model: str, picture: str, finest: int) -> Key:
+    """Where the tokens of a known picture are, for canvases of so many levels."""
+    return Key(f"known/{_digest('a model', model)}/{_digest('a picture', picture)}/{finest:d}")
+
+
 def owner_key(owner: str, canvas_id: str) -> Key:
     """The mark that an owner holds a canvas, among the marks of that owner."""
     return Key(f"{owner_prefix(owner)}{check_canvas_id(canvas_id)}")
@@ -94,9 +113,44 @@ def branch_key(canvas_id: str, child_id: str) -> Key:
     return Key(f"{branch_prefix(canvas_id)}{check_canvas_id(child_id)}")
 
 
+def export_key(export_id: str) -> Key:
+    """Where the spec of an export is."""
+    return Key(f"{export_prefix(export_id)}spec.json")
+
+
+def run_key(export_id: str, run: str) -> Key:
+    """The mark that somebody makes the file of an export, and is to go on with it."""
+    return Key(f"{export_prefix(export_id)}runs/{_nonce(run)}")
+
+
+def beat_key(export_id: str, run: str, number: int) -> Key:
+    """Where somebody who makes the file of an export says how far they are, once in a while."""
+    return Key(f"{export_prefix(export_id)}beats/{_nonce(run)}/{number:d}")
+
+
+def file_key(export_id: str, run: str) -> Key:
+    """Where the file of an export is that was made in a run."""
+    return Key(f"{export_prefix(export_id)}files/{_nonce(run)}")
+
+
+def done_key(export_id: str) -> Key:
+    """Where the name of the run is whose file is that of the export."""
+    return Key(f"{export_prefix(export_id)}done")
+
+
+def exported_key(canvas_id: str, export_id: str) -> Key:
+    """The mark that an export shows a canvas."""
+    return Key(f"{exported_prefix(canvas_id)}{_digest('an export id', export_id)}")
+
+
 def probe_key() -> Key:
     """A key that nobody has used before."""
-    return Key(f"{PROBES}{secrets.token_hex(16)}")
+    return Key(f"{PROBES}{new_nonce()}")
+
+
+def new_nonce() -> str:
+    """A name that nobody has used before."""
+    return secrets.token_hex(16)
 
 
 def patches_prefix(canvas_id: str) -> Prefix:
@@ -124,6 +178,36 @@ def branch_prefix(canvas_id: str) -> Prefix:
     return Prefix(f"branches/{check_canvas_id(canvas_id)}/")
 
 
+def export_prefix(export_id: str) -> Prefix:
+    """All of an export."""
+    return Prefix(f"exports/{_digest('an export id', export_id)}/")
+
+
+def runs_prefix(export_id: str) -> Prefix:
+    """The marks of all who make the file of an export."""
+    return Prefix(f"{export_prefix(export_id)}runs/")
+
+
+def beats_prefix(export_id: str) -> Prefix:
+    """What they say of how far they are."""
+    return Prefix(f"{export_prefix(export_id)}beats/")
+
+
+def files_prefix(export_id: str) -> Prefix:
+    """The files that they made."""
+    return Prefix(f"{export_prefix(export_id)}files/")
+
+
+def exported_prefix(canvas_id: str) -> Prefix:
+    """All exports of a canvas."""
+    return Prefix(f"exported/{check_canvas_id(canvas_id)}/")
+
+
+def export_of(key: Key) -> str:
+    """The export that a key under an `exported_prefix` names."""
+    return _digest("an export id", key.rpartition("/")[2])
+
+
 def canvas_of(key: Key) -> str:
     """The canvas that a key under an `owner_prefix` or a `branch_prefix` names."""
     return check_canvas_id(key.rpartition("/")[2])
@@ -135,6 +219,12 @@ def _digest(name: str, text: str) -> str:
             f"{name} must be 64 characters of 0 to 9 and a to f, not {text!r:.80} "
             f"({len(text)} characters)"
         )
+    return text
+
+
+def _nonce(text: str) -> str:
+    if not _NONCE.fullmatch(text):
+        raise InvalidRequest(f"a run must be 32 characters of 0 to 9 and a to f, not {text!r:.80}")
     return text
 
 

@@ -237,6 +237,11 @@ class Guard(aio.ServerInterceptor):
             async with self._call(details.method, context, UNARY_S):
                 return await handler.unary_unary(_checked(message), context)
 
+        async def gather(messages: AsyncIterator[Any], context: Any) -> Any:
+            async with self._call(details.method, context, UNARY_S):
+                checked = (_checked(message) async for message in messages)
+                return await handler.stream_unary(checked, context)
+
         async def stream(message: Any, context: Any) -> AsyncIterator[Any]:
             async with (
                 self._call(details.method, context, STREAM_S),
@@ -246,6 +251,8 @@ class Guard(aio.ServerInterceptor):
                     yield answer
 
         read, write = _careful(handler.request_deserializer), handler.response_serializer
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(gather, read, write)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, read, write)
         return grpc.unary_unary_rpc_method_handler(unary, read, write)

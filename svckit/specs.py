@@ -28,7 +28,7 @@ class Specs:
         Raises:
             InvalidRequest: not an id.
             NotFound: no such canvas.
-            SpecMismatch: what is stored there is another spec, or one we cannot read or paint.
+            SpecMismatch: what is stored there is another spec, or one we cannot read.
             StoreUnavailable: the store does not answer.
         """
         key = canvas_key(canvas_id)
@@ -44,11 +44,6 @@ class Specs:
             raise SpecMismatch(f"the spec stored for canvas {canvas_id}: {error}") from error
         if canvas.id != canvas_id:
             raise SpecMismatch(f"the spec stored for canvas {canvas_id} is that of {canvas.id}")
-        if canvas.known is not None:
-            raise SpecMismatch(
-                f"canvas {canvas_id} is painted around a picture, which the services cannot do; "
-                "`handscroll render --picture` can"
-            )
         self._kept[canvas_id] = canvas
         return canvas
 

@@ -1,9 +1,10 @@
 """The store: one interface to memory, a folder, and S3, through obstore.
 
-Values are written once. `create` is the only way to write, and it returns what is committed
+Values are written once. `create` is the way to write, and it returns what is committed
 under the key: our value or that of whoever came first. Everything that several writers may race
 for (patches, tiles, marks) is a function of its key or is decided by the first one, so a writer
-adopts what it gets back.
+adopts what it gets back. Only what is too large for one request is written by `writing`, under a
+key that is its writer's alone.
 
 A reply may be lost after its write has landed; the next try is then refused because of our own
 value. So a refusal is not a failure, and whatever is not a clear success is settled by reading.
@@ -22,13 +23,14 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from obstore import open_writer_async
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, S3Store
 from prometheus_client import Counter, Histogram
@@ -39,7 +41,7 @@ from svckit.deadline import remaining_s
 from svckit.keys import PROBES, Key, Prefix, probe_key
 
 if TYPE_CHECKING:
-    from obstore import GetResult, ListStream, ObjectMeta, PutMode, PutResult
+    from obstore import Bytes, GetResult, ListStream, ObjectMeta, PutMode, PutResult
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 TIMEOUT_S = 10.0
@@ -53,6 +55,7 @@ BATCH = 1000  # S3 lists and deletes as many at once
 PROBE_RACES = 8
 PROBE_WRITERS = 4
 STALE_S = 3600.0
+PART_BYTES, PARTS_AT_ONCE = 2**23, 2  # S3 takes 10,000 parts of a value, of 5 MiB or more
 
 _SECONDS = Histogram(
     "handscroll_store_seconds",
@@ -107,6 +110,12 @@ class Raw(Protocol):
 
     async def get_async(self, path: str) -> GetResult:
         """Begin to read a value."""
+
+    async def get_range_async(self, path: str, *, start: int, end: int) -> Bytes:
+        """Read a part of a value."""
+
+    async def head_async(self, path: str) -> ObjectMeta:
+        """Look how large a value is."""
 
     async def put_async(self, path: str, file: bytes, *, mode: PutMode) -> PutResult:
         """Write a value."""
@@ -209,6 +218,45 @@ class Store:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s *= 2
         raise failure
+
+    @asynccontextmanager
+    async def writing(self, key: Key) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+        """Write a large value piece by piece; it is there if this ends well, and else not at all.
+
+        Unlike `create` this replaces what is there, so the key must be one that nobody else writes
+        to. What was sent to S3 of a value that was given up stays there, unseen, until a lifecycle
+        rule of the bucket ends it (AbortIncompleteMultipartUpload).
+
+        Yields:
+            Writes the next piece.
+        """
+        file = open_writer_async(
+            self._raw,  # type: ignore[arg-type]
+            key,
+            buffer_size=PART_BYTES,
+            max_concurrency=PARTS_AT_ONCE,
+        )
+
+        async def write(piece: bytes) -> None:
+            await self._call("write", key, file.write(piece))
+
+        yield write
+        await self._call("write", key, file.close())
+
+    async def size(self, key: Key) -> int | None:
+        """How many bytes the value under a key has, or None if there is none."""
+        try:
+            return (await self._call("get", key, self._raw.head_async(key)))["size"]
+        except FileNotFoundError:
+            return None
+
+    async def part(self, key: Key, start: int, end: int) -> bytes | None:
+        """The bytes from ``start`` up to ``end`` of a value, or None if there is none."""
+        try:
+            found = self._raw.get_range_async(key, start=start, end=end)
+            return bytes(await self._call("get", key, found))
+        except FileNotFoundError:
+            return None
 
     async def delete(self, key: Key) -> None:
         """Delete a value; it need not be there."""

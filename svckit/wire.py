@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
-from handscroll.canvas import Canvas, Sampling
+from handscroll.canvas import Canvas, Known, PromptRegion, Sampling
 from handscroll.context import Codes
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import Extent, Patch
@@ -111,6 +111,52 @@ def sampling_from_pb(message: canvas_pb.Sampling, default: Sampling) -> Sampling
     return replace(default, **said)
 
 
+def known_to_pb(known: Known) -> canvas_pb.Known:
+    """A known picture's place."""
+    return canvas_pb.Known(
+        picture=known.picture,
+        top_px=known.top,
+        left_px=known.left,
+        height_px=known.height,
+        width_px=known.width,
+    )
+
+
+def known_from_pb(message: canvas_pb.Known) -> Known:
+    """A known picture's place.
+
+    Raises:
+        InvalidRequest: a number is out of its range.
+    """
+    return Known(
+        message.picture, message.top_px, message.left_px, message.height_px, message.width_px
+    )
+
+
+def region_to_pb(region: PromptRegion) -> canvas_pb.PromptRegion:
+    """A region with words of its own."""
+    return canvas_pb.PromptRegion(
+        prompt=region.prompt,
+        top_px=region.top,
+        left_px=region.left,
+        height_px=region.height,
+        width_px=region.width,
+        softness_px=region.softness,
+    )
+
+
+def region_from_pb(message: canvas_pb.PromptRegion) -> PromptRegion:
+    """A region with words of its own.
+
+    Raises:
+        InvalidRequest: a number is out of its range.
+    """
+    place = (message.top_px, message.left_px, message.height_px, message.width_px)
+    if message.HasField("softness_px"):
+        return PromptRegion(message.prompt, *place, message.softness_px)
+    return PromptRegion(message.prompt, *place)
+
+
 def canvas_to_pb(canvas: Canvas) -> canvas_pb.Canvas:
     """A canvas, written out, with its id."""
     return canvas_pb.Canvas(
@@ -123,6 +169,8 @@ def canvas_to_pb(canvas: Canvas) -> canvas_pb.Canvas:
         order=canvas.order,
         frames=canvas.frames,
         sampling=sampling_to_pb(canvas.sampling),
+        known=known_to_pb(canvas.known) if canvas.known else None,
+        regions=[region_to_pb(region) for region in canvas.regions],
     )
 
 
@@ -141,6 +189,8 @@ def canvas_from_pb(message: canvas_pb.Canvas) -> Canvas:
         order=message.order,
         frames=message.frames,
         sampling=sampling_from_pb(message.sampling, Sampling()),
+        known=known_from_pb(message.known) if message.HasField("known") else None,
+        regions=tuple(region_from_pb(region) for region in message.regions),
     )
 
 

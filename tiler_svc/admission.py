@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable
 
 from cachetools import TTLCache
 
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, order_of
 from handscroll.geometry import Patch
-from handscroll.order import order_named
+from handscroll.known import KnownPlace
 from svckit import access
 from svckit.budgets import MINUTE_S
 from svckit.jobs import READS, at_once
@@ -36,8 +36,16 @@ class Admission:
         self._store = store
         self._charged: TTLCache[tuple[str, str, Patch], bool] = TTLCache(CHARGED, MINUTE_S)
 
-    async def paint(self, canvas_id: str, canvas: Canvas, patches: Collection[Patch]) -> None:
+    async def paint(
+        self, canvas_id: str, canvas: Canvas, side_tok: int, patches: Collection[Patch]
+    ) -> None:
         """Go on only if these patches are there, or may be painted for the caller.
+
+        Args:
+            canvas_id: the canvas' id.
+            canvas: the canvas.
+            side_tok: tokens to a patch's side.
+            patches: what is wanted.
 
         Raises:
             Unauthenticated: painting takes a key.
@@ -50,8 +58,8 @@ class Admission:
             if await self._missing(canvas_id, patches):
                 caller.require(Role.PAINT)
         elif caller.budgets.patches:
-            order = order_named(canvas.order, canvas.extent)
-            cone = await asyncio.to_thread(order.cone, patches)
+            known = canvas.known and KnownPlace(canvas.extent, canvas.known, side_tok)
+            cone = await asyncio.to_thread(order_of(canvas).cone, patches, known or ())
             missing = await self._missing(
                 canvas_id,
                 (one for one in cone if (caller.name, canvas_id, one) not in self._charged),

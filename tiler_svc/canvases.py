@@ -19,6 +19,7 @@ from typing import NamedTuple
 from handscroll.canvas import Canvas, check_learned
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch, StillNeeded
 from handscroll.geometry import Extent
+from handscroll.words import prompts_of
 from svckit.jobs import READS, at_once
 from svckit.keys import (
     Key,
@@ -27,6 +28,8 @@ from svckit.keys import (
     canvas_key,
     canvas_of,
     check_canvas_id,
+    export_of,
+    exported_prefix,
     holder_key,
     holder_prefix,
     owner_key,
@@ -38,7 +41,9 @@ from svckit.keys import (
 from svckit.specs import Specs
 from svckit.store import Store
 from svckit.wire import Model
+from tiler_svc import exports
 from tiler_svc.peers import Models, Tokenizer
+from tiler_svc.pictures import Pictures
 
 PATIENCE_S = 0.5
 """How long the generator may take to say which models it serves, where the store knows too."""
@@ -73,6 +78,7 @@ class Canvases:
         specs: what is read of it.
         models: the models that are served.
         tokenizer: embeds prompts.
+        pictures: that canvases are painted around.
         first_seeds: seeds of the canvases to open first, by world.
     """
 
@@ -82,10 +88,12 @@ class Canvases:
         specs: Specs,
         models: Models,
         tokenizer: Tokenizer,
+        pictures: Pictures,
         first_seeds: Mapping[str, int],
     ) -> None:
         self._store, self._specs, self._models = store, specs, models
-        self._tokenizer, self._first_seeds = tokenizer, first_seeds
+        self._tokenizer, self._pictures = tokenizer, pictures
+        self._first_seeds = first_seeds
         self._held: set[str] = set()
 
     async def worlds(self) -> list[World]:
@@ -140,6 +148,7 @@ class Canvases:
 
         Raises:
             SpecMismatch: its world cannot be painted like this.
+            NotFound: there is no such picture to paint around.
         """
         canvas = replace(
             canvas,
@@ -147,15 +156,14 @@ class Canvases:
             sampling=replace(
                 canvas.sampling, negative_prompt=_said(canvas.sampling.negative_prompt)
             ),
+            regions=tuple(replace(one, prompt=_said(one.prompt)) for one in canvas.regions),
         )
         check_learned(canvas.world, model.worlds[canvas.world], canvas.extent)
-        texts = [
-            await self._text(model, prompt)
-            for prompt in (canvas.prompt, canvas.sampling.negative_prompt)
-            if prompt
-        ]
+        texts = [await self._text(model, prompt) for prompt in prompts_of(canvas)]
         for key, vector in texts:
             await self._store.create(key, vector)
+        if canvas.known is not None:
+            await self._pictures.encode(canvas, model)
         canvas_id = canvas.id
         if owner is None:
             await self._store.create(holder_key(canvas_id, ANYBODY), b"")
@@ -249,6 +257,9 @@ class Canvases:
             # Somebody made it again and may have found the spec still there.
             await self._store.create(canvas_key(canvas_id), spec)
             return
+        async for key in self._store.keys(exported_prefix(canvas_id)):
+            await exports.wipe(self._store, export_of(key))
+            await self._store.delete(key)
         await self._store.delete_all(tiles_prefix(canvas_id))
         await self._store.delete_all(patches_prefix(canvas_id))
 

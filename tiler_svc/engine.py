@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from itertools import groupby, islice
@@ -21,10 +21,10 @@ from prometheus_client import Counter, Histogram
 from handscroll.assemble import Pixels, strips, window_codes
 from handscroll.canvas import Canvas
 from handscroll.errors import InvalidRequest, NotFound
+from handscroll.formats import encode_tile
 from handscroll.geometry import (
     PATCH_PX,
     TILE_PX,
-    Mask,
     Patch,
     Region,
     Tile,
@@ -41,8 +41,8 @@ from svckit.store import Store
 from svckit.wire import Model
 from tiler_svc.admission import Admission
 from tiler_svc.feed import Feed
-from tiler_svc.images import encode
 from tiler_svc.peers import Generator, Models, Tokenizer, again
+from tiler_svc.pictures import Pictures
 
 LONGEST_JOB_S = 600.0
 MAX_TILES = 256
@@ -81,6 +81,7 @@ class Engine:
         models: what is served.
         generator: draws patches.
         tokenizer: decodes them.
+        pictures: that canvases are painted around.
         decodes: tiles being decoded at a time.
         quality: of WebP and JPEG, 1 to 100.
     """
@@ -92,11 +93,12 @@ class Engine:
         models: Models,
         generator: Generator,
         tokenizer: Tokenizer,
+        pictures: Pictures,
         decodes: int,
         quality: int,
     ) -> None:
         self._store, self._specs, self._models = store, specs, models
-        self._generator, self._tokenizer = generator, tokenizer
+        self._generator, self._tokenizer, self._pictures = generator, tokenizer, pictures
         self._decodes, self._at_once = asyncio.Semaphore(decodes), decodes
         self._quality = quality
         self._admission = Admission(store)
@@ -202,27 +204,43 @@ class Engine:
             Overloaded: too much is waiting to be drawn or decoded.
         """
         canvas = await self._specs.get(canvas_id)
-        _check_region(canvas, region)
+        _check_size(region)
+        check_place(canvas, region)
         model = await self._models.of(canvas.model)
         rows = groupby(tiles_of(region, canvas.extent), key=lambda tile: tile.row)
         bands = (list(row) for _, row in rows)
         per_band = max(1, BAND_TILES // (region.width // TILE_PX + 2))
         while band := list(islice(bands, per_band)):
             under = self._under(canvas, model, (tile for row in band for tile in row))
-            await self._admission.paint(canvas_id, canvas, under)
+            await self._admission.paint(canvas_id, canvas, model.side_tok, under)
             # Nobody watches a region come; viewports go before it.
             async with self._feed(canvas, model, under, urgent=False) as feed:
                 for row in band:
                     pictures = await at_once(
                         self._at_once, partial(self._decoded, canvas, model, feed), row
                     )
-                    for top, strip in _cut(canvas, region, row, pictures):
+                    for top, strip in cut(canvas, region, row, pictures):
                         yield top, strip
+
+    async def pixels(self, canvas: Canvas, tiles: Sequence[Tile]) -> list[Pixels]:
+        """The pixels of some tiles, painted when no viewport waits: (TILE_PX, TILE_PX, 3) each.
+
+        Raises:
+            SpecMismatch: the canvas' model is not served.
+            Unauthenticated, Forbidden, OverBudget: see `Admission.paint`.
+            Overloaded: too much is waiting to be drawn or decoded.
+        """
+        model = await self._models.of(canvas.model)
+        under = self._under(canvas, model, tiles)
+        await self._admission.paint(canvas.id, canvas, model.side_tok, under)
+        async with self._feed(canvas, model, under, urgent=False) as feed:
+            return await at_once(self._at_once, partial(self._decoded, canvas, model, feed), tiles)
 
     async def _admit(self, canvas: Canvas, tiles: Iterable[Tile]) -> None:
         """Go on only if these tiles may be painted; a job belongs to nobody, and asks no more."""
         model = await self._models.of(canvas.model)
-        await self._admission.paint(canvas.id, canvas, self._under(canvas, model, tiles))
+        under = self._under(canvas, model, tiles)
+        await self._admission.paint(canvas.id, canvas, model.side_tok, under)
 
     async def _image(
         self,
@@ -265,7 +283,7 @@ class Engine:
         rgb = await self._decode(canvas, model, tile, codes)
         with _timed("encode"):
             content = await asyncio.to_thread(
-                encode, rgb, _inside(canvas, tile), format, self._quality
+                encode_tile, rgb, tile, canvas.extent, format, self._quality
             )
         with _timed("commit"):
             return Image(await self._store.create(key, content), cached=False)
@@ -335,12 +353,13 @@ class Engine:
         )
         with _timed("decode"):
             async with self._decodes:
-                return await again(
+                pixels = await again(
                     "the tokenizer",
                     lambda: self._tokenizer.decode_tile(
                         model.digest, codes, inside, window.top_px, window.left_px
                     ),
                 )
+        return await self._pictures.lay_over(canvas, model, tile, pixels)
 
     def _feed(self, canvas: Canvas, model: Model, patches: Iterable[Patch], urgent: bool) -> Feed:
         return Feed(self._store, self._generator, canvas.id, patches, model.patch_bytes, urgent)
@@ -360,17 +379,8 @@ def _timed(step: str) -> Iterator[None]:
     _SECONDS.labels(step).observe(time.monotonic() - began)
 
 
-def _inside(canvas: Canvas, tile: Tile) -> Mask:
-    """Which pixels of a tile lie in the canvas."""
-    _, top, left, height, width, _ = tile_region(tile, canvas.extent)
-    return canvas.extent.inside(tile.level, top, left, (height, width), 1)
-
-
-def _check_region(canvas: Canvas, region: Region) -> None:
-    level, top, left, height, width, frame = region
-    check_frame(canvas, frame)
-    if not (height and width):
-        raise InvalidRequest(f"a region must not be empty; this one is {height} x {width} px")
+def _check_size(region: Region) -> None:
+    height, width = region.height, region.width
     if width > MAX_WIDTH_PX or height * width > MAX_PIXELS:
         raise InvalidRequest(
             f"a region may be {MAX_WIDTH_PX} px wide and have {MAX_PIXELS} pixels in all; this "
@@ -382,6 +392,19 @@ def _check_region(canvas: Canvas, region: Region) -> None:
             f"a region may touch {MAX_REGION_TILES} tiles; one of {height} x {width} px touches "
             f"up to {touched}"
         )
+
+
+def check_place(canvas: Canvas, region: Region) -> None:
+    """Refuse a region that a canvas has not.
+
+    Raises:
+        InvalidRequest: no such frame, the region is empty, or outside the world of tiles.
+        NotFound: it reaches beyond the canvas.
+    """
+    level, top, left, height, width, frame = region
+    check_frame(canvas, frame)
+    if not (height and width):
+        raise InvalidRequest(f"a region must not be empty; this one is {height} x {width} px")
     if level > canvas.extent.finest:
         raise NotFound(f"the canvas has levels 0 to {canvas.extent.finest}, not {level}")
     for place, length, size in zip(
@@ -397,7 +420,7 @@ def _check_region(canvas: Canvas, region: Region) -> None:
         tile_to_xyz(next(tiles_of(corner, canvas.extent)))
 
 
-def _cut(
+def cut(
     canvas: Canvas, region: Region, row: list[Tile], pictures: list[Pixels]
 ) -> Iterator[tuple[int, Pixels]]:
     """What a row of tiles shows of a region, in strips of at most STRIP_BYTES."""

@@ -134,6 +134,17 @@ class Tokenizer:
             answer = await self._stub.Decode(request)
         return np.frombuffer(answer.rgb, np.uint8).reshape(TILE_PX, TILE_PX, 3)
 
+    async def encode(self, model: Model, pixels: Pixels) -> Codes:
+        """The codes (h, w, K) of pixels (h * f, w * f, 3)."""
+        height, width, _ = pixels.shape
+        request = tokenizer_pb.EncodeRequest(
+            model=model.digest, height_px=height, width_px=width, rgb=pixels.tobytes()
+        )
+        with calling("the tokenizer"):
+            answer = await self._stub.Encode(request)
+        codes = np.frombuffer(answer.codes, np.uint8)
+        return codes.reshape(answer.rows, answer.cols, model.codes)
+
     async def embed(self, model: Model, prompt: str) -> bytes:
         """The vector of a prompt, as it is committed: little-endian float32.
 

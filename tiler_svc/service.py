@@ -1,4 +1,4 @@
-"""TilerService and CanvasService: messages in, the engine's answer out."""
+"""TilerService, ExportService and CanvasService: messages in, the engine's answer out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, Known
 from handscroll.errors import InvalidRequest
+from handscroll.formats import LOSSY, QUALITY
 from handscroll.geometry import Region, Tile, tile_to_xyz, xyz_to_tile
+from handscroll.picture import MAX_FILE_BYTES
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.canvas.v1 import canvas_service_pb2_grpc as canvas_grpc
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.status.v1 import status_service_pb2 as status_pb
+from handscroll_api.tiler.v1 import export_service_pb2 as export_pb
+from handscroll_api.tiler.v1 import export_service_pb2_grpc as export_grpc
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2_grpc as tiler_grpc
 from svckit import access, report, wire
@@ -26,7 +30,10 @@ from svckit.specs import Specs
 from svckit.wire import Model
 from tiler_svc.canvases import Canvases
 from tiler_svc.engine import Engine
+from tiler_svc.exports import Export, Exports, State, Status
 from tiler_svc.peers import Generator, Models, Tokenizer
+from tiler_svc.pictures import Pictures
+from tiler_svc.press import Format, Press
 from tiler_svc.settings import TilerSettings
 
 _FORMATS: dict[int, TileFormat] = {
@@ -35,9 +42,23 @@ _FORMATS: dict[int, TileFormat] = {
     tiler_pb.IMAGE_FORMAT_PNG: "png",
     tiler_pb.IMAGE_FORMAT_JPEG: "jpg",
 }
-
+_EXPORT_FORMATS: dict[export_pb.ExportFormat.ValueType, Format] = {
+    export_pb.EXPORT_FORMAT_UNSPECIFIED: "png",
+    export_pb.EXPORT_FORMAT_PNG: "png",
+    export_pb.EXPORT_FORMAT_JPEG: "jpg",
+    export_pb.EXPORT_FORMAT_WEBP: "webp",
+    export_pb.EXPORT_FORMAT_DZI: "dzi",
+    export_pb.EXPORT_FORMAT_PMTILES: "pmtiles",
+}
+_EXPORT_FORMAT = {name: number for number, name in _EXPORT_FORMATS.items() if number}
+_EXPORT_STATE: dict[State, export_pb.ExportState.ValueType] = {
+    "running": export_pb.EXPORT_STATE_RUNNING,
+    "done": export_pb.EXPORT_STATE_DONE,
+    "stopped": export_pb.EXPORT_STATE_STOPPED,
+}
 
 _TILER = tiler_pb.DESCRIPTOR.services_by_name["TilerService"]
+_EXPORTS = export_pb.DESCRIPTOR.services_by_name["ExportService"]
 _CANVASES = canvas_pb.DESCRIPTOR.services_by_name["CanvasService"]
 _STATUS = status_pb.DESCRIPTOR.services_by_name["StatusService"]
 
@@ -48,8 +69,13 @@ RULES = {
         (_TILER, "GetTile", Rule(Role.READ)),
         (_TILER, "StreamTiles", Rule(Role.READ, stream=True)),
         (_TILER, "RenderRegion", Rule(Role.READ, stream=True)),
+        (_EXPORTS, "CreateExport", Rule(Role.PAINT)),
+        (_EXPORTS, "GetExport", Rule(Role.READ)),
+        (_EXPORTS, "DeleteExport", Rule(Role.PAINT)),
+        (_EXPORTS, "DownloadExport", Rule(Role.READ, stream=True)),
         (_CANVASES, "ListWorlds", Rule(Role.READ)),
         (_CANVASES, "CreateCanvas", Rule(Role.PAINT, makes=True)),
+        (_CANVASES, "UploadPicture", Rule(Role.PAINT, makes=True)),
         (_CANVASES, "GetCanvas", Rule(Role.READ)),
         (_CANVASES, "ListCanvases", Rule(Role.READ)),
         (_CANVASES, "DeleteCanvas", Rule(Role.PAINT)),
@@ -115,11 +141,49 @@ class TilerServicer(tiler_grpc.TilerServiceServicer):
                 )
 
 
+class ExportServicer(export_grpc.ExportServiceServicer):
+    """ExportService on the exports of a store."""
+
+    def __init__(self, exports: Exports) -> None:
+        self._exports = exports
+
+    async def CreateExport(
+        self, request: export_pb.CreateExportRequest, context: Any
+    ) -> export_pb.CreateExportResponse:
+        """Have an export made, or find it."""
+        status = await self._exports.create(_export(request.spec))
+        return export_pb.CreateExportResponse(export=_export_to_pb(status))
+
+    async def GetExport(
+        self, request: export_pb.GetExportRequest, context: Any
+    ) -> export_pb.GetExportResponse:
+        """How an export is."""
+        status = await self._exports.get(request.export)
+        return export_pb.GetExportResponse(export=_export_to_pb(status))
+
+    async def DeleteExport(
+        self, request: export_pb.DeleteExportRequest, context: Any
+    ) -> export_pb.DeleteExportResponse:
+        """Stop an export and delete its file."""
+        await self._exports.delete(request.export)
+        return export_pb.DeleteExportResponse()
+
+    async def DownloadExport(
+        self, request: export_pb.DownloadExportRequest, context: Any
+    ) -> AsyncIterator[export_pb.DownloadExportResponse]:
+        """A part of its file."""
+        async with aclosing(
+            self._exports.read(request.export, request.offset, request.length)
+        ) as pieces:
+            async for piece in pieces:
+                yield export_pb.DownloadExportResponse(content=piece)
+
+
 class CanvasServicer(canvas_grpc.CanvasServiceServicer):
     """CanvasService on the canvases of a store."""
 
-    def __init__(self, canvases: Canvases, models: Models) -> None:
-        self._canvases, self._models = canvases, models
+    def __init__(self, canvases: Canvases, models: Models, pictures: Pictures) -> None:
+        self._canvases, self._models, self._pictures = canvases, models, pictures
 
     async def ListWorlds(
         self, request: canvas_pb.ListWorldsRequest, context: Any
@@ -143,8 +207,30 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
         """Make a canvas, or find it."""
         owner = _owner(context)
         model = await self._models.of_world(request.world, request.model)
-        canvas, created = await self._canvases.create(_canvas(request, model), model, owner)
+        canvas = _canvas(request, model, await self._known(request))
+        canvas, created = await self._canvases.create(canvas, model, owner)
         return canvas_pb.CreateCanvasResponse(canvas=wire.canvas_to_pb(canvas), created=created)
+
+    async def _known(self, request: canvas_pb.CreateCanvasRequest) -> Known | None:
+        """The picture that a request asks to paint around, in its own size if it says none."""
+        if not request.HasField("known"):
+            return None
+        told = request.known
+        if told.height_px or told.width_px:
+            return wire.known_from_pb(told)
+        return await self._pictures.placed(told.picture, told.top_px, told.left_px)
+
+    async def UploadPicture(
+        self, request: AsyncIterator[canvas_pb.UploadPictureRequest], context: Any
+    ) -> canvas_pb.UploadPictureResponse:
+        """Take a picture in."""
+        content = bytearray()
+        async for piece in request:
+            content += piece.content
+            if len(content) > MAX_FILE_BYTES:
+                raise InvalidRequest(f"a picture's file may have {MAX_FILE_BYTES} bytes")
+        picture, height, width = await self._pictures.take(bytes(content))
+        return canvas_pb.UploadPictureResponse(picture=picture, height_px=height, width_px=width)
 
     async def GetCanvas(
         self, request: canvas_pb.GetCanvasRequest, context: Any
@@ -177,7 +263,7 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
 
 @asynccontextmanager
 async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
-    """Both services, on the store and the peers that the settings name.
+    """All services, on the store and the peers that the settings name.
 
     Raises:
         UnsafeStore: its create is not atomic.
@@ -190,9 +276,20 @@ async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
     ):
         generator, tokenizer = Generator(to_generator), Tokenizer(to_tokenizer)
         specs, models = Specs(store), Models(generator)
-        canvases = Canvases(store, specs, models, tokenizer, settings.first_seeds)
+        pictures = Pictures(store, tokenizer)
+        canvases = Canvases(store, specs, models, tokenizer, pictures, settings.first_seeds)
         engine = Engine(
-            store, specs, models, generator, tokenizer, settings.decodes, settings.quality
+            store,
+            specs,
+            models,
+            generator,
+            tokenizer,
+            pictures,
+            settings.decodes,
+            settings.quality,
+        )
+        exports = Exports(
+            store, specs, models, Press(engine), settings.exports, settings.export_pixels
         )
         try:
             yield [
@@ -206,14 +303,21 @@ async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
                     partial(tiler_grpc.add_TilerServiceServicer_to_server, TilerServicer(engine)),
                 ),
                 Servicer(
+                    export_pb.DESCRIPTOR.services_by_name["ExportService"],
+                    partial(
+                        export_grpc.add_ExportServiceServicer_to_server, ExportServicer(exports)
+                    ),
+                ),
+                Servicer(
                     canvas_pb.DESCRIPTOR.services_by_name["CanvasService"],
                     partial(
                         canvas_grpc.add_CanvasServiceServicer_to_server,
-                        CanvasServicer(canvases, models),
+                        CanvasServicer(canvases, models, pictures),
                     ),
                 ),
             ]
         finally:
+            await exports.close()
             await engine.close()
 
 
@@ -227,11 +331,47 @@ def _format(number: int) -> TileFormat:
     return _FORMATS[number]
 
 
+def _export(spec: export_pb.ExportSpec) -> Export:
+    """What an export is asked to show; what is not said is as usual."""
+    if spec.format not in _EXPORT_FORMATS:
+        raise InvalidRequest(f"format must be 0 to {max(_EXPORT_FORMATS)}, not {spec.format}")
+    format = _EXPORT_FORMATS[spec.format]
+    quality = spec.quality or (QUALITY if format in LOSSY else 0)
+    region = Region(
+        spec.level, spec.top_px, spec.left_px, spec.height_px, spec.width_px, spec.frame
+    )
+    return Export(spec.canvas, region, format, quality)
+
+
+def _export_to_pb(status: Status) -> export_pb.Export:
+    export, region = status.export, status.export.region
+    return export_pb.Export(
+        id=export.id,
+        spec=export_pb.ExportSpec(
+            canvas=export.canvas,
+            level=region.level,
+            frame=region.frame,
+            top_px=region.top,
+            left_px=region.left,
+            height_px=region.height,
+            width_px=region.width,
+            format=_EXPORT_FORMAT[export.format],
+            quality=export.quality,
+        ),
+        state=_EXPORT_STATE[status.state],
+        done=status.done,
+        total=status.total,
+        size_bytes=status.size_bytes,
+        etag=status.run,
+        problem=status.problem,
+    )
+
+
 def _urgent(priority: int) -> bool:
     return priority != generator_pb.PRIORITY_PREFETCH
 
 
-def _canvas(request: canvas_pb.CreateCanvasRequest, model: Model) -> Canvas:
+def _canvas(request: canvas_pb.CreateCanvasRequest, model: Model, known: Known | None) -> Canvas:
     """The spec that a request asks for; what it does not say is as the model has it."""
     extent = model.worlds[request.world]
     if request.extent.kind:
@@ -247,6 +387,8 @@ def _canvas(request: canvas_pb.CreateCanvasRequest, model: Model) -> Canvas:
         request.order or "lattice",
         request.frames or 1,
         wire.sampling_from_pb(request.sampling, model.sampling),
+        known,
+        tuple(wire.region_from_pb(region) for region in request.regions),
     )
 
 

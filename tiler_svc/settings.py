@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from handscroll.formats import QUALITY
 from svckit.settings import ServiceSettings
 
 
@@ -20,7 +21,11 @@ class TilerSettings(ServiceSettings):
         16, ge=1, description="tiles being decoded at a time; others wait for their turn here"
     )
     quality: int = Field(
-        90, ge=1, le=100, description="of WebP and JPEG; tiles that are cached keep theirs"
+        QUALITY, ge=1, le=100, description="of WebP and JPEG; tiles that are cached keep theirs"
+    )
+    exports: int = Field(2, ge=1, description="exports being made at a time; more are refused")
+    export_pixels: int = Field(
+        2**28, ge=1, description="pixels of an export; JPEG and WebP take fewer"
     )
     first_seeds: dict[str, int] = Field(
         {"scroll": 12, "planet": 7},

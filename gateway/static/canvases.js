@@ -6,7 +6,12 @@
 
 /** @typedef {import("./grid.js").Extent} Extent */
 /** @typedef {{name: string, canvas: string, extent: Extent}} World */
-/** @typedef {{id: string, world: string, seed: number, prompt: string, extent: Extent}} Canvas */
+/** @typedef {{picture: string, top: number, left: number, height: number, width: number}} Known */
+/** @typedef {{id: string, world: string, seed: number, prompt: string, extent: Extent,
+ *   known: Known|null}} Canvas */
+
+/** @typedef {{id: string, state: "running"|"done"|"stopped", done: number, total: number,
+ *   problem: string|null}} Export */
 
 /** An answer that says what went wrong (RFC 9457), or that none came (status 0). */
 export class Problem extends Error {
@@ -80,7 +85,18 @@ export function getCanvas(id) {
   return call(`canvases/${id}`);
 }
 
-/** @param {{world: string, seed: number, prompt: string}} spec @returns {Promise<Canvas>} */
+/**
+ * @param {Blob} file a PNG, JPEG or WebP file
+ * @returns {Promise<{picture: string, height: number, width: number}>} what it is called here
+ */
+export function uploadPicture(file) {
+  return call("pictures", { method: "POST", headers: { "Content-Type": file.type }, body: file });
+}
+
+/**
+ * @param {{world: string, seed: number, prompt: string, known?: {picture: string}}} spec
+ * @returns {Promise<Canvas>}
+ */
 export function createCanvas(spec) {
   const headers = { "Content-Type": "application/json" };
   return call("canvases", { method: "POST", headers, body: JSON.stringify(spec) });
@@ -118,4 +134,28 @@ export function tileUrl(id, { x, y, z }) {
 export function eventsUrl(id, { z, left, top, right, bottom }, ahead) {
   const place = `z=${z}&left=${left}&top=${top}&right=${right}&bottom=${bottom}`;
   return `canvases/${id}/events?${place}${ahead ? "&ahead=1" : ""}`;
+}
+
+/**
+ * @param {import("./grid.js").Region & {canvas: string, format: string}} wish
+ * @returns {Promise<Export>} the one of this wish, which goes on if it had stopped
+ */
+export function createExport(wish) {
+  const headers = { "Content-Type": "application/json" };
+  return call("exports", { method: "POST", headers, body: JSON.stringify(wish) });
+}
+
+/** @param {string} id @returns {Promise<Export>} */
+export function getExport(id) {
+  return call(`exports/${id}`);
+}
+
+/** @param {string} id */
+export function deleteExport(id) {
+  return call(`exports/${id}`, { method: "DELETE" });
+}
+
+/** @param {string} id @returns {string} the address of its file */
+export function fileOf(id) {
+  return `exports/${id}/file`;
 }

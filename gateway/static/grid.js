@@ -12,6 +12,8 @@ const { CRS, LatLngBounds, Point } = window.L;
  *  What a canvas covers; sizes are at the finest level, null where endless. */
 /** @typedef {{z: number, left: number, top: number, right: number, bottom: number}} TileRange
  *  A rectangle of tiles, all four sides inclusive. */
+/** @typedef {{level: number, top: number, left: number, height: number, width: number}} Region
+ *  A rectangle of pixels of one level. */
 /** @typedef {{zoom: number, x: number, y: number}} View
  *  What is looked at: a zoom, and the middle in canvas pixels at the finest level. */
 
@@ -116,6 +118,26 @@ export function toPixel(extent, latlng) {
   return CRS.EPSG3857.latLngToPoint(latlng, finestZoom(extent))
     .subtract([origin_px, origin_px])
     .add(shift(extent));
+}
+
+/**
+ * The part of a canvas that lies in bounds, in pixels of the level nearest to a zoom.
+ * @param {Extent} extent @param {L.LatLngBounds} bounds @param {number} zoom
+ * @returns {Region}
+ */
+export function regionOf(extent, bounds, zoom) {
+  const level = Math.min(extent.finest, Math.max(0, Math.round(zoom) - ROOT_ZOOM));
+  const scale = 2 ** (extent.finest - level);
+  const along = (from, to, size_px) => {
+    const start = Math.max(size_px === null ? -Infinity : 0, Math.round(from / scale));
+    const end = Math.min(size_px === null ? Infinity : size_px / scale, Math.round(to / scale));
+    return [start, Math.max(1, end - start)];
+  };
+  const first = toPixel(extent, bounds.getNorthWest());
+  const last = toPixel(extent, bounds.getSouthEast());
+  const [top, height] = along(first.y, last.y, extent.height_px);
+  const [left, width] = along(first.x, last.x, extent.width_px);
+  return { level, top, left, height, width };
 }
 
 /** @param {Extent} extent @param {{x: number, y: number}} pixel @returns {L.LatLng} */

@@ -6,6 +6,7 @@ import { askForKey } from "./keys.js";
 import { formatLink, parseLink } from "./link.js";
 import { Panel, titleOf } from "./panel.js";
 import { Picture } from "./picture.js";
+import { Saving } from "./saving.js";
 import { describe, say, setProgress, setState, unsay } from "./status.js";
 
 /** @typedef {import("./canvases.js").Canvas} Canvas */
@@ -23,6 +24,7 @@ const panel = new Panel({ deleted: leaveDeleted });
 let worlds = [];
 /** @type {Picture|null} */
 let picture = null;
+new Saving(() => picture && { canvas: picture.canvas.id, ...picture.region() });
 /** Counts what was asked to be opened: only the last is. */
 let opening = 0;
 let addressTimer = 0;

@@ -1,6 +1,8 @@
 /** The panel: about the canvas in sight, a form for a new one, and the list of one's own. */
 
-import { createCanvas, deleteCanvas, listCanvases } from "./canvases.js";
+import { fitted } from "./around.js";
+import { createCanvas, deleteCanvas, listCanvases, uploadPicture } from "./canvases.js";
+import { ROOT_ZOOM } from "./grid.js";
 import { askForKey } from "./keys.js";
 import { formatLink } from "./link.js";
 import { describe } from "./status.js";
@@ -44,9 +46,17 @@ function icon(name) {
   return svg;
 }
 
+/** @param {Canvas} canvas @returns {View|undefined} the picture it is painted around, if any */
+function middleOf({ extent, known }) {
+  if (!known) return undefined;
+  const { top, left, height, width } = known;
+  return { zoom: ROOT_ZOOM + extent.finest, x: left + width / 2, y: top + height / 2 };
+}
+
 export class Panel {
   /** @type {Canvas|null} */ #canvas = null;
   /** @type {Canvas[]} */ #own = [];
+  /** @type {World[]} */ #worlds = [];
 
   /** @param {{deleted: (canvas: Canvas) => void}} events */
   constructor(events) {
@@ -73,6 +83,7 @@ export class Panel {
 
   /** @param {World[]} worlds */
   setWorlds(worlds) {
+    this.#worlds = worlds;
     byId("worlds").replaceChildren(
       ...worlds.map(({ name }) =>
         element(
@@ -190,8 +201,11 @@ export class Panel {
     error.textContent = "";
     byId("create").disabled = true;
     try {
-      const canvas = await createCanvas({ world, seed: Number(seed), prompt: prompt.trim() });
-      location.hash = formatLink(canvas.id);
+      const known = await this.#given(world);
+      const spec = { world, seed: Number(seed), prompt: prompt.trim(), ...(known && { known }) };
+      const canvas = await createCanvas(spec);
+      location.hash = formatLink(canvas.id, middleOf(canvas));
+      byId("picture").value = "";
       this.#roll();
       this.#makeRoom();
       if (!this.root.hidden) await this.#loadOwn();
@@ -203,6 +217,15 @@ export class Panel {
     } finally {
       byId("create").disabled = false;
     }
+  }
+
+  /** @param {string} world @returns {Promise<{picture: string}|null>} what to paint around */
+  async #given(world) {
+    const [file] = byId("picture").files;
+    if (!file) return null;
+    const { extent } = this.#worlds.find(({ name }) => name === world);
+    const { picture } = await uploadPicture(await fitted(file, extent));
+    return { picture };
   }
 
   /** Where the panel lies over the picture, it goes once a picture was chosen. */

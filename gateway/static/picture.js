@@ -1,6 +1,6 @@
 /** A canvas on the map: its layers, its bounds, and the painting of what is looked at. */
 
-import { coverZoom, extentBounds, homeView, maxZoom, toLatLng, toPixel } from "./grid.js";
+import { coverZoom, extentBounds, homeView, maxZoom, regionOf, toLatLng, toPixel } from "./grid.js";
 import { Painting } from "./painting.js";
 import { Sheen } from "./sheen.js";
 import { Paper, Tiles, zIndexOf } from "./tiles.js";
@@ -57,6 +57,11 @@ export class Picture {
   /** @returns {View} */
   view() {
     return { zoom: this.map.getZoom(), ...toPixel(this.canvas.extent, this.map.getCenter()) };
+  }
+
+  /** @returns {import("./grid.js").Region} what is in the window */
+  region() {
+    return regionOf(this.canvas.extent, this.map.getBounds(), this.map.getZoom());
   }
 
   /** Puts the sheen under the finest level in sight, and says whether pixels meet pixels. */

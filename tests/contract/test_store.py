@@ -49,6 +49,12 @@ class Around:
     async def get_async(self, path: str) -> Any:
         return await self.inner.get_async(path)
 
+    async def get_range_async(self, path: str, *, start: int, end: int) -> Any:
+        return await self.inner.get_range_async(path, start=start, end=end)
+
+    async def head_async(self, path: str) -> Any:
+        return await self.inner.head_async(path)
+
     async def put_async(self, path: str, file: bytes, *, mode: Any) -> Any:
         self.puts += 1
         return await self.inner.put_async(path, file, mode=mode)
@@ -94,6 +100,32 @@ async def test_a_large_value_is_whole(store: Store) -> None:
     value = os.urandom(12 << 20)
     assert await store.create(KEY, value) == value
     assert await store.get(KEY) == value
+
+
+async def test_a_value_written_in_pieces_is_there_when_it_is_whole(store: Store) -> None:
+    pieces = [os.urandom(5 << 20) for _ in range(4)]  # more than two parts of an upload
+    assert await store.size(KEY) is None and await store.part(KEY, 0, 1) is None
+    async with store.writing(KEY) as write:
+        for piece in pieces:
+            await write(piece)
+            assert await store.get(KEY) is None
+            assert await listed(store, keys.patches_prefix(A)) == []
+    whole = b"".join(pieces)
+    assert await store.get(KEY) == whole
+    assert await store.size(KEY) == len(whole)
+    for start, end in ((0, 1), (5, 5 << 20), (len(whole) - 3, len(whole))):
+        assert await store.part(KEY, start, end) == whole[start:end]
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 4])
+async def test_a_value_given_up_is_not_there(store: Store, pieces: int) -> None:
+    with pytest.raises(RuntimeError, match="enough"):
+        async with store.writing(KEY) as write:
+            for _ in range(pieces):
+                await write(os.urandom(5 << 20))
+            raise RuntimeError("enough")
+    assert await store.get(KEY) is None
+    assert await listed(store, keys.patches_prefix(A)) == []
 
 
 async def test_a_deleted_value_is_gone_and_deleting_twice_is_fine(store: Store) -> None:

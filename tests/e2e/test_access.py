@@ -30,7 +30,9 @@ from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.canvas.v1.canvas_service_pb2_grpc import CanvasServiceStub
 from handscroll_api.status.v1 import status_service_pb2 as status_pb
 from handscroll_api.status.v1.status_service_pb2_grpc import StatusServiceStub
+from handscroll_api.tiler.v1 import export_service_pb2 as export_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
+from handscroll_api.tiler.v1.export_service_pb2_grpc import ExportServiceStub
 from handscroll_api.tiler.v1.tiler_service_pb2_grpc import TilerServiceStub
 from svckit.keyring import Role, changed_keys, new_key
 from svckit.keys import canvas_key
@@ -138,8 +140,9 @@ def wish() -> dict[str, object]:
     return {"world": "planet", "seed": next(_seeds)}
 
 
-TILES, CANVASES = TilerServiceStub, CanvasServiceStub
+TILES, CANVASES, EXPORTS = TilerServiceStub, CanvasServiceStub, ExportServiceStub
 NOBODYS = "0" * 64
+EXPORT = {"canvas": NOBODYS, "level": 0, "top": 0, "left": 0, "height": 1, "width": 1}
 ACTIONS: dict[str, tuple[Role, Ask]] = {
     "viewer": (Role.NONE, http("/")),
     "static": (Role.NONE, http("/static/main.js")),
@@ -158,6 +161,10 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
     "new events": (Role.PAINT, http(lambda: events(new()))),
     "create": (Role.PAINT, http("/canvases", "POST", json=wish)),
     "delete": (Role.PAINT, http(f"/canvases/{NOBODYS}", "DELETE")),
+    "create export": (Role.PAINT, http("/exports", "POST", json=lambda: EXPORT)),
+    "export": (Role.READ, http(f"/exports/{NOBODYS}")),
+    "file of an export": (Role.READ, http(f"/exports/{NOBODYS}/file")),
+    "delete export": (Role.PAINT, http(f"/exports/{NOBODYS}", "DELETE")),
     "metrics": (Role.ADMIN, http("/metrics")),
     "status": (Role.ADMIN, http("/status")),
     "grpc worlds": (
@@ -198,6 +205,22 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
     "grpc new region": (
         Role.PAINT,
         rpc(TILES, "RenderRegion", lambda canvas: region(canvas, 256 * (new() - MIDDLE) + 100)),
+    ),
+    "grpc create export": (
+        Role.PAINT,
+        rpc(EXPORTS, "CreateExport", lambda _: export_pb.CreateExportRequest()),
+    ),
+    "grpc export": (
+        Role.READ,
+        rpc(EXPORTS, "GetExport", lambda _: export_pb.GetExportRequest(export=NOBODYS)),
+    ),
+    "grpc file of an export": (
+        Role.READ,
+        rpc(EXPORTS, "DownloadExport", lambda _: export_pb.DownloadExportRequest(export=NOBODYS)),
+    ),
+    "grpc delete export": (
+        Role.PAINT,
+        rpc(EXPORTS, "DeleteExport", lambda _: export_pb.DeleteExportRequest(export=NOBODYS)),
     ),
     "grpc status": (
         Role.ADMIN,
@@ -303,6 +326,7 @@ def test_tables_have_every_route_and_every_rpc() -> None:
         module.DESCRIPTOR.services_by_name[name]
         for module, name in (
             (tiler_pb, "TilerService"),
+            (export_pb, "ExportService"),
             (canvas_pb, "CanvasService"),
             (status_pb, "StatusService"),
         )

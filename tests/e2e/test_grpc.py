@@ -24,7 +24,11 @@ from svckit.wire import canvas_from_pb
 from tests.e2e.asking import block, new_canvas, path_of, stream
 from tests.support.stack import PATIENCE_S, Stack
 
-SERVICES = ["handscroll_api.tiler.v1.TilerService", "handscroll_api.canvas.v1.CanvasService"]
+SERVICES = [
+    "handscroll_api.tiler.v1.TilerService",
+    "handscroll_api.tiler.v1.ExportService",
+    "handscroll_api.canvas.v1.CanvasService",
+]
 
 
 @pytest.fixture

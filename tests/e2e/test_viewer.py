@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Browser, Page, Response
 
+from handscroll.geometry import Tile, tile_to_xyz
 from tests.e2e.asking import canvas_of
 from tests.support.stack import PATIENCE_S, Stack, eventually
 
@@ -195,6 +199,39 @@ def test_a_canvas_is_made_in_the_panel(stack: Stack, browser: Browser, tmp_path:
         page.wait_for_selector(f"#own a[href='#{made.id}'][aria-current=true]")
         viewer.check_tiles(stack)
         page.screenshot(path=tmp_path / "panel.png")
+
+
+def test_a_canvas_is_painted_around_a_picture_of_ones_own(
+    stack: Stack, browser: Browser, tmp_path: Path
+) -> None:
+    """It is brought to a scroll's height, and comes back untouched."""
+    down, right = np.mgrid[0:88, 0:200]
+    ramp = np.stack((2 * down, right, 255 - right), -1).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "mine.webp", lossless=True)
+    with viewer_in(browser, DESK) as viewer:
+        page = viewer.page
+        viewer.open(stack.url)
+        first = viewer.canvas
+        page.click("#seal")
+        page.get_by_label("scroll", exact=True).check(force=True)
+        page.set_input_files("#picture", tmp_path / "mine.webp")
+        page.click("#create")
+        viewer.until(
+            f"(first) => ({READY})() && document.documentElement.dataset.canvas !== first", first
+        )
+        made = canvas_of(httpx.get(f"{stack.url}/canvases/{viewer.canvas}").json())
+        assert made.known is not None and made.world == "scroll"
+        assert (made.known.top, made.known.left) == (0, 0)
+        assert (made.known.height, made.known.width) == (704, 1600)
+        assert viewer.hash == f"#{made.id}/16/800/352"
+        x, y, z = tile_to_xyz(Tile(2, 1, 1))
+        tile = httpx.get(f"{stack.url}/tiles/{made.id}/{z}/{x}/{y}.png").content
+        pixels = np.asarray(Image.open(io.BytesIO(tile)).convert("RGB")).astype(int)
+        across = (340 + 256 + np.arange(256)) / 8  # the ramp where the tile lies
+        assert np.abs(pixels[..., 1] - across).max() < 3
+        assert np.abs(pixels[..., 2] - (255 - across)).max() < 3
+        assert page.input_value("#picture") == ""
+        page.screenshot(path=tmp_path / "around.png")
 
 
 def test_it_works_under_a_finger_on_a_phone(stack: Stack, browser: Browser, tmp_path: Path) -> None:

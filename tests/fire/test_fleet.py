@@ -35,6 +35,8 @@ RATE_HZ = 20.0
 NEW_EVERY = 20
 """One request in so many is for a place that nobody has seen, which all services have a part in.
 Of the others half are for known places, which gateways have, and half for what tilers tell."""
+ROW = 1024
+"""Places in a row, before the next begins."""
 SOAK_S = float(os.environ.get("HANDSCROLL_SOAK_S", "180"))
 WITHIN_S = 90.0
 OVERLOAD_S = 20.0
@@ -56,14 +58,19 @@ class Ground:
     seen: dict[str, Tile]
     places: Iterator[int]
 
+    def unseen(self) -> str:
+        """The path of a tile where nobody has been, nor near enough to have painted for it."""
+        down, right = divmod(next(self.places), ROW)
+        tile = Tile(0, 8 * down - 4096, 8 * right - 4096)
+        path = path_of(self.canvas.id, tile)
+        self.seen[path] = tile
+        return path
+
     def paths(self) -> Iterator[str]:
         """What is asked for, one after the other."""
         for number in count():
             if number % NEW_EVERY == 0:
-                tile = Tile(0, 8 * next(self.places), -16)
-                path = path_of(self.canvas.id, tile)
-                self.seen[path] = tile
-                yield path
+                yield self.unseen()
             elif number % 2:
                 yield f"/canvases/{self.canvas.id}"
             else:
@@ -147,9 +154,7 @@ async def test_whatever_is_killed_only_requests_in_its_hands_may_break(
     async with browser(ground.front.url) as client:
 
         async def paints() -> bool:
-            path = path_of(ground.canvas.id, tile := Tile(0, 8 * next(ground.places), -16))
-            ground.seen[path] = tile
-            return (await ask(client, path)).status == 200
+            return (await ask(client, ground.unseen())).status == 200
 
         async with load(ground.front.url, ground.paths(), RATE_HZ) as answers:
             await more(answers, 40)

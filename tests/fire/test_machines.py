@@ -241,6 +241,14 @@ class Flaky:
         await self._fail("read lost")
         return await self.inner.get_async(path)
 
+    async def get_range_async(self, path: str, *, start: int, end: int) -> Any:
+        await self._fail("read lost")
+        return await self.inner.get_range_async(path, start=start, end=end)
+
+    async def head_async(self, path: str) -> Any:
+        await self._fail("read lost")
+        return await self.inner.head_async(path)
+
     async def put_async(self, path: str, file: bytes, *, mode: Any) -> Any:
         await self._fail("write lost")
         put = await self.inner.put_async(path, file, mode=mode)

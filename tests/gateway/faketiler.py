@@ -2,32 +2,46 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handscroll.canvas import Canvas, Sampling
+from handscroll.canvas import Canvas, Known, Sampling
 from handscroll.errors import HandscrollError, InvalidRequest, NotFound
 from handscroll.geometry import Extent, patches_of, tile_region, xyz_to_tile
+from handscroll.known import digest_of
+from handscroll.picture import read_picture
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.canvas.v1 import canvas_service_pb2_grpc as canvas_grpc
+from handscroll_api.tiler.v1 import export_service_pb2 as export_pb
+from handscroll_api.tiler.v1 import export_service_pb2_grpc as export_grpc
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2_grpc as tiler_grpc
 from svckit.keys import TileFormat, canvas_key, check_canvas_id, tile_key
 from svckit.server import Servicer
 from svckit.store import Store
-from svckit.wire import canvas_to_pb, extent_from_pb, extent_to_pb, sampling_from_pb
+from svckit.wire import (
+    canvas_to_pb,
+    extent_from_pb,
+    extent_to_pb,
+    region_from_pb,
+    sampling_from_pb,
+)
+from tests.gateway.fakeexports import FakeExports
 
 MODEL = "ab" * 32
+_DIGEST = re.compile("[0-9a-f]{64}")
 WORLDS = {"planet": Extent("plane", 2), "scroll": Extent("scroll", 2, 704)}
 _FORMATS: dict[int, TileFormat] = {0: "webp", 1: "webp", 2: "png", 3: "jpg"}
 
 
 class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServicer):
-    """Both services of a tiler.
+    """All services of a tiler.
 
     Attributes:
         gate: closed, nothing is painted until it is opened.
         failure: what every call raises, if anything.
+        exports: its ExportService.
         asked: tiles that were asked for one by one.
         streams: views that were asked for.
         metadata: of the last call.
@@ -41,6 +55,8 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         self.gate.set()
         self.waiting = 0
         self.owned: dict[str, list[str]] = {}
+        self.exports = FakeExports(store, self._begin)
+        self.pictures: dict[str, tuple[int, int]] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -50,6 +66,7 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         self.streams: list[tiler_pb.StreamTilesRequest] = []
         self.metadata: dict[str, str] = {}
         self.cancelled = 0
+        self.exports.forget()
 
     def servicers(self) -> list[Servicer]:
         """What `svckit.server.started` serves."""
@@ -57,6 +74,12 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
             Servicer(
                 tiler_pb.DESCRIPTOR.services_by_name["TilerService"],
                 lambda server: tiler_grpc.add_TilerServiceServicer_to_server(self, server),
+            ),
+            Servicer(
+                export_pb.DESCRIPTOR.services_by_name["ExportService"],
+                lambda server: export_grpc.add_ExportServiceServicer_to_server(
+                    self.exports, server
+                ),
             ),
             Servicer(
                 canvas_pb.DESCRIPTOR.services_by_name["CanvasService"],
@@ -129,6 +152,8 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
             order=request.order or "lattice",
             frames=request.frames or 1,
             sampling=sampling_from_pb(request.sampling, Sampling()),
+            known=self._known(request),
+            regions=tuple(region_from_pb(region) for region in request.regions),
         )
         created = await self.store.get(canvas_key(canvas.id)) is None
         await self.store.create(canvas_key(canvas.id), canvas.canonical())
@@ -136,6 +161,32 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         if canvas.id not in own:
             own.append(canvas.id)
         return canvas_pb.CreateCanvasResponse(canvas=canvas_to_pb(canvas), created=created)
+
+    def _known(self, request: canvas_pb.CreateCanvasRequest) -> Known | None:
+        if not request.HasField("known"):
+            return None
+        told = request.known
+        if not _DIGEST.fullmatch(told.picture):
+            raise InvalidRequest(f"a picture must be 64 characters, not {told.picture!r:.80}")
+        if told.picture not in self.pictures:
+            raise NotFound(f"there is no picture {told.picture}")
+        height, width = self.pictures[told.picture]
+        return Known(
+            told.picture,
+            told.top_px,
+            told.left_px,
+            told.height_px or height,
+            told.width_px or width,
+        )
+
+    async def UploadPicture(
+        self, request: AsyncIterator[canvas_pb.UploadPictureRequest], context: Any
+    ) -> canvas_pb.UploadPictureResponse:
+        self._begin(context)
+        pixels = read_picture(b"".join([piece.content async for piece in request]))
+        picture, (height, width) = digest_of(pixels), pixels.shape[:2]
+        self.pictures[picture] = height, width
+        return canvas_pb.UploadPictureResponse(picture=picture, height_px=height, width_px=width)
 
     async def GetCanvas(
         self, request: canvas_pb.GetCanvasRequest, context: Any

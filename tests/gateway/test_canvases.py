@@ -40,9 +40,13 @@ def test_every_field_reaches_the_tiler(stack: Stack) -> None:
     extent = {"kind": "picture", "finest": 1, "height_px": 64, "width_px": 96}
     sampling = {"temperature": 0, "rows": 2, "negative_prompt": "fog", "top_p": 0.5}
     wish = {"world": "planet", "extent": extent, "order": "outward", "frames": 4, "model": "cd"}
+    place = {"top": -5, "left": 2**30, "height": 3, "width": 4}
+    regions = [{"prompt": "sea", **place, "softness": 0}, {"prompt": "", **place}]
     with stack.client() as client:
-        told = client.post("/canvases", json=wish | {"sampling": sampling}).json()
+        rest = {"sampling": sampling, "regions": regions}
+        told = client.post("/canvases", json=wish | rest).json()
     assert told["extent"] == extent
+    assert told["regions"] == [regions[0], regions[1] | {"softness": 256}]
     assert told["sampling"] | sampling == told["sampling"]
     assert (told["order"], told["frames"], told["model"]) == ("outward", 4, "cd")
 
@@ -54,6 +58,9 @@ def test_every_field_reaches_the_tiler(stack: Stack) -> None:
         ({"world": 3}, "world must be string, not 3"),
         ({"world": "planet", "sead": 1}, "there is no field 'sead'"),
         ({"world": "planet", "seed": "1"}, "seed must be integer, not '1'"),
+        ({"world": "planet", "regions": {}}, "regions must be array"),
+        ({"world": "planet", "regions": [{"prompt": "sea"}]}, "regions.0.top is missing"),
+        ({"world": "planet", "regions": [5]}, "regions.0 must be"),
         ({"world": "planet", "seed": True}, "seed must be integer, not True"),
         ({"world": "planet", "seed": 1.5}, "seed must be integer, not 1.5"),
         ({"world": "planet", "seed": -1}, "seed must be greater than or equal to 0, not -1"),

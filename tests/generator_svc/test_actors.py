@@ -190,7 +190,7 @@ async def test_a_drawing_that_nobody_wants_stops_between_two_steps(
     await store.create(canvas_key(canvas.id), canvas.canonical())
     scene = await load_scene(store, served, canvas)
     context = gather(Patch(0, 0, 0, 0), scene.order, 16, no_patch, scene.field)
-    drawing = asyncio.create_task(painter.draw(canvas.canonical(), None, None, [context]))
+    drawing = asyncio.create_task(painter.draw(canvas.canonical(), {}, [context]))
     await asyncio.to_thread(begun.wait, 10)
     drawing.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -13,14 +13,24 @@ import pytest
 
 from generator_svc.easel import Easel
 from generator_svc.engine import PREFETCH, VIEWPORT, Engine
-from handscroll.canvas import Canvas, Sampling
+from handscroll.canvas import Canvas, Known, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes
-from handscroll.errors import InvalidRequest, NotFound, Overloaded, SpecMismatch, StoreUnavailable
+from handscroll.errors import (
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    SpecMismatch,
+    StoreUnavailable,
+    Unavailable,
+)
 from handscroll.geometry import Extent, Patch
+from handscroll.known import KnownTokens, digest_of
 from handscroll.order import Lattice
 from handscroll.paint import Painter
-from svckit.keys import canvas_key, patch_key
+from handscroll.picture import to_png
+from svckit.keys import canvas_key, known_key, patch_key, picture_key
+from svckit.known import tokens_content
 from svckit.store import Store
 from tests.support.toys import ModelPainters, ToyLedger, ToyPainters, served_by
 
@@ -106,6 +116,41 @@ def test_engine_draws_what_render_draws(
         return left | right
 
     assert len(asyncio.run(served())) == 6
+
+
+def test_engine_paints_around_a_picture_as_render_does(
+    model: Checkpoint, make_engine: MakeEngine, put_canvas: PutCanvas, store: Store
+) -> None:
+    """What is wholly known is committed as it is, and nothing is drawn for it."""
+    pixels = np.random.default_rng(4).integers(0, 256, (600, 700, 3), np.uint8)
+    known = Known(digest_of(pixels), -64, 128, *pixels.shape[:2])
+    inside, wanted = Patch(2, 0, 0, 1), block(-1, 0, 2, 2)
+
+    async def served() -> tuple[dict[Patch, Codes], dict[Patch, Codes], int]:
+        canvas = await put_canvas(known=known)
+        engine = make_engine(painters := ToyPainters())
+        with pytest.raises(Unavailable, match="the tokens of the canvas' picture"):
+            await ask(engine, canvas.id, [inside])
+        with Painter(model, canvas, picture=pixels) as painter:
+            assert isinstance(painter.pool.given, KnownTokens)
+            tokens = painter.pool.given
+            finest = canvas.extent.finest
+            key = known_key(model.digest, known.picture, finest)
+            await store.create(key, tokens_content(tokens))
+            with pytest.raises(Unavailable, match="the picture that the canvas"):
+                await ask(engine, canvas.id, [inside])
+            await store.create(picture_key(known.picture), to_png(pixels))
+            whole = await ask(engine, canvas.id, [inside])
+            np.testing.assert_array_equal(whole[inside], tokens.tokens(inside)[0])
+            drawn = painters.drawn.total()
+            found = await ask(make_engine(ModelPainters(model)), canvas.id, wanted)
+            list(painter.patches(wanted))
+            return found, {patch: painter.pool[patch] for patch in wanted}, drawn
+
+    found, expected, drawn = asyncio.run(served())
+    assert drawn == 0
+    for patch in wanted:
+        np.testing.assert_array_equal(found[patch], expected[patch])
 
 
 def test_codes_do_not_depend_on_who_asks_for_what_when(

@@ -14,6 +14,7 @@ from handscroll.canvas import (
     MAX_PROMPT_CHARACTERS,
     Canvas,
     Known,
+    PromptRegion,
     Sampling,
     check_learned,
 )
@@ -81,7 +82,15 @@ KNOWN = st.builds(
     st.integers(64, 4096),
     st.integers(64, 4096),
 )
-CANVASES |= st.builds(replace, st.just(PLAIN), known=KNOWN)
+REGIONS = st.builds(
+    PromptRegion, TEXTS, *[st.integers(-(2**20), 2**20)] * 2, *[st.integers(1, 2**20)] * 3
+)
+CANVASES |= st.builds(
+    replace,
+    st.just(PLAIN),
+    known=st.none() | KNOWN,
+    regions=st.lists(REGIONS, max_size=3).map(tuple),
+)
 
 
 def spec_of(canvas: Canvas) -> dict[str, Any]:
@@ -118,6 +127,8 @@ def test_canvas_id_does_not_depend_on_the_spelling(canvas: Canvas, random: Any) 
     """Order of fields, blanks and escapes do not matter."""
 
     def shuffled(value: object) -> object:
+        if isinstance(value, list):
+            return [shuffled(one) for one in value]
         if not isinstance(value, dict):
             return value
         return {key: shuffled(value[key]) for key in random.sample(sorted(value), len(value))}
@@ -169,6 +180,15 @@ CHANGES: list[tuple[str, object]] = [
     ("known", Known("a" * 64, 64, 64, 100, 90)),
     ("known", Known("a" * 64, 0, 64, 101, 90)),
     ("known", Known("a" * 64, 0, 64, 100, 91)),
+    ("regions", (PromptRegion("sea", 0, 0, 5, 5, 5),)),
+    ("regions", (PromptRegion("ice", 0, 0, 5, 5, 5),)),
+    ("regions", (PromptRegion("sea", 1, 0, 5, 5, 5),)),
+    ("regions", (PromptRegion("sea", 0, 1, 5, 5, 5),)),
+    ("regions", (PromptRegion("sea", 0, 0, 6, 5, 5),)),
+    ("regions", (PromptRegion("sea", 0, 0, 5, 6, 5),)),
+    ("regions", (PromptRegion("sea", 0, 0, 5, 5, 6),)),
+    ("regions", (PromptRegion("sea", 0, 0, 5, 5, 5), PromptRegion("ice", 0, 0, 5, 5, 5))),
+    ("regions", (PromptRegion("ice", 0, 0, 5, 5, 5), PromptRegion("sea", 0, 0, 5, 5, 5))),
 ]
 SAMPLING_CHANGES: list[tuple[str, object]] = [
     ("dtype", "bfloat16"),
@@ -319,7 +339,7 @@ def test_canvas_refuses_to_guess_what_is_missing(name: str) -> None:
         Canvas.parse(json.dumps(spec))
 
 
-@pytest.mark.parametrize("name", ["Seed", "seed ", "canonical", "id", "branch", "regions"])
+@pytest.mark.parametrize("name", ["Seed", "seed ", "canonical", "id", "branch", "region"])
 def test_canvas_refuses_unknown_fields(name: str) -> None:
     """A misspelt or a future setting must not be painted as if it were not there."""
     with pytest.raises(InvalidRequest, match=f"canvas has no field {name}"):

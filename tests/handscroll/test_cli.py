@@ -1,7 +1,9 @@
 """The laws of `handscroll.cli`: a picture or one line, never half of either."""
 
+import io
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,14 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+from pmtiles.reader import MemorySource, all_tiles
 
 import handscroll
+from handscroll.archive import tiles_in
 from handscroll.assemble import Pixels
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, PromptRegion, Sampling
 from handscroll.checkpoint import Checkpoint
-from handscroll.cli import MAX_PIXELS, region_of, run, write_png
+from handscroll.cli import MAX_PIXELS, region_of, run, write_file
 from handscroll.errors import HandscrollError, InvalidRequest
-from handscroll.geometry import Extent, Region
+from handscroll.formats import encode_tile
+from handscroll.geometry import Extent, Region, tile_to_xyz
 from handscroll.paint import Painter
 from launcher.__main__ import main
 
@@ -164,6 +169,38 @@ def test_render_goes_on_from_a_picture(
     np.testing.assert_array_equal(painted[down : down + 80, right : right + 100], pixels)
 
 
+def test_render_takes_guidance(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path
+) -> None:
+    result = command(*options(tmp_path / "out.png", tiny, guidance=3))
+    canvas = Canvas(model.digest, "planet", 3, PLANE, sampling=Sampling(guidance=3))
+    assert result.code == 0 and canvas.id[:16] in result.out, result
+    for wrong in ({"guidance": 21}, {"negative-prompt": "x" * 2001}):
+        assert_one_line(command(*options(tmp_path / "other.png", tiny, **wrong)))
+
+
+def test_render_takes_regions_with_words_of_their_own(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path
+) -> None:
+    told = [*options(tmp_path / "out.png", tiny), "--region=-9,5,700,80"]
+    assert (
+        "text encoder" in command(*told, "--region=0,0,9,9 a stormy sea").err
+    )  # this one has none
+    result = command(*told, "--region=0,0,64,64")
+    assert result.code == 0, result.err
+    regions = (PromptRegion("", 5, -9, 80, 700), PromptRegion("", 0, 0, 64, 64))
+    canvas = Canvas(model.digest, "planet", 3, PLANE, sampling=model.sampling, regions=regions)
+    assert canvas.id[:16] in result.out
+
+
+@pytest.mark.parametrize("text", ["", "sea", "1,2,3 sea", "1,2,3,4.5 sea", "0,0,0,5 sea"])
+def test_regions_that_are_none_are_refused(
+    command: Command, tiny: Path, tmp_path: Path, text: str
+) -> None:
+    assert_one_line(command(*options(tmp_path / "out.png", tiny), f"--region={text}"))
+    assert not (tmp_path / "out.png").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -192,8 +229,60 @@ def test_bad_input_is_one_line_and_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["picture.jpg", "picture", "png", ".png", "picture.png.txt"])
-def test_out_that_is_no_png_is_refused(
+@pytest.mark.parametrize(("ending", "kind"), [("jpg", "JPEG"), ("webp", "WEBP"), ("WEBP", "WEBP")])
+def test_ending_of_the_name_says_what_kind_of_file(
+    command: Command, tiny: Path, tmp_path: Path, ending: str, kind: str
+) -> None:
+    outs = tmp_path / "picture.png", tmp_path / f"picture.{ending}"
+    for out in outs:
+        assert command(*options(out, tiny)).code == 0
+    file = io.BytesIO()
+    with Image.open(outs[0]) as image:
+        image.save(
+            file, kind, quality=90, **{"method": 2} if kind == "WEBP" else {"subsampling": 0}
+        )
+    assert outs[1].read_bytes() == file.getvalue()
+
+
+def test_deep_zoom_is_a_zip(command: Command, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "picture.zip"
+    assert command(*options(out, tiny)).code == 0
+    with zipfile.ZipFile(out) as archive:
+        assert {"handscroll.dzi", "handscroll_files/6/0_0.jpg"} <= set(archive.namelist())
+
+
+@pytest.mark.parametrize("world", ["planet", "scroll"])
+def test_archive_holds_the_tiles_that_a_painter_paints(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path, world: str
+) -> None:
+    """From the coarsest level on, as the gateway serves them, and nothing else is left behind."""
+    out = tmp_path / "tiles.pmtiles"
+    place = {"world": world, "at": "60,300" if world == "scroll" else "-60,30", "height": 40}
+    assert command(*options(out, tiny, **place, level=1)).code == 0
+    assert list(tmp_path.iterdir()) == [out]
+    extent = SCROLL if world == "scroll" else PLANE
+    canvas = Canvas(model.digest, world, 3, extent, sampling=model.sampling)
+    region = Region(1, 300 if world == "scroll" else 30, 60 if world == "scroll" else -60, 40, 40)
+    with Painter(model, canvas) as painter:
+        expected = {
+            tile_to_xyz(tile): encode_tile(painter.tile(tile), tile, extent, "webp", 90)
+            for tile in tiles_in(region, extent)
+        }
+    found = all_tiles(MemorySource(out.read_bytes()))
+    assert {(x, y, z): image for (z, x, y), image in found} == expected
+    assert {z for _, _, z in expected} == {14, 15}
+
+
+def test_picture_that_its_format_cannot_hold_is_refused_before_it_is_painted(
+    command: Command, tiny: Path, tmp_path: Path
+) -> None:
+    result = command(*options(tmp_path / "picture.webp", tiny, width=16384, height=1))
+    assert_one_line(Result(result.code, "", result.err))
+    assert "16383 px to a side" in result.err and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["picture.gif", "picture", "png", ".png", "picture.png.txt"])
+def test_out_of_no_known_kind_is_refused(
     command: Command, tiny: Path, tmp_path: Path, name: str
 ) -> None:
     result = command(*options(tmp_path / name, tiny))
@@ -323,28 +412,31 @@ def test_region_of_ends_where_the_world_does(level: int) -> None:
             region_of(PLANE, 10, 10, at, level)
 
 
-# write_png
+# write_file
 
 
-def some_strips(rows: int, fail: bool = False) -> Iterator[Pixels]:
-    for row in range(rows):
-        yield np.full((2, 5, 3), row, np.uint8)
-    if fail:
-        raise ArithmeticError
+def some_pieces(error: type[BaseException] | None = None) -> Iterator[bytes]:
+    yield b"pic"
+    yield b""
+    yield b"ture"
+    if error:
+        raise error
 
 
-def test_write_png_writes_strips_from_top_to_bottom(tmp_path: Path) -> None:
-    out = tmp_path / "picture.png"
-    write_png(out, Region(0, 0, 0, 8, 5), some_strips(4))
-    with Image.open(out) as image:
-        np.testing.assert_array_equal(image, np.concatenate(list(some_strips(4))))
+def test_write_file_puts_pieces_together(tmp_path: Path) -> None:
+    out = tmp_path / "file"
+    write_file(out, some_pieces())
+    assert out.read_bytes() == b"picture"
 
 
-def test_write_png_leaves_what_was_there_until_it_is_whole(tmp_path: Path) -> None:
-    out = tmp_path / "picture.png"
+@pytest.mark.parametrize("error", [ArithmeticError, KeyboardInterrupt])
+def test_write_file_leaves_what_was_there_until_it_is_whole(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    out = tmp_path / "file"
     for before in (None, b"an older picture"):
         if before is not None:
             out.write_bytes(before)
-        with pytest.raises(ArithmeticError):
-            write_png(out, Region(0, 0, 0, 8, 5), some_strips(3, fail=True))
+        with pytest.raises(error):
+            write_file(out, some_pieces(error))
         assert [one.read_bytes() for one in tmp_path.iterdir()] == ([before] if before else [])

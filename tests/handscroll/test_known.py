@@ -18,12 +18,15 @@ from handscroll.errors import InvalidRequest
 from handscroll.field import ProceduralField
 from handscroll.geometry import PATCH_PX, TILE_PX, Extent, Patch, Region, Tile, tile_region
 from handscroll.known import (
+    MARGIN_TOK,
     WINDOW_TOK,
     KnownField,
-    KnownPicture,
+    KnownPixels,
+    KnownTokens,
     digest_of,
-    encoded,
-    known_picture,
+    known_pixels,
+    known_tokens,
+    windows,
 )
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.paint import Painter
@@ -58,15 +61,19 @@ def marks(pixels: Pixels) -> Codes:
     return pixels[::F, ::F].copy()
 
 
-def known_on(extent: Extent, top: int, left: int, pixels: Pixels) -> KnownPicture:
-    """A known picture encoded by `marks`."""
+def pixels_on(extent: Extent, top: int, left: int, pixels: Pixels) -> KnownPixels:
+    """A picture that lies on a canvas."""
     known = Known(digest_of(pixels), top, left, *pixels.shape[:2])
-    world = "planet" if extent.kind == "plane" else "scroll"
-    return known_picture(Canvas("0" * 64, world, 1, extent, known=known), pixels, F, marks)
+    return known_pixels(Canvas("0" * 64, "any", 1, extent, known=known), pixels, SIDE)
+
+
+def known_on(extent: Extent, top: int, left: int, pixels: Pixels) -> KnownTokens:
+    """The tokens of a picture, encoded by `marks`."""
+    return known_tokens(pixels_on(extent, top, left, pixels), marks)
 
 
 @st.composite
-def placed(draw: st.DrawFn) -> KnownPicture:
+def placed(draw: st.DrawFn) -> KnownTokens:
     """A picture somewhere on a canvas."""
     extent = draw(st.sampled_from([PLANE, SCROLL]))
     height, width = draw(st.integers(STEP, 600)), draw(st.integers(STEP, 900))
@@ -76,9 +83,9 @@ def placed(draw: st.DrawFn) -> KnownPicture:
     return known_on(extent, STEP * draw(st.integers(least, most)), left, noise(height, width))
 
 
-def near(picture: KnownPicture, level: int) -> list[Patch]:
+def near(picture: KnownTokens, level: int) -> list[Patch]:
     """The patches of a level that a picture touches, and those around."""
-    place, extent = picture.places[level], picture.extent
+    place, extent = picture.place.region(level), picture.place.extent
     rows = range(place.top // PATCH_PX - 1, (place.top + place.height) // PATCH_PX + 2)
     cols = range(place.left // PATCH_PX - 1, (place.left + place.width) // PATCH_PX + 2)
     found = (Patch(level, 0, row, col) for row, col in product(rows, cols))
@@ -87,8 +94,8 @@ def near(picture: KnownPicture, level: int) -> list[Patch]:
 
 @settings(max_examples=20)
 @given(placed(), st.integers(0, FINEST))
-def test_a_token_is_known_where_it_lies_wholly_inside(picture: KnownPicture, level: int) -> None:
-    finest, step = picture.places[FINEST], F * 2 ** (FINEST - level)
+def test_a_token_is_known_where_it_lies_wholly_inside(picture: KnownTokens, level: int) -> None:
+    finest, step = picture.place.region(FINEST), F * 2 ** (FINEST - level)
     for patch in near(picture, level):
         codes, known = picture.tokens(patch)
         for row, col in np.ndindex(SIDE, SIDE):
@@ -97,7 +104,7 @@ def test_a_token_is_known_where_it_lies_wholly_inside(picture: KnownPicture, lev
             inside = 0 <= top <= finest.height - step and 0 <= left <= finest.width - step
             assert known[row, col] == inside
             assert codes[row, col].any() <= inside
-        in_canvas = picture.extent.inside(
+        in_canvas = picture.place.extent.inside(
             level, patch.row * SIDE, patch.col * SIDE, (SIDE, SIDE), F
         )
         assert picture.whole(patch) == (known | ~in_canvas).all()
@@ -107,13 +114,14 @@ def test_a_token_is_known_where_it_lies_wholly_inside(picture: KnownPicture, lev
 
 def test_levels_are_means_and_tokens_are_those_of_their_level() -> None:
     pixels = noise(130, 200)
-    picture = known_on(PLANE, -STEP, 2 * STEP, pixels)
-    for level, (place, shrunk, codes) in enumerate(
-        zip(picture.places, picture.pixels, picture.codes, strict=True)
-    ):
+    picture = pixels_on(PLANE, -STEP, 2 * STEP, pixels)
+    tokens = known_tokens(picture, marks)
+    for level, (shrunk, codes) in enumerate(zip(picture.levels, tokens.codes, strict=True)):
         step = 2 ** (FINEST - level)
         height, width = 130 // step, 200 // step
-        assert place == Region(level, -STEP // step, 2 * STEP // step, height, width)
+        assert picture.place.region(level) == Region(
+            level, -STEP // step, 2 * STEP // step, height, width
+        )
         blocks = pixels[: height * step, : width * step].reshape(height, step, width, step, 3)
         assert np.abs(shrunk - blocks.mean((1, 3))).max() <= 0.5
         assert codes.shape == (height // F, width // F, 3)
@@ -135,7 +143,7 @@ def test_known_tokens_are_seen_by_all_near_them_whatever_the_order(
     order: Order, level: int
 ) -> None:
     """Token by token, of the ring: drawn neighbours as ever, and of the others what is known."""
-    picture = replace(known_on(PLANE, 64, 128, noise(300, 400)), extent=order.extent)
+    picture = known_on(order.extent, 64, 128, noise(300, 400))
     for patch in near(picture, level):
         context = gather(patch, order, SIDE, code_at, None, picture)
         ring = {
@@ -180,10 +188,10 @@ def test_what_is_given_stays_and_the_rest_is_drawn(
     canvas = canvas_of(model, pixels, top, 192, world=world, **changes)
     around = Region(FINEST, top - 64, 64, 460, 700)
     with Painter(model, canvas, picture=pixels) as painter:
-        assert painter.known is not None
-        drawn = dict(painter.patches(near(painter.known, FINEST)))
+        assert isinstance(painter.pool.given, KnownTokens)
+        drawn = dict(painter.patches(near(painter.pool.given, FINEST)))
         painted = np.concatenate(list(painter.region(around)))
-        known = painter.known
+        known = painter.pool.given
     assert drawn, "patches at the picture's rim are drawn"
     for patch, codes in drawn.items():
         given_codes, is_given = known.tokens(patch)
@@ -221,27 +229,35 @@ def test_the_picture_decides_what_is_drawn_near_it_and_not_what_is_far(model: Ch
     np.testing.assert_array_equal(far_one, far_other)
 
 
-@settings(max_examples=20)
-@given(st.integers(1, 70), st.integers(1, 70))
-def test_windows_cover_a_picture_and_no_window_decides(height: int, width: int) -> None:
-    pixels = noise(height * F, width * F)
-    np.testing.assert_array_equal(encoded(pixels, F, marks), marks(pixels))
+@settings(max_examples=50)
+@given(st.integers(1, 150), st.integers(1, 150))
+def test_windows_cover_each_token_once_with_all_that_it_depends_on(rows: int, cols: int) -> None:
+    covered = np.zeros((rows, cols), int)
+    for seen, inner, part in windows(rows, cols):
+        covered[part] += 1
+        for size, wide, own, at in zip((rows, cols), seen, inner, part, strict=True):
+            assert (own.start + wide.start, own.stop + wide.start) == (at.start, at.stop)
+            assert wide.start == max(0, at.start - MARGIN_TOK)
+            assert wide.stop == min(size, at.stop + MARGIN_TOK)
+    assert (covered == 1).all()
 
 
-def test_a_windows_margin_is_as_wide_as_a_token_sees(model: Checkpoint) -> None:
+def test_a_picture_in_windows_is_encoded_as_if_it_were_one(model: Checkpoint) -> None:
     def encode(part: Pixels) -> Codes:
         pixels = torch.from_numpy(part).float()[None] / 127.5 - 1
         return model.tokenizer.encode(pixels)[0].to(torch.uint8).numpy()
 
     pixels = noise((WINDOW_TOK + 9) * F, (WINDOW_TOK + 5) * F)
-    np.testing.assert_array_equal(encoded(pixels, F, encode), encode(pixels))
+    canvas = canvas_of(model, pixels, 0, 0)
+    found = known_tokens(known_pixels(canvas, pixels, SIDE), encode)
+    np.testing.assert_array_equal(found.codes[FINEST], encode(pixels))
 
 
 def test_the_field_is_the_pictures_own_inside_and_itself_far_away(model: Checkpoint) -> None:
     world = model.worlds["planet"]
-    picture = known_on(PLANE, 0, 0, smooth(2048, 2048))
+    picture = pixels_on(PLANE, 0, 0, smooth(2048, 2048))
     wild = ProceduralField(3, PLANE, world.palette_ERV, world.spacing, F)
-    field = KnownField(wild, picture)
+    field = KnownField(wild, picture.place, picture.levels[0])
     values, places = field.around(Patch(0, 0, 0, 0))
     down, right = ((places + 0.5) * F).T
     inside = (down > 32) & (right > 32) & (down < 480) & (right < 480)
@@ -257,8 +273,8 @@ def test_the_field_is_the_pictures_own_inside_and_itself_far_away(model: Checkpo
 
 @pytest.mark.parametrize("level", range(FINEST + 1))
 def test_the_pictures_pixels_are_laid_over_each_level(level: int) -> None:
-    picture = known_on(PLANE, -STEP, STEP, noise(200, 300))
-    place = picture.places[level]
+    picture = pixels_on(PLANE, -STEP, STEP, noise(200, 300))
+    place = picture.place.region(level)
     blank = np.full((TILE_PX, TILE_PX, 3), 7, np.uint8)
     seen = 0
     for row, col in product(range(-2, 2), repeat=2):
@@ -269,7 +285,7 @@ def test_the_pictures_pixels_are_laid_over_each_level(level: int) -> None:
             at = top + down - place.top, left + right - place.left
             if 0 <= at[0] < place.height and 0 <= at[1] < place.width:
                 seen += 1
-                np.testing.assert_array_equal(laid[down, right], picture.pixels[level][at])
+                np.testing.assert_array_equal(laid[down, right], picture.levels[level][at])
             else:
                 assert (laid[down, right] == 7).all()
         np.testing.assert_array_equal(picture.lay_over(tile._replace(frame=1), blank), blank)
@@ -283,7 +299,7 @@ def test_another_picture_is_refused(model: Checkpoint) -> None:
         with pytest.raises(InvalidRequest, match="picture"):
             Painter(model, canvas, picture=wrong)
     with pytest.raises(InvalidRequest, match="not the picture"):
-        known_picture(replace(canvas, known=None), pixels, F, marks)
+        known_pixels(replace(canvas, known=None), pixels, SIDE)
 
 
 def test_digest_tells_the_shape_too() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from handscroll.canvas import MAX_KNOWN_PIXELS, MAX_KNOWN_PX
 from handscroll.errors import InvalidRequest
-from handscroll.picture import MAX_FILE_BYTES, read_picture
+from handscroll.picture import MAX_FILE_BYTES, read_picture, scaled
 
 RGB = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -119,6 +119,16 @@ def test_a_phone_held_sideways() -> None:
 def test_what_is_refused_is_told_why(content: bytes, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         read_picture(content)
+
+
+def test_a_picture_is_brought_to_a_height() -> None:
+    assert scaled(RGB, 0) is RGB
+    smaller = scaled(RGB, 10)
+    assert smaller.shape == (10, 15, 3)
+    assert np.abs(smaller.mean((0, 1)) - RGB.mean((0, 1))).max() < 3
+    for height in (-1, MAX_KNOWN_PX, MAX_KNOWN_PX + 1):
+        with pytest.raises(InvalidRequest, match=f"not .* x {height}"):
+            scaled(RGB, height)
 
 
 WHOLE = [

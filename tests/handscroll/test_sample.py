@@ -1,5 +1,6 @@
 """The laws of `handscroll.sample`: a patch's codes follow from the canvas and its context alone."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 
@@ -289,6 +290,11 @@ def texts() -> tuple[Floats, ...]:
     return tuple(rng.normal(size=384).astype(np.float32) for _ in range(2))
 
 
+def always(text: Floats | None) -> Callable[[Patch], Floats | None]:
+    """The same words for every patch."""
+    return lambda patch: text
+
+
 def test_guidance_of_one_is_none(model: Checkpoint) -> None:
     """The prompt's own logits, and no word of what to keep away from."""
     towards, away = texts()
@@ -296,7 +302,12 @@ def test_guidance_of_one_is_none(model: Checkpoint) -> None:
     plain, guided, negative = (
         drawn(
             PatchSampler(
-                model.decoder, SEED, 0, Sampling(group=64, guidance=guidance), text, other
+                model.decoder,
+                SEED,
+                0,
+                Sampling(group=64, guidance=guidance),
+                always(text),
+                other,
             ),
             [context],
         )
@@ -318,7 +329,7 @@ def test_guidance_goes_from_the_negative_to_the_prompt(model: Checkpoint, guidan
         negative: Floats | None,
     ) -> bytes:
         sampling = Sampling(group=64, guidance=guidance)
-        sampler = PatchSampler(model.decoder, SEED, 0, sampling, text, negative)
+        sampler = PatchSampler(model.decoder, SEED, 0, sampling, always(text), negative)
         return drawn(sampler, [context])[FILL]
 
     assert draw(guidance, towards, towards) == draw(1.0, towards, None)

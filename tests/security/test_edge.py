@@ -146,7 +146,7 @@ def test_whoever_waits_for_an_answer_is_not_given_up(
 def test_body_that_does_not_come_is_not_waited_for(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("gateway.canvases.BODY_S", SLOW_S)
+    monkeypatch.setattr("gateway.bodies.BODY_S", SLOW_S)
     head = (
         b"POST /canvases HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         b"Content-Length: 60000\r\n\r\n"

@@ -70,6 +70,7 @@ class Watched:
         """Nothing outside has changed, and inside is what keys can name."""
         assert self.outside() == self.before
         kinds = {"canvases", "texts", "patches", "tiles", "owners", "holders", "branches", "probe"}
+        kinds |= {"exports", "exported"}
         assert {one.name for one in self.store.iterdir()} <= kinds | {"secret"}
         for kind in self.store.iterdir():
             for one in kind.rglob("*"):
@@ -104,6 +105,8 @@ def test_no_spelling_of_a_path_leaves_the_store_or_the_viewer(
         *(f"/canvases/{one}" for one in raw),
         *(f"/canvases/{one}/tilejson.json" for one in raw),
         *(f"/canvases/{one}/events?z=14&left=0&right=0&top=0&bottom=0" for one in raw),
+        *(f"/exports/{one}" for one in raw),
+        *(f"/exports/{one}/file" for one in raw),
         *(f"/static/{one}" for one in raw),
         *(f"/{one}" for one in raw if one not in ("", ".")),
     ]

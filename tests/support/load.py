@@ -98,13 +98,14 @@ async def load(url: str, paths: Iterable[str], rate_hz: float) -> AsyncIterator[
             task.add_done_callback(running.discard)
 
     async with browser(url) as client:
-        runner = asyncio.create_task(run(client))
-        try:
-            yield answers
-        finally:
-            stop.set()
-            await runner
-            await asyncio.gather(*running)
+        # A group, so that nobody goes on where there is no load any more.
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run(client))
+            try:
+                yield answers
+            finally:
+                stop.set()
+        await asyncio.gather(*running)
 
 
 class Front:

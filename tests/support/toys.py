@@ -87,7 +87,7 @@ class ModelPainters:
         self.threads = ThreadPoolExecutor(slots)
 
     async def draw(self, scene: Scene, contexts: Sequence[Context]) -> list[Codes]:
-        sampler = sampler_of(self.checkpoint, scene.canvas, scene.text_W, scene.negative_W)
+        sampler = sampler_of(self.checkpoint, scene.canvas, scene.vectors)
         drawn = await asyncio.get_running_loop().run_in_executor(
             self.threads, sampler.draw, list(contexts)
         )

@@ -12,6 +12,7 @@ from svckit import keys
 A, B = "a" * 64, "0123456789abcdef" * 4
 
 ids = st.sampled_from([A, B])
+runs = st.sampled_from(["0" * 32, "0123456789abcdef" * 2])
 numbers = st.integers(-(2**40), 2**40) | st.integers(-2, 2)
 patches = st.builds(Patch, numbers, numbers, numbers, numbers)
 tiles = st.builds(Tile, numbers, numbers, numbers, numbers)
@@ -27,6 +28,10 @@ calls = st.one_of(
     st.tuples(st.just(keys.owner_key), texts, ids),
     st.tuples(st.just(keys.holder_key), ids, texts),
     st.tuples(st.just(keys.branch_key), ids, ids),
+    st.tuples(st.just(keys.exported_key), ids, ids),
+    st.tuples(st.sampled_from([keys.export_key, keys.done_key]), ids),
+    st.tuples(st.sampled_from([keys.run_key, keys.file_key]), ids, runs),
+    st.tuples(st.just(keys.beat_key), ids, runs, st.integers(0, 2**40)),
 )
 
 
@@ -63,6 +68,10 @@ def test_a_canvas_id_is_64_lowercase_hex_characters(wrong: str) -> None:
         lambda wrong: keys.branch_key(A, wrong),
         lambda wrong: keys.owner_key("me", wrong),
         lambda wrong: keys.text_key(wrong, "a prompt"),
+        keys.export_key,
+        keys.export_prefix,
+        keys.exported_prefix,
+        lambda wrong: keys.exported_key(A, wrong),
     ):
         with pytest.raises(InvalidRequest, match="64 characters.*not"):
             make(wrong)
@@ -97,3 +106,20 @@ def test_keys_lie_under_their_prefixes_and_name_their_canvas(
     assert keys.branch_key(canvas, child).startswith(keys.branch_prefix(canvas))
     assert keys.canvas_of(keys.owner_key(owner, canvas)) == canvas
     assert keys.canvas_of(keys.branch_key(canvas, child)) == child
+    assert keys.export_of(keys.exported_key(canvas, child)) == child
+    assert keys.exported_key(canvas, child).startswith(keys.exported_prefix(canvas))
+    run = keys.new_nonce()
+    for key, prefix in (
+        (keys.run_key(child, run), keys.runs_prefix(child)),
+        (keys.beat_key(child, run, 3), keys.beats_prefix(child)),
+        (keys.file_key(child, run), keys.files_prefix(child)),
+        (keys.done_key(child), keys.export_prefix(child)),
+    ):
+        assert key.startswith(prefix) and prefix.startswith(keys.export_prefix(child))
+
+
+@pytest.mark.parametrize("wrong", ["", "0" * 31, "0" * 33, "A" * 32, "../" + "0" * 29])
+def test_a_run_is_32_lowercase_hex_characters(wrong: str) -> None:
+    for make in (keys.run_key, keys.file_key, lambda export, run: keys.beat_key(export, run, 0)):
+        with pytest.raises(InvalidRequest, match="32 characters"):
+            make(A, wrong)

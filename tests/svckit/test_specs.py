@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from handscroll.canvas import Canvas, Known
+from handscroll.canvas import Canvas
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch
 from handscroll.geometry import Extent
 from svckit.keys import canvas_key
@@ -33,15 +33,6 @@ async def test_spec_under_a_wrong_key_is_not_served() -> None:
         await store.create(canvas_key(CANVAS.id), content)
         with pytest.raises(SpecMismatch, match=f"stored for canvas {CANVAS.id}"):
             await Specs(store).get(CANVAS.id)
-
-
-async def test_spec_that_services_cannot_paint_is_not_served() -> None:
-    """Rather than painted as if there were no picture."""
-    store = Store.open("memory://")
-    around = replace(CANVAS, known=Known("a" * 64, 0, 0, 64, 64))
-    await store.create(canvas_key(around.id), around.canonical())
-    with pytest.raises(SpecMismatch, match="painted around a picture"):
-        await Specs(store).get(around.id)
 
 
 async def test_spec_deleted_elsewhere_is_soon_forgotten() -> None:

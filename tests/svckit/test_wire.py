@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handscroll.canvas import Canvas, Sampling
+from handscroll.canvas import Canvas, Known, PromptRegion, Sampling
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import MAX_LEVEL, Extent, ExtentKind, Patch
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
@@ -55,6 +55,34 @@ CANVASES = st.builds(
     prompt=TEXTS,
     frames=st.integers(1, 32),
     sampling=SAMPLINGS,
+)
+KNOWN = st.builds(
+    Known,
+    DIGESTS,
+    st.integers(-100, 100).map(lambda at: 64 * at),
+    st.integers(-100, 100).map(lambda at: 64 * at),
+    st.integers(64, 4096),
+    st.integers(64, 4096),
+)
+CANVASES |= st.builds(
+    Canvas,
+    model=DIGESTS,
+    world=TEXTS,
+    seed=st.integers(0, 2**64 - 1),
+    extent=st.just(Extent("plane", 2)),
+    known=st.none() | KNOWN,
+    regions=st.lists(
+        st.builds(
+            PromptRegion,
+            TEXTS,
+            st.integers(-(2**30), 2**30),
+            st.integers(-(2**30), 2**30),
+            st.integers(1, 2**30),
+            st.integers(1, 2**30),
+            st.integers(0, 2**30),
+        ),
+        max_size=3,
+    ).map(tuple),
 )
 
 

@@ -16,16 +16,18 @@ from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes
 from handscroll.geometry import Patch
 from handscroll.paint import Painter
+from handscroll.picture import from_png
 from handscroll.tokenizer import RADIUS_TOK
 from handscroll_api.canvas.v1.canvas_service_pb2_grpc import CanvasServiceStub
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.generator.v1 import generator_service_pb2_grpc as generator_grpc
+from handscroll_api.tiler.v1.export_service_pb2_grpc import ExportServiceStub
 from handscroll_api.tiler.v1.tiler_service_pb2_grpc import TilerServiceStub
 from handscroll_api.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from handscroll_api.tokenizer.v1 import tokenizer_service_pb2_grpc as tokenizer_grpc
 from svckit import wire
 from svckit.client import connect
-from svckit.keys import canvas_key, patch_key
+from svckit.keys import canvas_key, patch_key, picture_key
 from svckit.server import Servicer, door_of, started
 from svckit.settings import ServiceSettings
 from svckit.store import Store
@@ -118,7 +120,12 @@ class FakeGenerator(generator_grpc.GeneratorServiceServicer):
         if canvas_id not in self._painters:
             spec = await self.store.get(canvas_key(canvas_id))
             assert spec is not None
-            self._painters[canvas_id] = Painter(self.checkpoint, Canvas.parse(spec))
+            canvas, picture = Canvas.parse(spec), None
+            if canvas.known is not None:
+                file = await self.store.get(picture_key(canvas.known.picture))
+                assert file is not None
+                picture = from_png(file)
+            self._painters[canvas_id] = Painter(self.checkpoint, canvas, picture=picture)
         painter = self._painters[canvas_id]
         await asyncio.to_thread(lambda: list(painter.patches([patch])))
         return painter.pool[patch]
@@ -206,6 +213,7 @@ class House:
         self.servers, self.ports = servers, ports
         self.generator, self.tokenizer = generator, tokenizer
         self.tiles = TilerServiceStub(channel)
+        self.exports = ExportServiceStub(channel)
         self.canvases = CanvasServiceStub(channel)
 
     async def canvas(self, world: str = "planet", **changes: Any) -> Canvas:

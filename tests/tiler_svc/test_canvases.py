@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from grpc import aio
 
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, PromptRegion
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch, StillNeeded
 from handscroll.geometry import Extent, Patch, Tile
 from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
@@ -32,6 +32,7 @@ from svckit.wire import Model
 from tests.tiler_svc.fakes import House
 from tiler_svc.canvases import PATIENCE_S, Canvases
 from tiler_svc.peers import Generator, Models
+from tiler_svc.pictures import Pictures
 
 pytestmark = pytest.mark.anyio
 
@@ -306,7 +307,9 @@ async def test_worlds_are_told_from_the_store_while_the_painters_sleep(home: Hou
             raise AssertionError
 
     def woken(store: Store) -> Canvases:
-        return Canvases(store, Specs(store), Models(Asleep()), home.tokenizer, {})  # type: ignore[arg-type]
+        pictures = Pictures(store, home.tokenizer)  # type: ignore[arg-type]
+        models = Models(Asleep())
+        return Canvases(store, Specs(store), models, home.tokenizer, pictures, {})  # type: ignore[arg-type]
 
     worlds = await woken(home.store).worlds()
     assert [(one.name, one.canvas_id, one.model) for one in worlds] == [
@@ -314,6 +317,26 @@ async def test_worlds_are_told_from_the_store_while_the_painters_sleep(home: Hou
     ]
     with pytest.raises(TimeoutError):  # nobody knows, so it waits
         await asyncio.wait_for(woken(Store.open("memory://")).worlds(), 2 * PATIENCE_S)
+
+
+async def test_all_words_of_a_canvas_are_embedded_before_it_is_there(home: House) -> None:
+    home.tokenizer.encoder = ENCODER
+    home.generator.model = replace(home.model, text_encoder=ENCODER)
+    said = [
+        pb.PromptRegion(prompt=prompt, top_px=-5, height_px=100, width_px=2**30)
+        for prompt in ("stormy sea", " \t", "snow", "stormy sea")
+    ]
+    made = await create(home, prompt="hills", regions=said)
+    canvas = wire.canvas_from_pb(made.canvas)
+    assert [one.prompt for one in canvas.regions] == ["stormy sea", "", "snow", "stormy sea"]
+    assert canvas.regions[0] == PromptRegion("stormy sea", -5, 0, 100, 2**30, 256)
+    assert sorted(home.tokenizer.embedded) == ["hills", "snow", "stormy sea"]
+    for prompt in ("hills", "snow", "stormy sea"):
+        assert await home.store.get(text_key(ENCODER, prompt)) is not None
+    with pytest.raises(InvalidRequest, match="a region's height"):
+        await create(home, regions=[pb.PromptRegion(prompt="sea")])
+    with pytest.raises(InvalidRequest, match="32 regions, not 33"):
+        await create(home, regions=[said[0]] * 33)
 
 
 async def test_models_are_asked_for_again_when_one_is_unknown(home: House) -> None:

@@ -13,6 +13,7 @@ from grpc import aio
 from handscroll.geometry import Tile
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
+from handscroll_api.tiler.v1 import export_service_pb2 as export_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from handscroll_api.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from tests.tiler_svc.fakes import House
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.anyio
 SERVICES = {
     "tiler": (tiler_pb, "TilerService"),
     "canvases": (canvas_pb, "CanvasService"),
+    "exports": (export_pb, "ExportService"),
     "generator": (generator_pb, "GeneratorService"),
     "tokenizer": (tokenizer_pb, "TokenizerService"),
 }
@@ -76,6 +78,8 @@ def value_of(message: Message, field: Any, rng: random.Random, ids: tuple[str, .
     number = rng.choice(NUMBERS)
     if field.type in (FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_FIXED32):
         return number % 2**32
+    if field.cpp_type == FieldDescriptor.CPPTYPE_INT32:
+        number %= 2**31
     return number if field.type == FieldDescriptor.TYPE_UINT64 else rng.choice((1, -1)) * number
 
 

@@ -197,6 +197,88 @@ class Sampling(_message.Message):
 Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
+class Known(_message.Message):
+    """A picture that a canvas is painted around (outpainting). Its own pixels come back untouched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PICTURE_FIELD_NUMBER: _builtins.int
+    TOP_PX_FIELD_NUMBER: _builtins.int
+    LEFT_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    picture: _builtins.str
+    """Its name, as UploadPicture told it."""
+    top_px: _builtins.int
+    """Where it lies, in pixels of the finest level: a multiple of 16 * 2^finest."""
+    left_px: _builtins.int
+    """The same, across."""
+    height_px: _builtins.int
+    """Its height. In a request, 0 for what it is."""
+    width_px: _builtins.int
+    """Its width. In a request, 0 for what it is."""
+    def __init__(
+        self,
+        *,
+        picture: _builtins.str = ...,
+        top_px: _builtins.int = ...,
+        left_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+        width_px: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "left_px", b"left_px", "picture", b"picture", "top_px", b"top_px", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Known: _TypeAlias = Known  # noqa: Y015
+
+@_typing.final
+class PromptRegion(_message.Message):
+    """A rectangle of a canvas with a prompt of its own, in pixels of the finest level."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    TOP_PX_FIELD_NUMBER: _builtins.int
+    LEFT_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    SOFTNESS_PX_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    """What it shows; empty for whatever comes. At most 2000 characters."""
+    top_px: _builtins.int
+    """First row."""
+    left_px: _builtins.int
+    """First column."""
+    height_px: _builtins.int
+    """Rows, 1 to 2^30."""
+    width_px: _builtins.int
+    """Columns, 1 to 2^30."""
+    softness_px: _builtins.int
+    """How wide its border is, half of it inside: 0 to 2^30. Absent for 256."""
+    def __init__(
+        self,
+        *,
+        prompt: _builtins.str = ...,
+        top_px: _builtins.int = ...,
+        left_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+        width_px: _builtins.int = ...,
+        softness_px: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_softness_px", b"_softness_px", "softness_px", b"softness_px"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_softness_px", b"_softness_px", "height_px", b"height_px", "left_px", b"left_px", "prompt", b"prompt", "softness_px", b"softness_px", "top_px", b"top_px", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__softness_px: _TypeAlias = _typing.Literal["softness_px"]  # noqa: Y015
+    _WhichOneofArgType__softness_px: _TypeAlias = _typing.Literal["_softness_px", b"_softness_px"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__softness_px) -> _WhichOneofReturnType__softness_px | None: ...
+
+Global___PromptRegion: _TypeAlias = PromptRegion  # noqa: Y015
+
+@_typing.final
 class Canvas(_message.Message):
     """One canvas: everything that decides what it shows. Immutable."""
 
@@ -211,6 +293,8 @@ class Canvas(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     FRAMES_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """SHA-256 of the canonical spec, 64 hexadecimal digits in lower case."""
     model: _builtins.str
@@ -233,6 +317,14 @@ class Canvas(_message.Message):
     def sampling(self) -> Global___Sampling:
         """How tokens are drawn."""
 
+    @_builtins.property
+    def known(self) -> Global___Known:
+        """The picture that it is painted around, if there is one."""
+
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptRegion]:
+        """Places with prompts of their own; the later lie over the earlier."""
+
     def __init__(
         self,
         *,
@@ -245,10 +337,12 @@ class Canvas(_message.Message):
         order: _builtins.str = ...,
         frames: _builtins.int = ...,
         sampling: Global___Sampling | None = ...,
+        known: Global___Known | None = ...,
+        regions: _abc.Iterable[Global___PromptRegion] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "known", b"known", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "id", b"id", "model", b"model", "order", b"order", "prompt", b"prompt", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "id", b"id", "known", b"known", "model", b"model", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,6 +439,8 @@ class CreateCanvasRequest(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     FRAMES_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
     world: _builtins.str
     """One of the worlds."""
     seed: _builtins.int
@@ -365,6 +461,14 @@ class CreateCanvasRequest(_message.Message):
     def sampling(self) -> Global___Sampling:
         """How tokens are drawn."""
 
+    @_builtins.property
+    def known(self) -> Global___Known:
+        """The picture to paint around, if there is one."""
+
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptRegion]:
+        """Places with prompts of their own, 32 at most; the later lie over the earlier."""
+
     def __init__(
         self,
         *,
@@ -376,14 +480,68 @@ class CreateCanvasRequest(_message.Message):
         order: _builtins.str = ...,
         frames: _builtins.int = ...,
         sampling: Global___Sampling | None = ...,
+        known: Global___Known | None = ...,
+        regions: _abc.Iterable[Global___PromptRegion] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "known", b"known", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "model", b"model", "order", b"order", "prompt", b"prompt", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "known", b"known", "model", b"model", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateCanvasRequest: _TypeAlias = CreateCanvasRequest  # noqa: Y015
+
+@_typing.final
+class UploadPictureRequest(_message.Message):
+    """A piece of a picture's file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    """At most 3 MiB."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadPictureRequest: _TypeAlias = UploadPictureRequest  # noqa: Y015
+
+@_typing.final
+class UploadPictureResponse(_message.Message):
+    """The picture as it was understood."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PICTURE_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    picture: _builtins.str
+    """Its name: the SHA-256 of its size and pixels, 64 hexadecimal digits in lower case."""
+    height_px: _builtins.int
+    """Height in pixels."""
+    width_px: _builtins.int
+    """Width in pixels."""
+    def __init__(
+        self,
+        *,
+        picture: _builtins.str = ...,
+        height_px: _builtins.int = ...,
+        width_px: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "picture", b"picture", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadPictureResponse: _TypeAlias = UploadPictureResponse  # noqa: Y015
 
 @_typing.final
 class CreateCanvasResponse(_message.Message):

@@ -50,6 +50,11 @@ class CanvasServiceStub:
                 request_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.CreateCanvasRequest.SerializeToString,
                 response_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.CreateCanvasResponse.FromString,
                 _registered_method=True)
+        self.UploadPicture = channel.stream_unary(
+                '/handscroll_api.canvas.v1.CanvasService/UploadPicture',
+                request_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureRequest.SerializeToString,
+                response_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureResponse.FromString,
+                _registered_method=True)
         self.GetCanvas = channel.unary_unary(
                 '/handscroll_api.canvas.v1.CanvasService/GetCanvas',
                 request_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.GetCanvasRequest.SerializeToString,
@@ -93,8 +98,21 @@ class CanvasServiceServicer:
         Idempotent. Status codes:
 
         - INVALID_ARGUMENT: a field is out of its range, or they do not fit each other.
-        - NOT_FOUND: no such world or model.
+        - NOT_FOUND: no such world or model, or no such picture.
         - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadPicture(self, request_iterator, context):
+        """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
+        upright, what is transparent becomes white, and nothing else of the file is kept.
+
+        Idempotent: the same pixels have the same name. Status codes:
+
+        - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
+        all, or broken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +167,11 @@ def add_CanvasServiceServicer_to_server(servicer, server):
                     servicer.CreateCanvas,
                     request_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.CreateCanvasRequest.FromString,
                     response_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.CreateCanvasResponse.SerializeToString,
+            ),
+            'UploadPicture': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadPicture,
+                    request_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureRequest.FromString,
+                    response_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureResponse.SerializeToString,
             ),
             'GetCanvas': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCanvas,
@@ -226,6 +249,33 @@ class CanvasService:
             '/handscroll_api.canvas.v1.CanvasService/CreateCanvas',
             handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.CreateCanvasRequest.SerializeToString,
             handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.CreateCanvasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadPicture(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/handscroll_api.canvas.v1.CanvasService/UploadPicture',
+            handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureRequest.SerializeToString,
+            handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureResponse.FromString,
             options,
             channel_credentials,
             insecure,

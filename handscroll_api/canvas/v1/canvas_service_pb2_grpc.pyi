@@ -69,8 +69,17 @@ class CanvasServiceStub:
     Idempotent. Status codes:
 
     - INVALID_ARGUMENT: a field is out of its range, or they do not fit each other.
-    - NOT_FOUND: no such world or model.
+    - NOT_FOUND: no such world or model, or no such picture.
     - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level.
+    """
+    UploadPicture: _grpc.StreamUnaryMultiCallable[_canvas_service_pb2.UploadPictureRequest, _canvas_service_pb2.UploadPictureResponse]
+    """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
+    upright, what is transparent becomes white, and nothing else of the file is kept.
+
+    Idempotent: the same pixels have the same name. Status codes:
+
+    - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
+      all, or broken.
     """
     GetCanvas: _grpc.UnaryUnaryMultiCallable[_canvas_service_pb2.GetCanvasRequest, _canvas_service_pb2.GetCanvasResponse]
     """Find a canvas by its id. Everyone who knows the id may look.
@@ -122,8 +131,17 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
     Idempotent. Status codes:
 
     - INVALID_ARGUMENT: a field is out of its range, or they do not fit each other.
-    - NOT_FOUND: no such world or model.
+    - NOT_FOUND: no such world or model, or no such picture.
     - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level.
+    """
+    UploadPicture: _aio.StreamUnaryMultiCallable[_canvas_service_pb2.UploadPictureRequest, _canvas_service_pb2.UploadPictureResponse]  # type: ignore[assignment]
+    """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
+    upright, what is transparent becomes white, and nothing else of the file is kept.
+
+    Idempotent: the same pixels have the same name. Status codes:
+
+    - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
+      all, or broken.
     """
     GetCanvas: _aio.UnaryUnaryMultiCallable[_canvas_service_pb2.GetCanvasRequest, _canvas_service_pb2.GetCanvasResponse]  # type: ignore[assignment]
     """Find a canvas by its id. Everyone who knows the id may look.
@@ -184,8 +202,23 @@ class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent. Status codes:
 
         - INVALID_ARGUMENT: a field is out of its range, or they do not fit each other.
-        - NOT_FOUND: no such world or model.
+        - NOT_FOUND: no such world or model, or no such picture.
         - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level.
+        """
+
+    @_abc_1.abstractmethod
+    def UploadPicture(
+        self,
+        request_iterator: _MaybeAsyncIterator[_canvas_service_pb2.UploadPictureRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_canvas_service_pb2.UploadPictureResponse, _abc.Awaitable[_canvas_service_pb2.UploadPictureResponse]]:
+        """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
+        upright, what is transparent becomes white, and nothing else of the file is kept.
+
+        Idempotent: the same pixels have the same name. Status codes:
+
+        - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
+          all, or broken.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,73 @@
+"""Bodies of requests: JSON that says exactly what it may, and refusals in words."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from handscroll.errors import InvalidRequest
+
+MAX_BODY_BYTES = 2**16
+BODY_S = 10.0
+
+# What a protobuf field can carry; what makes sense is for the tiler to say.
+Uint32 = Annotated[int, Field(ge=0, lt=2**32)]
+Sint32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+class Strict(BaseModel):
+    """A body, or a part of one: types are as they are named, and other fields refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+_Body = TypeVar("_Body", bound=Strict)
+
+
+async def read(request: Request, kind: type[_Body]) -> _Body:
+    """The body of a request; one that is too large or too slow is refused while it is read.
+
+    Raises:
+        HTTPException: it is not JSON by its own account, too large, or too slow.
+        InvalidRequest: it says something else than it may.
+    """
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        # Also keeps forms of other sites out: they cannot send this without being asked first.
+        raise HTTPException(415, f"Content-Type must be application/json, not {media!r:.80}")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise HTTPException(
+                        413,
+                        f"the body may have {MAX_BODY_BYTES} bytes, and this one has more",
+                        {"Connection": "close"},
+                    )
+    except TimeoutError:
+        raise HTTPException(
+            408, f"the body was not there within {BODY_S:g} s", {"Connection": "close"}
+        ) from None
+    try:
+        return kind.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise InvalidRequest("; ".join(map(_fault, error.errors()))) from error
+
+
+def _fault(found: Any) -> str:
+    """One thing that is wrong with a body, in words: where, what was wanted, what came."""
+    place = ".".join(str(part) for part in found["loc"]) or "the body"
+    if found["type"] == "json_invalid":
+        return f"the body must be JSON: {found['ctx']['error']}"
+    if found["type"] == "missing":
+        return f"{place} is missing"
+    if found["type"] == "extra_forbidden":
+        return f"there is no field {place!r:.80}"
+    wanted = found["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{place} must be {wanted}, not {found['input']!r:.80}"

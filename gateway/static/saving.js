@@ -1,0 +1,110 @@
+/** Saving what is in sight as a file: the gateway makes it, we watch, and the browser fetches it. */
+
+import { Problem, createExport, deleteExport, fileOf, getExport } from "./canvases.js";
+import { askForKey } from "./keys.js";
+import { describe } from "./status.js";
+
+/** @typedef {import("./grid.js").Region} Region */
+/** @typedef {import("./canvases.js").Export} Export */
+
+const LOOK_S = 1;
+const RETRY_S = 2;
+
+const form = document.getElementById("saving");
+const formats = document.getElementById("save-format");
+const stop = document.getElementById("save-stop");
+const painted = document.getElementById("save-painted");
+const said = document.getElementById("save-said");
+
+/** @param {number} s */
+const pause = (s) => new Promise((resolve) => setTimeout(resolve, 1000 * s));
+
+export class Saving {
+  /** Counts what was begun or stopped: only the last goes on. */
+  #turn = 0;
+  /** @type {string|null} */ #making = null;
+
+  /** @param {() => (Region & {canvas: string})|undefined} inSight */
+  constructor(inSight) {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const region = inSight();
+      if (region) this.#save({ ...region, format: formats.value });
+    });
+    stop.addEventListener("click", () => this.#cancel());
+  }
+
+  /** @param {Region & {canvas: string, format: string}} wish */
+  async #save(wish) {
+    const turn = ++this.#turn;
+    this.#show(true);
+    try {
+      const made = await this.#made(wish, turn);
+      if (turn !== this.#turn) return;
+      if (made.state === "done") this.#fetch(made);
+      else said.textContent = `It stopped: ${made.problem ?? "nobody makes it any more"}. Save again to go on.`;
+    } catch (problem) {
+      if (turn !== this.#turn) return;
+      if (problem.needsKey) askForKey(problem, "always").then(() => this.#save(wish));
+      else said.textContent = problem.message;
+    }
+    this.#show(false);
+  }
+
+  /**
+   * Watches an export until it is not being made any more.
+   * @param {Region & {canvas: string, format: string}} wish @param {number} turn
+   * @returns {Promise<Export>}
+   */
+  async #made(wish, turn) {
+    while (true) {
+      try {
+        let made = await createExport(wish);
+        while (made.state === "running" && turn === this.#turn) {
+          this.#making = made.id;
+          painted.max = made.total;
+          painted.value = made.done;
+          said.textContent = `Painting: ${made.done} of ${made.total} tiles`;
+          await pause(LOOK_S);
+          made = await getExport(made.id);
+        }
+        return made;
+      } catch (problem) {
+        if (!(problem instanceof Problem && problem.passing) || turn !== this.#turn) throw problem;
+        said.textContent = `${describe(problem)}. Trying again…`;
+        await pause(problem.retry_s ?? RETRY_S);
+        if (turn !== this.#turn) throw problem;
+      }
+    }
+  }
+
+  /** @param {Export} made */
+  #fetch(made) {
+    const link = document.createElement("a");
+    link.href = fileOf(made.id);
+    link.download = "";
+    link.click();
+    said.textContent = "Saved.";
+  }
+
+  async #cancel() {
+    this.#turn += 1;
+    this.#show(false);
+    said.textContent = "Cancelled. What is painted stays.";
+    const making = this.#making;
+    this.#making = null;
+    if (making) await deleteExport(making).catch(() => {}); // it is gone, or ends unseen
+  }
+
+  /** @param {boolean} busy */
+  #show(busy) {
+    formats.disabled = busy;
+    document.getElementById("save").hidden = busy;
+    stop.hidden = painted.hidden = !busy;
+    if (busy) {
+      said.textContent = "";
+      painted.removeAttribute("value");
+      stop.focus();
+    }
+  }
+}

@@ -1,0 +1,70 @@
+"""``POST /pictures``: a picture to paint canvases around, passed on as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.tiler import CALLEE, TAKE_S, Tiler
+from handscroll.picture import MAX_FILE_BYTES
+from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
+from svckit.client import calling
+
+TYPES = ("image/png", "image/jpeg", "image/webp")
+BODY_S = 60.0
+PIECE_BYTES = 2**20
+AT_ONCE = 4
+"""Pictures taken in at a time, each up to 32 MiB in memory; who comes then has to wait."""
+
+
+class Uploads:
+    """The endpoint.
+
+    Args:
+        tiler: who takes pictures in.
+    """
+
+    def __init__(self, tiler: Tiler) -> None:
+        self._tiler, self._room = tiler, asyncio.Semaphore(AT_ONCE)
+
+    async def take(self, request: Request) -> Response:
+        """``POST /pictures``: keep a picture's pixels, and say what they are called."""
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media not in TYPES:
+            # Also keeps forms of other sites out: they cannot send these without being asked first.
+            raise HTTPException(415, f"Content-Type must be {', '.join(TYPES)}, not {media!r:.80}")
+        async with self._room:
+            body = await _whole(request)
+            with calling(CALLEE):
+                reply = await self._tiler.canvases.UploadPicture(_pieces(body), timeout=TAKE_S)
+        told = {"picture": reply.picture, "height": reply.height_px, "width": reply.width_px}
+        return JSONResponse(told, 201, {"Cache-Control": "no-store"})
+
+
+async def _whole(request: Request) -> bytes:
+    """The body, no longer than it may be. It is held here, so that a slow client holds no call."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_FILE_BYTES:
+                    raise HTTPException(
+                        413,
+                        f"a picture's file may have {MAX_FILE_BYTES} bytes, and this one has more",
+                        {"Connection": "close"},
+                    )
+    except TimeoutError:
+        raise HTTPException(
+            408, f"the picture was not there within {BODY_S:g} s", {"Connection": "close"}
+        ) from None
+    return bytes(body)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[canvas_pb.UploadPictureRequest]:
+    for start in range(0, len(body), PIECE_BYTES):
+        yield canvas_pb.UploadPictureRequest(content=body[start : start + PIECE_BYTES])

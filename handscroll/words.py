@@ -1,0 +1,98 @@
+"""Words of a canvas: its prompt, and regions of it with prompts of their own.
+
+A patch has one embedding: that of the canvas' prompt and of the regions it lies in, weighted by how
+much of it each covers. So a region's border is as soft as the region says and at least as soft as a
+patch is wide, and a coarse patch hears of all that lies below it.
+
+Shape suffix: W length of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from handscroll.canvas import Canvas, PromptRegion
+from handscroll.context import Floats
+from handscroll.geometry import PATCH_PX, Patch
+
+Vectors = Mapping[str, Floats]
+"""Embeddings (W,) by prompt."""
+
+
+def prompts_of(canvas: Canvas) -> list[str]:
+    """All prompts whose embeddings a canvas takes, each once; the negative one is among them."""
+    said = (
+        canvas.prompt,
+        *(region.prompt for region in canvas.regions),
+        canvas.sampling.negative_prompt,
+    )
+    return [prompt for prompt in dict.fromkeys(said) if prompt]
+
+
+class Share(NamedTuple):
+    """A prompt, and the share of a patch that is under it; shares add up to 1."""
+
+    prompt: str
+    share: float
+
+
+def shares(canvas: Canvas, patch: Patch) -> list[Share]:
+    """What a patch is under: the canvas' prompt first, then the regions', later ones on top."""
+    left, found = 1.0, []
+    for region in reversed(canvas.regions):
+        covered = _covered(canvas, region, patch)
+        found.append(Share(region.prompt, left * covered))
+        left *= 1 - covered
+    return [Share(canvas.prompt, left), *reversed(found)]
+
+
+class Words:
+    """The embedding of each patch of a canvas.
+
+    Args:
+        canvas: the canvas.
+        vectors: of all its prompts.
+    """
+
+    def __init__(self, canvas: Canvas, vectors: Vectors) -> None:
+        self._canvas, self._vectors = canvas, vectors
+
+    def __call__(self, patch: Patch) -> Floats | None:
+        """The embedding (W,), of length one; None where most of the patch has no words."""
+        said = [one for one in shares(self._canvas, patch) if one.prompt and one.share]
+        if sum(one.share for one in said) < 0.5:
+            return None
+        if len(said) == 1:
+            return self._vectors[said[0].prompt]
+        vectors = np.stack([self._vectors[one.prompt] for one in said]).astype(np.float64)
+        mixed = np.array([one.share for one in said]) @ vectors
+        return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
+
+
+def _covered(canvas: Canvas, region: PromptRegion, patch: Patch) -> float:
+    """How much of a patch a region covers, its soft border included: 0 to 1."""
+    side = PATCH_PX * 2 ** (canvas.extent.finest - patch.level)
+    return _along(patch.row * side, side, region.top, region.height, region.softness) * _along(
+        patch.col * side, side, region.left, region.width, region.softness
+    )
+
+
+def _along(start: int, size: int, begin: int, length: int, softness: int) -> float:
+    """The mean, over a stretch, of 1 inside a region and 0 outside, the steps being ramps."""
+
+    def area(place: float) -> float:
+        """The integral, up to a place, of a ramp from 0 to 1 around 0."""
+        half = softness / 2
+        if place <= -half:
+            return 0.0
+        if place >= half:
+            return float(place)
+        return (place + half) ** 2 / (2 * softness)
+
+    def under(edge: int) -> float:
+        return area(start + size - edge) - area(start - edge)
+
+    return min(1.0, max(0.0, (under(begin) - under(begin + length)) / size))

@@ -1,0 +1,151 @@
+"""The laws of `handscroll.words`: every patch hears of what it shows, in proportion."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handscroll.canvas import MAX_REGION_PX, MAX_REGIONS, Canvas, PromptRegion, Sampling
+from handscroll.checkpoint import Checkpoint
+from handscroll.errors import InvalidRequest
+from handscroll.geometry import Extent, Patch
+from handscroll.paint import sampler_of
+from handscroll.words import Words, prompts_of, shares
+
+PLANE = Extent("plane", 2)
+PLAIN = Canvas("0" * 64, "planet", 1, PLANE, prompt="plain")
+VECTORS = dict(zip(["plain", "sea", "snow"], np.eye(3, 384, dtype=np.float32), strict=True))
+
+REGIONS = st.builds(
+    PromptRegion,
+    st.sampled_from(["", "sea", "snow"]),
+    st.integers(-3000, 3000),
+    st.integers(-3000, 3000),
+    st.integers(1, 4000),
+    st.integers(1, 4000),
+    st.integers(0, 2000),
+)
+PATCHES = st.builds(Patch, st.integers(0, 2), st.just(0), st.integers(-5, 5), st.integers(-5, 5))
+
+
+def ramp(place: float, softness: int) -> float:
+    """0 well before an edge, 1 well after it."""
+    return float(place >= 0) if softness == 0 else min(1.0, max(0.0, place / softness + 0.5))
+
+
+def covered(region: PromptRegion, patch: Patch) -> float:
+    """By adding up many points of a patch."""
+    side, count = 256 * 2 ** (2 - patch.level), 400
+    total = 1.0
+    for start, begin, length in (
+        (patch.row * side, region.top, region.height),
+        (patch.col * side, region.left, region.width),
+    ):
+        points = start + (np.arange(count) + 0.5) * side / count
+        soft = region.softness
+        total *= sum(ramp(at - begin, soft) - ramp(at - begin - length, soft) for at in points)
+    return total / count**2
+
+
+@settings(max_examples=60)
+@given(st.lists(REGIONS, max_size=4), PATCHES)
+def test_shares_are_the_areas_and_the_later_lie_on_top(
+    regions: list[PromptRegion], patch: Patch
+) -> None:
+    found = shares(replace(PLAIN, regions=tuple(regions)), patch)
+    assert [one.prompt for one in found] == ["plain", *(region.prompt for region in regions)]
+    assert sum(one.share for one in found) == pytest.approx(1)
+    left = 1.0
+    for region, one in zip(reversed(regions), reversed(found), strict=False):
+        here = left * covered(region, patch)
+        assert one.share == pytest.approx(here, abs=0.02)
+        left -= here
+
+
+@settings(max_examples=60)
+@given(st.lists(REGIONS, max_size=3), PATCHES)
+def test_a_parent_hears_what_its_children_hear(regions: list[PromptRegion], patch: Patch) -> None:
+    """Of one region: shares of a patch are the means of its children's."""
+    if patch.level == 2:
+        return
+    for region in regions:
+        canvas = replace(PLAIN, regions=(region,))
+        below = [shares(canvas, child)[1].share for child in patch.children]
+        assert shares(canvas, patch)[1].share == pytest.approx(sum(below) / 4)
+
+
+def test_words_are_mixed_in_proportion() -> None:
+    region = PromptRegion("sea", 0, 64, 256, 10_000, 0)
+    words = Words(replace(PLAIN, regions=(region,)), VECTORS)
+    np.testing.assert_array_equal(words(Patch(2, 0, 0, 5)), VECTORS["sea"])
+    np.testing.assert_array_equal(words(Patch(2, 0, 4, 0)), VECTORS["plain"])
+    mixed = words(Patch(2, 0, 0, 0))
+    assert mixed is not None and mixed.dtype == np.float32
+    expected = 0.25 * VECTORS["plain"] + 0.75 * VECTORS["sea"]
+    np.testing.assert_allclose(mixed, expected / np.linalg.norm(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "told"), [(127, False), (129, True), (256, True)])
+def test_a_patch_of_few_words_has_none(width: int, told: bool) -> None:
+    region = PromptRegion("sea", 0, 0, 256, width, 0)
+    words = Words(replace(PLAIN, prompt="", regions=(region,)), VECTORS)
+    assert (words(Patch(2, 0, 0, 0)) is not None) == told
+    assert words(Patch(2, 0, 3, 3)) is None
+
+
+def test_a_region_without_words_silences_the_prompt() -> None:
+    words = Words(replace(PLAIN, regions=(PromptRegion("", 0, 0, 256, 256, 0),)), VECTORS)
+    assert words(Patch(2, 0, 0, 0)) is None
+    np.testing.assert_array_equal(words(Patch(2, 0, 0, 1)), VECTORS["plain"])
+
+
+def test_prompts_of_a_canvas_are_all_that_must_be_embedded() -> None:
+    regions = (
+        PromptRegion("sea", 0, 0, 1, 1),
+        PromptRegion("", 0, 0, 1, 1),
+        PromptRegion("sea", 5, 0, 1, 1),
+    )
+    canvas = replace(PLAIN, regions=regions, sampling=Sampling(negative_prompt="snow"))
+    assert prompts_of(canvas) == ["plain", "sea", "snow"]
+    assert prompts_of(replace(PLAIN, prompt="")) == []
+
+
+def test_the_sampler_is_told_each_patchs_own_words(model: Checkpoint) -> None:
+    region = PromptRegion("sea", 0, 0, 256, 256, 0)
+    canvas = Canvas(model.digest, "planet", 1, PLANE, regions=(region,))
+    sampler = sampler_of(model, canvas, VECTORS)
+    assert sampler.words is not None and not sampler.guided
+    np.testing.assert_array_equal(sampler.words(Patch(2, 0, 0, 0)), VECTORS["sea"])
+    assert sampler.words(Patch(2, 0, 9, 9)) is None
+    assert sampler_of(model, replace(canvas, regions=()), {}).words is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt": "x" * 2001}, "a region's prompt may have 2000 characters"),
+        ({"prompt": 5}, "prompt must be str"),
+        ({"height": 0}, "a region's height must be 1 to"),
+        ({"width": -1}, "a region's width must be 1 to"),
+        ({"width": MAX_REGION_PX + 1}, "a region's width must be 1 to"),
+        ({"softness": -1}, "a region's softness must be 0 to"),
+        ({"top": -MAX_REGION_PX - 1}, "a region's top must be at most"),
+        ({"left": 0.5}, "left must be int"),
+    ],
+)
+def test_regions_that_are_none_are_refused(change: dict[str, Any], words: str) -> None:
+    region: dict[str, Any] = {"prompt": "sea", "top": 0, "left": 0, "height": 5, "width": 5}
+    with pytest.raises(InvalidRequest, match=words):
+        PromptRegion(**region | change)
+
+
+def test_a_canvas_has_so_many_regions_and_no_more() -> None:
+    region = PromptRegion("sea", 0, 0, 1, 1)
+    replace(PLAIN, regions=(region,) * MAX_REGIONS)
+    with pytest.raises(InvalidRequest, match="may have 32 regions, not 33"):
+        replace(PLAIN, regions=(region,) * (MAX_REGIONS + 1))
+    with pytest.raises(InvalidRequest, match="tuple of PromptRegion"):
+        replace(PLAIN, regions=[region])  # type: ignore[arg-type]

@@ -1,0 +1,145 @@
+"""The laws of pictures that canvases are painted around: taken as they are, and seen untouched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handscroll.assemble import Pixels
+from handscroll.canvas import Canvas, Known
+from handscroll.checkpoint import Checkpoint
+from handscroll.errors import InvalidRequest, NotFound
+from handscroll.geometry import Tile, tile_to_xyz
+from handscroll.known import digest_of
+from handscroll.paint import Painter
+from handscroll.picture import MAX_FILE_BYTES
+from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
+from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
+from svckit import wire
+from svckit.client import calling
+from svckit.keys import Prefix
+from tests.tiler_svc.fakes import House, house
+
+pytestmark = pytest.mark.anyio
+
+PIXELS = np.random.default_rng(8).integers(0, 256, (200, 400, 3), np.uint8)
+PIECE = 10_000
+
+
+def png(pixels: Pixels) -> bytes:
+    """A file."""
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, "PNG")
+    return held.getvalue()
+
+
+async def upload(home: House, content: bytes) -> pb.UploadPictureResponse:
+    """Send a file in pieces."""
+
+    async def pieces() -> AsyncIterator[pb.UploadPictureRequest]:
+        for start in range(0, len(content), PIECE):
+            yield pb.UploadPictureRequest(content=content[start : start + PIECE])
+
+    with calling("the tiler"):
+        return await home.canvases.UploadPicture(pieces())
+
+
+async def create(home: House, **known: Any) -> Canvas:
+    """A canvas around a picture."""
+    request = pb.CreateCanvasRequest(world="planet", seed=4, known=pb.Known(**known))
+    with calling("the tiler"):
+        return wire.canvas_from_pb((await home.canvases.CreateCanvas(request)).canvas)
+
+
+async def keys(home: House, prefix: str) -> list[str]:
+    """What the store holds."""
+    return [key async for key in home.store.keys(Prefix(prefix))]
+
+
+async def test_a_canvas_is_painted_around_a_picture(model: Checkpoint, tmp_path: Path) -> None:
+    """The tiles are those that the algorithm alone paints, the picture's own pixels in them."""
+    async with house(model, tmp_path, paint=True) as home:
+        told = await upload(home, png(PIXELS))
+        assert (told.picture, told.height_px, told.width_px) == (digest_of(PIXELS), 200, 400)
+        canvas = await create(home, picture=told.picture, top_px=256, left_px=384)
+        assert canvas.known == Known(told.picture, 256, 384, 200, 400)
+        whole = await create(
+            home, picture=told.picture, top_px=256, left_px=384, height_px=200, width_px=400
+        )
+        assert whole.id == canvas.id
+        for tile in (Tile(2, 0, 0), Tile(2, 0, 1), Tile(0, 0, 0)):
+            x, y, z = tile_to_xyz(tile)
+            reply = await home.tiles.GetTile(
+                tiler_pb.GetTileRequest(
+                    canvas=canvas.id,
+                    tile=tiler_pb.TileAddress(x=x, y=y, z=z),
+                    format=tiler_pb.IMAGE_FORMAT_PNG,
+                )
+            )
+            found = np.asarray(Image.open(io.BytesIO(reply.image)).convert("RGB"))
+            with Painter(model, canvas, picture=PIXELS) as painter:
+                np.testing.assert_array_equal(found, painter.tile(tile))
+        x, y, z = tile_to_xyz(Tile(2, 0, 0))  # begins at pixel 340
+        reply = await home.tiles.GetTile(
+            tiler_pb.GetTileRequest(
+                canvas=canvas.id,
+                tile=tiler_pb.TileAddress(x=x, y=y, z=z),
+                format=tiler_pb.IMAGE_FORMAT_PNG,
+            )
+        )
+        found = np.asarray(Image.open(io.BytesIO(reply.image)).convert("RGB"))
+        np.testing.assert_array_equal(found[: 456 - 340, 44:], PIXELS[340 - 256 :, : 256 - 44])
+
+
+async def test_the_same_pixels_are_kept_once(home: House) -> None:
+    first = await upload(home, png(PIXELS))
+    held = io.BytesIO()
+    Image.fromarray(PIXELS).save(held, "WEBP", lossless=True)
+    assert await upload(home, held.getvalue()) == first
+    assert await keys(home, "pictures/") == [f"pictures/{first.picture}.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "this is none"),
+        (b"<svg/>", "this is none"),
+        (png(PIXELS)[:-9000], "cannot be read"),
+        (bytes(MAX_FILE_BYTES + 1), f"may have {MAX_FILE_BYTES} bytes"),
+    ],
+)
+async def test_what_is_no_picture_leaves_nothing(home: House, content: bytes, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        await upload(home, content)
+    assert not await keys(home, "pictures/")
+
+
+@pytest.mark.parametrize(
+    ("known", "error", "words"),
+    [
+        ({"picture": "f" * 64}, NotFound, "there is no picture ffff"),
+        ({"picture": "f" * 64, "height_px": 64, "width_px": 64}, NotFound, "no picture ffff"),
+        ({"picture": "../"}, InvalidRequest, "64 characters"),
+        ({}, InvalidRequest, "64 characters"),
+        ({"picture": digest_of(PIXELS), "top_px": 1}, InvalidRequest, "multiple of 64"),
+        ({"picture": digest_of(PIXELS), "height_px": 200}, InvalidRequest, "width must be 1 to"),
+        (
+            {"picture": digest_of(PIXELS), "height_px": 200, "width_px": 401},
+            InvalidRequest,
+            "is 200 x 400 px, not 200 x 401",
+        ),
+    ],
+)
+async def test_a_picture_that_cannot_be_painted_around_makes_no_canvas(
+    home: House, known: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    await upload(home, png(PIXELS))
+    with pytest.raises(error, match=words):
+        await create(home, **known)
+    assert not await keys(home, "canvases/") and not await keys(home, "known/")
