@@ -16,7 +16,7 @@ from handscroll.known import KnownField, KnownTokens
 from handscroll.order import Order
 from handscroll.words import Vectors, prompts_of
 from svckit.keys import text_key
-from svckit.known import load_pixels, load_tokens
+from svckit.known import load_tokens
 from svckit.store import Store
 from svckit.wire import Model
 
@@ -56,7 +56,7 @@ async def load_scene(store: Store, served: Served, canvas: Canvas) -> Scene:
 
     Raises:
         SpecMismatch: it is painted by another model.
-        Unavailable: the embedding of a prompt is missing, or the picture to paint around.
+        Unavailable: the embedding of a prompt is missing, or are the tokens of a known picture.
     """
     model = served.model
     if canvas.model != model.digest:
@@ -72,9 +72,8 @@ async def load_scene(store: Store, served: Served, canvas: Canvas) -> Scene:
     field: Field = wild
     known = None
     if canvas.known is not None:
-        known = await load_tokens(store, canvas, model)
-        pixels = await load_pixels(store, canvas, model)
-        field = KnownField(wild, known.place, pixels.levels[0])
+        known, statistics = await load_tokens(store, canvas, model)
+        field = KnownField(wild, known.place, statistics)
     return Scene(canvas.id, canvas, order_of(canvas), field, vectors, known)
 
 

@@ -44,6 +44,7 @@ FORMATS: dict[str, _Format] = {
 }
 """Kinds of files by the ending of their names; a Deep Zoom pyramid comes in a ZIP."""
 MAX_PIXELS = 2**31
+MAX_GIVEN_PX = 2**15  # of a picture that is brought to another size
 MAX_WIDTH_PX = 2**18  # a row of tiles is held in memory: this one takes 200 MB
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -114,7 +115,8 @@ def render(
     shown = region_of(extent, width, height, at, level)
     pixels, known = None, None
     if picture is not None:
-        pixels = scaled(read_picture(_content(picture)), picture_height)
+        given = read_picture(_content(picture), MAX_GIVEN_PX, MAX_GIVEN_PX**2 // 4)
+        pixels = scaled(given, picture_height)
         known = Known(
             digest_of(pixels), *_corner(pixels, picture_at, shown, extent), *pixels.shape[:2]
         )

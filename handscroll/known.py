@@ -22,7 +22,7 @@ from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes, Floats
 from handscroll.errors import InvalidRequest
-from handscroll.field import CELL_PX, ProceduralField, cell_values, statistics
+from handscroll.field import CELL_PX, ProceduralField, cell_values
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region, Tile, tile_region
 
 WINDOW_TOK = 32
@@ -110,18 +110,33 @@ class KnownPlace:
             self.shape_tok(patch.level),
         )
 
+    def under(self, tile: Tile) -> tuple[Slices, Slices] | None:
+        """The part of a tile where the picture lies: counted from the tile's corner, and from the
+        picture's at that level. None if there is none."""
+        region, place = tile_region(tile, self.extent), self.region(tile.level)
+        own, others = _overlap(
+            (region.top, region.left),
+            (region.height, region.width),
+            (place.top, place.left),
+            (place.height, place.width),
+        )
+        touched = tile.frame == 0 and all(at.stop > at.start for at in own)
+        return (own, others) if touched else None
+
     def __contains__(self, patch: object) -> bool:
         if not isinstance(patch, Patch):
             return False
-        unknown = self.extent.inside(
-            patch.level,
-            patch.row * self.side,
-            patch.col * self.side,
-            (self.side, self.side),
-            PATCH_PX // self.side,
-        )
-        unknown[self.overlap(patch)[0]] = False
-        return not unknown.any()
+        own, _ = self.overlap(patch)
+        f = PATCH_PX // self.side
+        sizes = self.extent.size(patch.level)
+        for known, index, size in zip(own, (patch.row, patch.col), sizes, strict=True):
+            first, last = 0, self.side
+            if size is not None:  # tokens outside the canvas need not be known
+                first = max(first, -index * self.side)
+                last = min(last, size // f - index * self.side)
+            if known.start > first or known.stop < last:
+                return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -164,15 +179,10 @@ class KnownPixels:
 
     def lay_over(self, tile: Tile, pixels: Pixels) -> Pixels:
         """A tile (TILE_PX, TILE_PX, 3), the picture's own pixels in place of decoded ones."""
-        if tile.frame:
+        under = self.place.under(tile)
+        if under is None:
             return pixels
-        region, place = tile_region(tile, self.place.extent), self.place.region(tile.level)
-        own, others = _overlap(
-            (region.top, region.left),
-            (region.height, region.width),
-            (place.top, place.left),
-            (place.height, place.width),
-        )
+        own, others = under
         pixels = pixels.copy()
         pixels[own] = self.levels[tile.level][others]
         return pixels
@@ -205,12 +215,12 @@ class KnownField:
     Attributes:
         wild: what it is far from the picture.
         place: where the picture lies.
-        pixels: the picture at level 0, (H, W, 3).
+        statistics_hw4: of the picture's tokens at level 0, see `field.statistics`.
     """
 
     wild: ProceduralField
     place: KnownPlace
-    pixels: Pixels
+    statistics_hw4: Floats
 
     def around(self, patch: Patch) -> tuple[Floats, Floats]:
         """Values (M, V) and places (M, 2) of a level-0 patch's cells and those beside them."""
@@ -226,13 +236,14 @@ class KnownField:
         return ((1 - own_M1) * values_MV + own_M1 * known_MV).astype(np.float32), place_M2
 
     def _cell(self, down: int, right: int) -> Floats:
-        """The values of the picture's pixels in a cell around a place of it."""
+        """The values of a cell around a pixel of the picture, or of as much as there is of one."""
+        f = self.wild.f
+        cell = CELL_PX // f
         rows, cols = (
-            slice(max(0, min(at - CELL_PX // 2, size - CELL_PX)), max(CELL_PX, at + CELL_PX // 2))
-            for at, size in zip((down, right), self.pixels.shape[:2], strict=True)
+            slice(first := max(0, min(at // f - cell // 2, size - cell)), first + cell)
+            for at, size in zip((down, right), self.statistics_hw4.shape[:2], strict=True)
         )
-        cell = statistics(self.pixels[rows, cols], 1)
-        return cell_values(cell.mean(axis=(0, 1)))
+        return cell_values(self.statistics_hw4[rows, cols].mean(axis=(0, 1)))
 
 
 def known_pixels(canvas: Canvas, pixels: Pixels, side: int) -> KnownPixels:

@@ -17,7 +17,7 @@ from handscroll.canvas import Canvas, check_learned, order_of
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Field, NearbyContextPool
 from handscroll.errors import InvalidRequest, SpecMismatch
-from handscroll.field import ProceduralField
+from handscroll.field import ProceduralField, statistics
 from handscroll.geometry import TILE_PX, Patch, Region, Tile, tiles_of, window_patches
 from handscroll.known import KnownField, known_pixels, known_tokens
 from handscroll.render import render
@@ -73,7 +73,7 @@ class Painter:
                 raise InvalidRequest("the canvas is painted around a picture, and none is given")
             self.known = known_pixels(canvas, picture, self.side)
             given = known_tokens(self.known, self._encode)
-            field = KnownField(wild, self.known.place, self.known.levels[0])
+            field = KnownField(wild, self.known.place, statistics(self.known.levels[0], self.f))
         self.pool = NearbyContextPool(self.order, self.side, field, keep, given)
         self.workers = ThreadPoolExecutor(workers)
 

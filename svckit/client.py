@@ -71,6 +71,11 @@ class _StreamPassOn(aio.UnaryStreamClientInterceptor):
         return await continuation(_passed_on(client_call_details), request)
 
 
+class _GatherPassOn(aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(self, continuation, client_call_details, request_iterator):  # type: ignore[no-untyped-def]
+        return await continuation(_passed_on(client_call_details), request_iterator)
+
+
 def connect(target: str, tls: TlsSettings | None = None) -> aio.Channel:
     """A channel to a service; nothing is sent before the first call.
 
@@ -109,7 +114,7 @@ def connect(target: str, tls: TlsSettings | None = None) -> aio.Channel:
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 5_000),
         ],
-        interceptors=[_UnaryPassOn(), _StreamPassOn()],
+        interceptors=[_UnaryPassOn(), _StreamPassOn(), _GatherPassOn()],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 
 from cachetools import TTLCache
 
@@ -54,12 +54,15 @@ class Admission:
             InvalidRequest: they are more than the caller's budget for a whole minute.
         """
         caller = access.caller.get()
+        known: Container[Patch] = ()  # and so need not be painted
+        if canvas.known is not None:
+            known = KnownPlace(canvas.extent, canvas.known, side_tok)
+            patches = [patch for patch in patches if patch not in known]
         if caller.role < Role.PAINT:
             if await self._missing(canvas_id, patches):
                 caller.require(Role.PAINT)
         elif caller.budgets.patches:
-            known = canvas.known and KnownPlace(canvas.extent, canvas.known, side_tok)
-            cone = await asyncio.to_thread(order_of(canvas).cone, patches, known or ())
+            cone = await asyncio.to_thread(order_of(canvas).cone, patches, known)
             missing = await self._missing(
                 canvas_id,
                 (one for one in cone if (caller.name, canvas_id, one) not in self._charged),

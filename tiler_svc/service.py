@@ -225,11 +225,12 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
     ) -> canvas_pb.UploadPictureResponse:
         """Take a picture in."""
         content = bytearray()
-        async for piece in request:
-            content += piece.content
-            if len(content) > MAX_FILE_BYTES:
-                raise InvalidRequest(f"a picture's file may have {MAX_FILE_BYTES} bytes")
-        picture, height, width = await self._pictures.take(bytes(content))
+        async with self._pictures.room():
+            async for piece in request:
+                content += piece.content
+                if len(content) > MAX_FILE_BYTES:
+                    raise InvalidRequest(f"a picture's file may have {MAX_FILE_BYTES} bytes")
+            picture, height, width = await self._pictures.take(content)
         return canvas_pb.UploadPictureResponse(picture=picture, height_px=height, width_px=width)
 
     async def GetCanvas(
@@ -318,6 +319,7 @@ async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
             ]
         finally:
             await exports.close()
+            await pictures.close()
             await engine.close()
 
 

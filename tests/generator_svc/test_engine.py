@@ -24,12 +24,12 @@ from handscroll.errors import (
     StoreUnavailable,
     Unavailable,
 )
+from handscroll.field import statistics
 from handscroll.geometry import Extent, Patch
 from handscroll.known import KnownTokens, digest_of
 from handscroll.order import Lattice
 from handscroll.paint import Painter
-from handscroll.picture import to_png
-from svckit.keys import canvas_key, known_key, patch_key, picture_key
+from svckit.keys import canvas_key, known_key, patch_key
 from svckit.known import tokens_content
 from svckit.store import Store
 from tests.support.toys import ModelPainters, ToyLedger, ToyPainters, served_by
@@ -129,17 +129,20 @@ def test_engine_paints_around_a_picture_as_render_does(
     async def served() -> tuple[dict[Patch, Codes], dict[Patch, Codes], int]:
         canvas = await put_canvas(known=known)
         engine = make_engine(painters := ToyPainters())
-        with pytest.raises(Unavailable, match="the tokens of the canvas' picture"):
+        with pytest.raises(Unavailable, match="the tokens of the picture"):
             await ask(engine, canvas.id, [inside])
         with Painter(model, canvas, picture=pixels) as painter:
             assert isinstance(painter.pool.given, KnownTokens)
             tokens = painter.pool.given
             finest = canvas.extent.finest
             key = known_key(model.digest, known.picture, finest)
-            await store.create(key, tokens_content(tokens))
-            with pytest.raises(Unavailable, match="the picture that the canvas"):
+            assert painter.known is not None
+            content = tokens_content(tokens, statistics(painter.known.levels[0], 16))
+            await store.create(key, content[:-1])
+            with pytest.raises(Unavailable, match="the same canvas made again"):
                 await ask(engine, canvas.id, [inside])
-            await store.create(picture_key(known.picture), to_png(pixels))
+            await store.delete(key)
+            await store.create(key, content)
             whole = await ask(engine, canvas.id, [inside])
             np.testing.assert_array_equal(whole[inside], tokens.tokens(inside)[0])
             drawn = painters.drawn.total()

@@ -143,13 +143,21 @@ async def test_a_patch_of_another_process_is_adopted_or_taken_over_with_a_line(
 async def test_shared_patches_are_steps_of_the_first_who_asks_and_others_are_linked(
     model: Checkpoint, store: Store, canvas: Canvas, sent: InMemorySpanExporter
 ) -> None:
-    engine = engine_of(model, store, ToyPainters())
+    engine = engine_of(model, store, painters := ToyPainters())
+    painters.gate.clear()
 
     async def asked(name: str) -> None:
         with trace.span(name):
             await ask(engine, canvas, FILL)
 
-    await asyncio.gather(asked("first"), asked("second"))
+    first_asks = asyncio.create_task(asked("first"))
+    while len(engine) < 9:
+        await asyncio.sleep(0.01)
+    second_asks = asyncio.create_task(asked("second"))
+    while metric("handscroll_patches_admitted", priority="viewport") < 18:
+        await asyncio.sleep(0.01)
+    painters.gate.set()
+    await asyncio.gather(first_asks, second_asks)
     spans = sent.get_finished_spans()
     [first] = [one for one in spans if one.name == "first"]
     [second] = [one for one in spans if one.name == "second"]

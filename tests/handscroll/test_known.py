@@ -15,7 +15,7 @@ from handscroll.canvas import Canvas, Known, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import RING_TOK, Codes, Source, gather
 from handscroll.errors import InvalidRequest
-from handscroll.field import ProceduralField
+from handscroll.field import ProceduralField, statistics
 from handscroll.geometry import PATCH_PX, TILE_PX, Extent, Patch, Region, Tile, tile_region
 from handscroll.known import (
     MARGIN_TOK,
@@ -257,7 +257,7 @@ def test_the_field_is_the_pictures_own_inside_and_itself_far_away(model: Checkpo
     world = model.worlds["planet"]
     picture = pixels_on(PLANE, 0, 0, smooth(2048, 2048))
     wild = ProceduralField(3, PLANE, world.palette_ERV, world.spacing, F)
-    field = KnownField(wild, picture.place, picture.levels[0])
+    field = KnownField(wild, picture.place, statistics(picture.levels[0], F))
     values, places = field.around(Patch(0, 0, 0, 0))
     down, right = ((places + 0.5) * F).T
     inside = (down > 32) & (right > 32) & (down < 480) & (right < 480)

@@ -55,6 +55,18 @@ def test_all_kinds_of_colour_come_as_rgb(mode: str) -> None:
         image = Image.fromarray(RGB).convert(mode)
     found = read_picture(file(image, "JPEG" if mode == "CMYK" else "PNG"))
     assert found.shape == (20, 30, 3) and found.dtype == np.uint8
+    if mode in ("L", "I;16", "LA"):
+        grey = RGB[..., 0] if mode == "I;16" else np.asarray(Image.fromarray(RGB).convert("L"))
+        np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_a_jpeg_with_a_preview_is_the_picture_alone() -> None:
+    """As phones make them (MPO)."""
+    preview = Image.fromarray(RGB[:10, :10])
+    found = read_picture(
+        file(Image.fromarray(RGB), "MPO", save_all=True, append_images=[preview], quality=95)
+    )
+    assert found.shape == (20, 30, 3)
 
 
 def test_what_is_transparent_is_white() -> None:
@@ -67,7 +79,21 @@ def test_what_is_transparent_is_white() -> None:
     assert (read_picture(file(palette, transparency=palette.getpixel((4, 4))))[4, 4] == 255).all()
 
 
-@pytest.mark.parametrize(("orientation", "turned"), [(1, RGB), (3, RGB[::-1, ::-1])])
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (0, RGB),
+        (1, RGB),
+        (2, RGB[:, ::-1]),
+        (3, RGB[::-1, ::-1]),
+        (4, RGB[::-1]),
+        (5, RGB.swapaxes(0, 1)),
+        (6, np.rot90(RGB, -1)),
+        (7, np.rot90(RGB, -1)[:, ::-1][::-1, ::-1]),
+        (8, np.rot90(RGB)),
+        (9, RGB),
+    ],
+)
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
 def test_pictures_stand_upright(orientation: int, turned: Any, format: str) -> None:
     exif = Image.Exif()
@@ -75,13 +101,6 @@ def test_pictures_stand_upright(orientation: int, turned: Any, format: str) -> N
     options = {"lossless": True} if format == "WEBP" else {}
     found = read_picture(file(Image.fromarray(RGB), format, exif=exif, **options))
     np.testing.assert_array_equal(found, turned)
-
-
-def test_a_phone_held_sideways() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    found = read_picture(file(Image.fromarray(RGB), exif=exif))
-    np.testing.assert_array_equal(found, np.rot90(RGB, -1))
 
 
 @pytest.mark.parametrize(
@@ -131,8 +150,18 @@ def test_a_picture_is_brought_to_a_height() -> None:
             scaled(RGB, height)
 
 
+def tagged() -> Image.Exif:
+    """What a camera writes."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x0132] = 6, "A camera", "2026:11:22 10:00:00"
+    exif.get_ifd(0x8769)[0x9003] = "2026:11:22 10:00:00"
+    return exif
+
+
 WHOLE = [
     file(Image.fromarray(RGB)),
+    file(Image.fromarray(RGB), exif=tagged()),
+    file(Image.fromarray(RGB), "JPEG", exif=tagged()),
     file(Image.fromarray(RGB), "JPEG"),
     file(Image.fromarray(RGB), "WEBP"),
 ]

@@ -16,7 +16,7 @@ import httpx
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from launcher.processes import die_with_parent
+from tests.support.leash import LEASHED
 from tests.support.load import until
 from tests.support.rays import ENV, Cluster
 from tests.support.seaweed import S3
@@ -65,13 +65,12 @@ class Fleet:
         """Start one."""
         with (self._folder / f"{kind}-{port}.log").open("ab") as log:
             self.running[port] = subprocess.Popen(
-                [sys.executable, "-m", kind, "--port", str(port), *self._flags(kind)],
+                [*LEASHED, sys.executable, "-m", kind, "--port", str(port), *self._flags(kind)],
                 cwd=ROOT,
                 env=os.environ | ENV | self._env(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,
             )
 
     async def stop(self, port: int, how: signal.Signals = signal.SIGTERM) -> float:

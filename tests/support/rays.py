@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 
-from launcher.processes import die_with_parent
+from tests.support.leash import LEASHED
 
 ENV = {
     "RAY_AUTH_MODE": "token",
@@ -46,7 +46,7 @@ class Cluster:
             role = [f"--address={self.address}"]
         node = subprocess.Popen(
             [
-                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *role),
+                *(*LEASHED, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *role),
                 f"--node-ip-address={host}",
                 f"--num-cpus={cpus}",
                 "--disable-usage-stats",
@@ -54,7 +54,6 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent,
         )
         self.nodes.append(node)
         assert node.stdout is not None

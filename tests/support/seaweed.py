@@ -1,10 +1,8 @@
 """A real S3 server for tests: SeaweedFS, which checks signatures and conditions."""
 
-import ctypes
 import io
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from minio.error import MinioException
 from pydantic import SecretStr
 
 from svckit.store import S3Settings
+from tests.support.leash import LEASHED
 
 BUCKET = "handscroll"
 ACCESS_KEY, SECRET_KEY = "tilekey", "tilesecret123"
@@ -83,6 +82,7 @@ class Seaweed:
         with open(self._folder / "log", "ab") as log:
             return subprocess.Popen(
                 [
+                    *LEASHED,
                     self._binary,
                     "mini",
                     f"-dir={self._folder}",
@@ -101,7 +101,6 @@ class Seaweed:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     def _answers(self, port: int) -> bool:
@@ -138,11 +137,6 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-def _die_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

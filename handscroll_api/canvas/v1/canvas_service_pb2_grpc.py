@@ -113,6 +113,8 @@ class CanvasServiceServicer:
 
         - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
         all, or broken.
+        - RESOURCE_EXHAUSTED: as many pictures are being taken in as may be; RetryInfo says when to try
+        again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -80,6 +80,8 @@ class CanvasServiceStub:
 
     - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
       all, or broken.
+    - RESOURCE_EXHAUSTED: as many pictures are being taken in as may be; RetryInfo says when to try
+      again.
     """
     GetCanvas: _grpc.UnaryUnaryMultiCallable[_canvas_service_pb2.GetCanvasRequest, _canvas_service_pb2.GetCanvasResponse]
     """Find a canvas by its id. Everyone who knows the id may look.
@@ -142,6 +144,8 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
 
     - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
       all, or broken.
+    - RESOURCE_EXHAUSTED: as many pictures are being taken in as may be; RetryInfo says when to try
+      again.
     """
     GetCanvas: _aio.UnaryUnaryMultiCallable[_canvas_service_pb2.GetCanvasRequest, _canvas_service_pb2.GetCanvasResponse]  # type: ignore[assignment]
     """Find a canvas by its id. Everyone who knows the id may look.
@@ -219,6 +223,8 @@ class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
 
         - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
           all, or broken.
+        - RESOURCE_EXHAUSTED: as many pictures are being taken in as may be; RetryInfo says when to try
+          again.
         """
 
     @_abc_1.abstractmethod
