@@ -10,15 +10,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.tiler import CALLEE, TAKE_S, Tiler
+from handscroll.errors import Overloaded
 from handscroll.picture import MAX_FILE_BYTES
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
+from svckit import access
 from svckit.client import calling
+from svckit.refusal import Refusal
 
 TYPES = ("image/png", "image/jpeg", "image/webp")
 BODY_S = 60.0
 PIECE_BYTES = 2**20
 AT_ONCE = 4
-"""Pictures taken in at a time, each up to 32 MiB in memory; who comes then has to wait."""
+"""Pictures taken in at a time, each up to 32 MiB in memory."""
+OF_ONE = 1
+"""How many of these may be one caller's, where callers are told apart."""
+RETRY_S = 2.0
+_FULL = Refusal("uploads")
 
 
 class Uploads:
@@ -37,6 +44,14 @@ class Uploads:
         if media not in TYPES:
             # Also keeps forms of other sites out: they cannot send these without being asked first.
             raise HTTPException(415, f"Content-Type must be {', '.join(TYPES)}, not {media!r:.80}")
+        if self._room.locked():
+            raise _FULL(Overloaded(f"{AT_ONCE} pictures are being taken in already", RETRY_S))
+        caller = access.caller.get()
+        most = 0 if caller is access.ANYBODY else OF_ONE
+        with caller.meter.hold(caller.name, "pictures on their way", most):
+            return await self._take(request)
+
+    async def _take(self, request: Request) -> Response:
         async with self._room:
             body = await _whole(request)
             with calling(CALLEE):

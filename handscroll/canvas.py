@@ -20,6 +20,7 @@ from handscroll.order import Order, order_named
 MAX_PROMPT_CHARACTERS = 2000
 MAX_FRAMES = 32
 MAX_REGIONS = 32
+MAX_REGIONS_CHARACTERS = 8000
 MAX_REGION_PX = 2**30
 MAX_KNOWN_PX = 8192
 MAX_KNOWN_PIXELS = 2**24
@@ -265,6 +266,11 @@ class Canvas:
         _require(
             len(self.regions) <= MAX_REGIONS,
             f"a canvas may have {MAX_REGIONS} regions, not {len(self.regions)}",
+        )
+        said = sum(len(one.prompt) for one in self.regions)
+        _require(
+            said <= MAX_REGIONS_CHARACTERS,
+            f"the prompts of all regions may have {MAX_REGIONS_CHARACTERS} characters, not {said}",
         )
         if self.known is not None:
             self._check_known(self.known)

@@ -64,7 +64,7 @@ class Rule(NamedTuple):
 
     Attributes:
         role: the least that may ask.
-        makes: whether it makes a canvas.
+        makes: whether it makes a canvas, or keeps a picture for one.
         stream: whether the answer stays open.
     """
 

@@ -48,6 +48,8 @@ from tiler_svc.pictures import Pictures
 PATIENCE_S = 0.5
 """How long the generator may take to say which models it serves, where the store knows too."""
 PAGE, LONGEST_PAGE = 100, 1000
+PAGE_BYTES = 2**21
+"""Of the specs on a page, so that it fits into a message."""
 FIRST_CANVASES = "the canvases to open first"
 """Owner of those; the spaces keep every caller from being the same one."""
 ANYBODY = "whoever made it without a name"
@@ -214,9 +216,15 @@ class Canvases:
             reverse=True,
         )
         rest = [mark for mark in marks if last is None or mark < last]
-        page = await at_once(READS, self._own, rest[:size])
-        token = _token(*rest[size - 1]) if len(rest) > size else ""
-        return [one for one in page if one is not None], token
+        page, count, length = list[OwnCanvas](), 0, 0
+        for found in await at_once(READS, self._own, rest[:size]):
+            length += len(found.canvas.canonical()) if found else 0
+            if count and length > PAGE_BYTES:
+                break
+            count += 1
+            page += [found] if found else []
+        token = _token(*rest[count - 1]) if len(rest) > count else ""
+        return page, token
 
     async def delete(self, canvas_id: str, owner: str, admin: bool = False) -> None:
         """Take a canvas from an owner's; delete it when it is nobody's any more.

@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,6 +27,7 @@ from gateway.door import EVERYBODY, RULES
 from gateway.settings import GatewaySettings
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint
+from handscroll.picture import to_png
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.canvas.v1.canvas_service_pb2_grpc import CanvasServiceStub
 from handscroll_api.status.v1 import status_service_pb2 as status_pb
@@ -49,6 +51,7 @@ pytestmark = pytest.mark.anyio
 
 MIDDLE = 2**13  # of zoom 14, level 0
 PAINTED = MIDDLE
+PICTURE = to_png(np.zeros((64, 64, 3), np.uint8))
 _columns = count(MIDDLE + 2, 3)
 _seeds = count(100)
 
@@ -74,6 +77,7 @@ def http(path: str | Callable[[], str], method: str = "GET", **options: Any) -> 
     async def ask(doors: Doors, key: str | None) -> int:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         told = {name: one() if callable(one) else one for name, one in options.items()}
+        headers |= told.pop("headers", {})
         where = (path() if callable(path) else path).format(canvas=doors.canvas)
         async with httpx.AsyncClient(base_url=doors.http, timeout=PATIENCE_S) as client:
             answer = await client.request(method, where, headers=headers, **told)
@@ -161,6 +165,10 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
     "new events": (Role.PAINT, http(lambda: events(new()))),
     "create": (Role.PAINT, http("/canvases", "POST", json=wish)),
     "delete": (Role.PAINT, http(f"/canvases/{NOBODYS}", "DELETE")),
+    "upload": (
+        Role.PAINT,
+        http("/pictures", "POST", content=PICTURE, headers={"Content-Type": "image/png"}),
+    ),
     "create export": (Role.PAINT, http("/exports", "POST", json=lambda: EXPORT)),
     "export": (Role.READ, http(f"/exports/{NOBODYS}")),
     "file of an export": (Role.READ, http(f"/exports/{NOBODYS}/file")),
@@ -186,6 +194,10 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
             "CreateCanvas",
             lambda _: canvas_pb.CreateCanvasRequest(world="planet", seed=next(_seeds)),
         ),
+    ),
+    "grpc upload": (
+        Role.PAINT,
+        rpc(CANVASES, "UploadPicture", lambda _: [canvas_pb.UploadPictureRequest(content=PICTURE)]),
     ),
     "grpc delete": (
         Role.PAINT,

@@ -1,5 +1,6 @@
 """Keys at the gateway: sessions, what other sites may not, budgets, HTTPS."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,22 @@ def test_streams_that_a_caller_has_open_are_counted(launch: Launch, file: Path) 
             assert stack.get(url, headers=bearing(shown)).status_code == 429
             assert stack.get("/worlds", headers=bearing(shown)).status_code == 200
     soon(lambda: stack.get(url, headers=bearing(shown)).status_code == 200, "it is free again")
+
+
+def test_callers_do_not_share_what_they_ask_for(launch: Launch, file: Path) -> None:
+    """A tile that two want is asked for twice, each time with the key of the one who pays."""
+    keys = [make_key(file) for _ in range(2)]
+    stack = keyed(launch, file)
+    url = path(stack.canvas(), Tile(0, 5, 5))
+    with ThreadPoolExecutor() as pool:
+        with stack.closed_gate():
+            asked = []
+            for number, key in enumerate(keys):
+                asked += [pool.submit(stack.get, url, headers=bearing(key)) for _ in range(2)]
+                soon(lambda: stack.tiler.waiting == number + 1, "the tiler is at it")  # noqa: B023
+                assert stack.tiler.metadata["authorization"] == f"Bearer {key}"
+        assert [one.result().status_code for one in asked] == [200] * 4
+    assert len(stack.tiler.asked) == 2
 
 
 def test_https_is_served_with_a_certificate(launch: Launch, tmp_path: Path) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gateway import uploads
 from handscroll.known import digest_of
 from handscroll.picture import MAX_FILE_BYTES
-from tests.gateway.conftest import Stack
+from tests.gateway.conftest import Launch, Stack, soon
+from tests.gateway.test_access import keyed, make_key
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (100, 130, 3), np.uint8)
 
@@ -67,6 +73,58 @@ def test_what_is_no_picture_is_refused(
     assert answer.status_code == status
     assert words in answer.json()["detail"]
     assert set(stack.tiler.pictures) == before
+
+
+@contextmanager
+def begun(stack: Stack, key: str = "") -> Iterator[socket.socket]:
+    """A picture of which the first byte is on its way."""
+    host, port = stack.url.removeprefix("http://").split(":")
+    shown = f"Authorization: Bearer {key}\r\n" if key else ""
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        line.sendall(
+            f"POST /pictures HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+            f"{shown}Content-Length: 100\r\n\r\nx".encode()
+        )
+        yield line
+
+
+def test_a_picture_that_does_not_come_is_given_up(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "BODY_S", 0.2)
+    with begun(stack) as line:
+        answer = line.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 408") and b"was not there within 0.2 s" in answer
+
+
+def test_more_pictures_at_a_time_are_refused(stack: Stack) -> None:
+    def taken() -> int:
+        with stack.client() as client:
+            told = {"Content-Type": "image/png"}
+            return client.post("/pictures", content=file(), headers=told).status_code
+
+    with ExitStack() as lines:
+        for _ in range(uploads.AT_ONCE):
+            lines.enter_context(begun(stack))
+        soon(lambda: taken() == 503, "there is no room")
+    soon(lambda: taken() == 201, "there is room again")
+
+
+def test_one_caller_takes_no_room_from_others(launch: Launch, tmp_path: Path) -> None:
+    anna, bert = (make_key(tmp_path / "keys.json") for _ in range(2))
+    stack = keyed(launch, tmp_path / "keys.json")
+
+    def taken(key: str) -> int:
+        with stack.client() as client:
+            told = {"Content-Type": "image/png", "Authorization": f"Bearer {key}"}
+            return client.post("/pictures", content=file(), headers=told).status_code
+
+    with begun(stack, anna):
+        soon(lambda: taken(anna) == 429, "one is on its way")
+        assert taken(bert) == 201
+    # The tiler is told whose it is, as it would be of anything else.
+    assert stack.tiler.metadata["authorization"] == f"Bearer {bert}"
+    assert stack.tiler.metadata["x-request-id"]
 
 
 @pytest.mark.parametrize(

@@ -147,5 +147,7 @@ def test_a_canvas_has_so_many_regions_and_no_more() -> None:
     replace(PLAIN, regions=(region,) * MAX_REGIONS)
     with pytest.raises(InvalidRequest, match="may have 32 regions, not 33"):
         replace(PLAIN, regions=(region,) * (MAX_REGIONS + 1))
+    with pytest.raises(InvalidRequest, match="may have 8000 characters, not 10000"):
+        replace(PLAIN, regions=(replace(region, prompt="x" * 2000),) * 5)
     with pytest.raises(InvalidRequest, match="tuple of PromptRegion"):
         replace(PLAIN, regions=[region])  # type: ignore[arg-type]

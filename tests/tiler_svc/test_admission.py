@@ -9,9 +9,9 @@ import grpc
 import pytest
 from grpc import aio
 
-from handscroll.canvas import Canvas
+from handscroll.canvas import Canvas, Known
 from handscroll.checkpoint import Checkpoint
-from handscroll.errors import Forbidden, InvalidRequest, OverBudget
+from handscroll.errors import Forbidden, InvalidRequest, OverBudget, Unavailable
 from handscroll.geometry import Patch, Tile, tile_to_xyz, window_patches
 from handscroll.order import Lattice
 from handscroll.tokenizer import RADIUS_TOK
@@ -180,3 +180,21 @@ async def test_admin_deletes_what_is_nobodys(model: Checkpoint, tmp_path: Path) 
         with pytest.raises(aio.AioRpcError, match="there is no canvas"):
             await home.canvases.GetCanvas(canvas_pb.GetCanvasRequest(canvas=nobodys))
         assert await delete(somebodys, painter) is grpc.StatusCode.OK
+
+
+async def test_what_is_known_of_a_picture_costs_nothing_and_is_for_readers_too(
+    model: Checkpoint, tmp_path: Path
+) -> None:
+    """A tile inside a picture stands on patches that nobody draws."""
+    known = Known("a" * 64, -2048, -2048, 4096, 4096)
+    painter = make_key(tmp_path, patches_per_minute=3)
+    reader = make_key(tmp_path, "read")
+    async with keyed(model, tmp_path) as home:
+        canvas = await home.canvas(known=known)
+        for key in (painter, reader):
+            with pytest.raises(Unavailable, match="the picture that the canvas"):  # admitted
+                await ask(home, canvas, Tile(2, 0, 0), key)
+        with pytest.raises(InvalidRequest, match="this takes 27 patches"):
+            await ask(home, canvas, Tile(2, 90, 90), painter)
+        with pytest.raises(Forbidden):
+            await ask(home, canvas, Tile(2, 90, 90), reader)

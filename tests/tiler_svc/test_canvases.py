@@ -319,6 +319,22 @@ async def test_worlds_are_told_from_the_store_while_the_painters_sleep(home: Hou
         await asyncio.wait_for(woken(Store.open("memory://")).worlds(), 2 * PATIENCE_S)
 
 
+async def test_page_ends_before_it_outgrows_a_message(home: House) -> None:
+    """With four bytes a character, in the prompts of many regions."""
+    home.tokenizer.encoder = ENCODER
+    home.generator.model = replace(home.model, text_encoder=ENCODER)
+    said = [pb.PromptRegion(prompt="🏔" * 2000, height_px=1, width_px=1)] * 4
+    made = [(await create(home, ANNE, seed=seed, regions=said)).canvas.id for seed in range(80)]
+    found, token = list[str](), ""
+    while True:
+        page = await own(home, ANNE, page_token=token)
+        found += [one.canvas.id for one in page.canvases]
+        token = page.next_page_token
+        if not token:
+            break
+    assert found == made[::-1]
+
+
 async def test_all_words_of_a_canvas_are_embedded_before_it_is_there(home: House) -> None:
     home.tokenizer.encoder = ENCODER
     home.generator.model = replace(home.model, text_encoder=ENCODER)

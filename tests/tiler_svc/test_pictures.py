@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,17 +15,22 @@ from PIL import Image
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Known
 from handscroll.checkpoint import Checkpoint
-from handscroll.errors import InvalidRequest, NotFound
+from handscroll.errors import InvalidRequest, NotFound, Overloaded
 from handscroll.geometry import Tile, tile_to_xyz
-from handscroll.known import digest_of
+from handscroll.known import KnownPixels, digest_of
 from handscroll.paint import Painter
 from handscroll.picture import MAX_FILE_BYTES
 from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from svckit import wire
 from svckit.client import calling
-from svckit.keys import Prefix
+from svckit.keys import Prefix, known_key, picture_key
+from svckit.known import load_pixels, load_tokens
+from svckit.store import Store
+from svckit.wire import Model
 from tests.tiler_svc.fakes import House, house
+from tiler_svc import pictures
+from tiler_svc.pictures import Pictures
 
 pytestmark = pytest.mark.anyio
 
@@ -103,6 +109,63 @@ async def test_the_same_pixels_are_kept_once(home: House) -> None:
     Image.fromarray(PIXELS).save(held, "WEBP", lossless=True)
     assert await upload(home, held.getvalue()) == first
     assert await keys(home, "pictures/") == [f"pictures/{first.picture}.png"]
+
+
+async def test_what_a_power_cut_has_cut_short_is_whole_again(home: House) -> None:
+    """Uploaded again, and made again."""
+    told = await upload(home, png(PIXELS))
+    picture = picture_key(told.picture)
+    whole = await home.store.get(picture)
+    assert whole is not None
+    place = {"picture": told.picture, "top_px": 256, "left_px": 384}
+    canvas = await create(home, **place)
+    tokens = known_key(home.model.digest, told.picture, 2)
+    encoded = await home.store.get(tokens)
+    assert encoded is not None
+    for key, content, mend in (
+        (picture, whole, lambda: upload(home, png(PIXELS))),
+        (tokens, encoded, lambda: create(home, **place)),
+    ):
+        for cut in (0, len(content) // 2):
+            await home.store.delete(key)
+            await home.store.create(key, content[:cut])
+            await mend()
+            assert await home.store.get(key) == content
+    assert await load_tokens(home.store, canvas, home.model)
+
+
+async def test_a_picture_is_read_once_and_only_where_it_lies(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = await upload(home, png(PIXELS))
+    canvas = await create(home, picture=told.picture, top_px=256, left_px=384)
+    reads = list[str]()
+
+    async def counted(store: Store, canvas: Canvas, model: Model) -> KnownPixels:
+        reads.append(canvas.id)
+        await asyncio.sleep(0.05)
+        return await load_pixels(store, canvas, model)
+
+    monkeypatch.setattr(pictures, "load_pixels", counted)
+    kept = Pictures(home.store, home.tokenizer)  # type: ignore[arg-type]
+    blank = np.zeros((256, 256, 3), np.uint8)
+    far = [kept.lay_over(canvas, home.model, Tile(2, 10**5, col), blank) for col in range(8)]
+    assert all(one is blank for one in await asyncio.gather(*far)) and not reads
+    later = Tile(2, 0, 0, 1)
+    assert await kept.lay_over(canvas, home.model, later, blank) is blank and not reads
+    there = [kept.lay_over(canvas, home.model, Tile(2, 0, col), blank) for col in (0, 1, 0, 1)]
+    assert all(one.any() for one in await asyncio.gather(*there))
+    assert len(reads) == 1
+
+
+async def test_more_pictures_at_a_time_are_refused(home: House) -> None:
+    kept = Pictures(home.store, home.tokenizer)  # type: ignore[arg-type]
+    async with kept.room(), kept.room():
+        with pytest.raises(Overloaded, match="2 pictures are being taken in here already"):
+            async with kept.room():
+                pass
+    async with kept.room():
+        pass
 
 
 @pytest.mark.parametrize(

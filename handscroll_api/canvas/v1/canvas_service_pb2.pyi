@@ -467,7 +467,9 @@ class CreateCanvasRequest(_message.Message):
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptRegion]:
-        """Places with prompts of their own, 32 at most; the later lie over the earlier."""
+        """Places with prompts of their own, 32 at most with 8000 characters in all; the later lie over the
+        earlier.
+        """
 
     def __init__(
         self,
@@ -626,7 +628,7 @@ class ListCanvasesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most, 0 to 1000; 0 for 100."""
+    """How many at most, 0 to 1000; 0 for 100. A page ends sooner where canvases have much to say."""
     page_token: _builtins.str
     """Where the last page ended; empty for the first."""
     def __init__(
