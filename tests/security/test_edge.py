@@ -247,7 +247,7 @@ def test_request_is_one_line_in_the_log_whatever_it_says(
     for line in lines:
         assert line.isascii() and line.isprintable()
         assert isinstance(json.loads(line), dict)
-    assert b"x-request-id: a" not in say(stack, get("/worlds", "X-Request-Id: a\x85b"))
+    assert b"x-request-id: z" not in say(stack, get("/worlds", "X-Request-Id: z\x85b"))
 
 
 def test_name_of_a_key_is_shown_as_it_is(
