@@ -1,8 +1,9 @@
-"""Bodies of requests: JSON that says exactly what it may, and refusals in words."""
+"""Bodies of requests, bounded; JSON that says exactly what it may; refusals in words."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,34 +29,53 @@ class Strict(BaseModel):
 _Body = TypeVar("_Body", bound=Strict)
 
 
-async def read(request: Request, kind: type[_Body]) -> _Body:
+async def whole(
+    request: Request, what: str, media: Sequence[str], most_bytes: int, longest_s: float
+) -> bytes:
     """The body of a request; one that is too large or too slow is refused while it is read.
 
+    Args:
+        request: the request.
+        what: it is, for people.
+        media: types that it may have by its own account.
+        most_bytes: how long it may be.
+        longest_s: how long it may take.
+
     Raises:
-        HTTPException: it is not JSON by its own account, too large, or too slow.
-        InvalidRequest: it says something else than it may.
+        HTTPException: it is of another type, too large, or too slow.
     """
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json":
-        # Also keeps forms of other sites out: they cannot send this without being asked first.
-        raise HTTPException(415, f"Content-Type must be application/json, not {media!r:.80}")
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if said not in media:
+        # Also keeps forms of other sites out: they cannot send these without being asked first.
+        raise HTTPException(415, f"Content-Type must be {', '.join(media)}, not {said!r:.80}")
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(longest_s):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
+                if len(body) > most_bytes:
                     raise HTTPException(
                         413,
-                        f"the body may have {MAX_BODY_BYTES} bytes, and this one has more",
+                        f"{what} may have {most_bytes} bytes, and this one has more",
                         {"Connection": "close"},
                     )
     except TimeoutError:
         raise HTTPException(
-            408, f"the body was not there within {BODY_S:g} s", {"Connection": "close"}
+            408, f"{what} was not there within {longest_s:g} s", {"Connection": "close"}
         ) from None
+    return bytes(body)
+
+
+async def read(request: Request, kind: type[_Body]) -> _Body:
+    """The body of a request that is to be JSON.
+
+    Raises:
+        HTTPException: see `whole`.
+        InvalidRequest: it says something else than it may.
+    """
+    body = await whole(request, "the body", ("application/json",), MAX_BODY_BYTES, BODY_S)
     try:
-        return kind.model_validate_json(bytes(body))
+        return kind.model_validate_json(body)
     except ValidationError as error:
         raise InvalidRequest("; ".join(map(_fault, error.errors()))) from error
 

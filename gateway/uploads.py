@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway import bodies
 from gateway.tiler import CALLEE, TAKE_S, Tiler
 from handscroll.errors import Overloaded
 from handscroll.picture import MAX_FILE_BYTES
@@ -40,10 +40,6 @@ class Uploads:
 
     async def take(self, request: Request) -> Response:
         """``POST /pictures``: keep a picture's pixels, and say what they are called."""
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media not in TYPES:
-            # Also keeps forms of other sites out: they cannot send these without being asked first.
-            raise HTTPException(415, f"Content-Type must be {', '.join(TYPES)}, not {media!r:.80}")
         if self._room.locked():
             raise _FULL(Overloaded(f"{AT_ONCE} pictures are being taken in already", RETRY_S))
         caller = access.caller.get()
@@ -53,31 +49,12 @@ class Uploads:
 
     async def _take(self, request: Request) -> Response:
         async with self._room:
-            body = await _whole(request)
+            # Held here, so that a slow client holds no call.
+            body = await bodies.whole(request, "the picture", TYPES, MAX_FILE_BYTES, BODY_S)
             with calling(CALLEE):
                 reply = await self._tiler.canvases.UploadPicture(_pieces(body), timeout=TAKE_S)
         told = {"picture": reply.picture, "height": reply.height_px, "width": reply.width_px}
         return JSONResponse(told, 201, {"Cache-Control": "no-store"})
-
-
-async def _whole(request: Request) -> bytes:
-    """The body, no longer than it may be. It is held here, so that a slow client holds no call."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_FILE_BYTES:
-                    raise HTTPException(
-                        413,
-                        f"a picture's file may have {MAX_FILE_BYTES} bytes, and this one has more",
-                        {"Connection": "close"},
-                    )
-    except TimeoutError:
-        raise HTTPException(
-            408, f"the picture was not there within {BODY_S:g} s", {"Connection": "close"}
-        ) from None
-    return bytes(body)
 
 
 async def _pieces(body: bytes) -> AsyncIterator[canvas_pb.UploadPictureRequest]:

@@ -101,7 +101,7 @@ class ProceduralField:
         """The anchors a span of cells lies between, and each one's weight in each cell."""
         first, last = (int(anchor) for anchor in cell_of(span[[0, -1]], self.spacing))
         anchors = range(first, last + 2)
-        return [(anchor, _near(span / self.spacing - anchor)) for anchor in anchors]
+        return [(anchor, near(span / self.spacing - anchor)) for anchor in anchors]
 
     def _entry(self, row: int, col: int) -> int:
         """Which palette entry an anchor picks: where its climate points, or near it."""
@@ -109,8 +109,8 @@ class ProceduralField:
         top, left = cell_of(row, _CLIMATE_SPACING), cell_of(col, _CLIMATE_SPACING)
         for down in (top, top + 1):
             for right in (left, left + 1):
-                near = _near(np.array((row, col)) / _CLIMATE_SPACING - (down, right))
-                climate += float(near.prod()) * _uniform(self.seed, down, right, _CLIMATE)
+                weight = near(np.array((row, col)) / _CLIMATE_SPACING - (down, right))
+                climate += float(weight.prod()) * _uniform(self.seed, down, right, _CLIMATE)
         pick = _uniform(self.seed, row, col, _PICK)
         at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + _PICK_REACH * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
@@ -124,7 +124,7 @@ def _uniform(seed: int, row: int, col: int, stream: int) -> float:
     return float(uniforms(patch_key(seed, (0, 0, row, col), stream), 1)[0])
 
 
-def _near(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Smoothstep from 1 at an anchor to 0 at the next."""
-    near = np.clip(1 - np.abs(distance), 0, 1)
-    return near * near * (3 - 2 * near)
+def near(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Smoothstep from 1 at a place to 0 at a distance of 1."""
+    share = np.clip(1 - np.abs(distance), 0, 1)
+    return share * share * (3 - 2 * share)

@@ -22,7 +22,7 @@ from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes, Floats
 from handscroll.errors import InvalidRequest
-from handscroll.field import CELL_PX, ProceduralField, cell_values
+from handscroll.field import CELL_PX, ProceduralField, cell_values, near
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region, Tile, tile_region
 
 WINDOW_TOK = 32
@@ -230,8 +230,7 @@ class KnownField:
         centre_M2 = (place_M2 + 0.5) * f + corner  # from the picture's corner, in pixels
         nearest_M2 = np.clip(centre_M2, 0, (place.height, place.width))
         away_M = np.linalg.norm(centre_M2 - nearest_M2, axis=1)
-        own_M1 = np.clip(1 - away_M / _REACH_PX, 0, 1)[:, None]
-        own_M1 = own_M1 * own_M1 * (3 - 2 * own_M1)
+        own_M1 = near(away_M / _REACH_PX)[:, None]
         known_MV = np.stack([self._cell(*centre) for centre in nearest_M2.round().astype(int)])
         return ((1 - own_M1) * values_MV + own_M1 * known_MV).astype(np.float32), place_M2
 
