@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,19 +44,37 @@ _KINDS = ((_ICE,), (_LAKES,), (_FOREST, _GRASS), (_STEPPE, _RED, _SAND, _ROCK))
 """White, blue, green and brown: of each kind a caption names one cover at most."""
 
 
-def landscape_captions(csv_path: Path) -> dict[str, str]:
-    """The caption of every landscape, by file name without extension."""
-    return {Path(row["file"]).stem: row["caption"] for row in _rows(csv_path)}
+class Landscape(NamedTuple):
+    """What is known of a photograph.
+
+    Attributes:
+        caption: one sentence.
+        tags: words for what it shows.
+        horizon: where it stands, as a share of the height from the top.
+        water: whether there is water that moves.
+        clouds: whether there are clouds.
+    """
+
+    caption: str
+    tags: tuple[str, ...]
+    horizon: float
+    water: bool
+    clouds: bool
 
 
-def landscape_tags(csv_path: Path) -> dict[str, tuple[str, ...]]:
-    """The tags of every landscape, by file name without extension."""
-    return {Path(row["file"]).stem: tuple(row["tags"].split(";")) for row in _rows(csv_path)}
-
-
-def _rows(csv_path: Path) -> list[dict[str, str]]:
+def landscapes(csv_path: Path) -> dict[str, Landscape]:
+    """What is known of every photograph, by file name without extension."""
     with csv_path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return {
+            Path(row["file"]).stem: Landscape(
+                row["caption"],
+                tuple(row["tags"].split(";")),
+                float(row["horizon"]),
+                row["water_moving"] == "1",
+                row["clouds"] == "1",
+            )
+            for row in csv.DictReader(file)
+        }
 
 
 def earth_caption(colour: Pixels, heights: Pixels, latitude_deg: float) -> str:

@@ -2,7 +2,8 @@
 
 Writes one safetensors file with, for every picture and variant (mirrored photographs, shifts
 against the token grid), the codes of every level, statistics of level 0 for the field, and
-captions with their embeddings; and the worlds' palettes. What `training.train_decoder` reads.
+captions with their embeddings; the same for clips (`training.motion`), with the codes of the frame
+before; and the worlds' palettes. What `training.train_decoder` reads.
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ from handscroll.field import CELL_PX, cell_values, statistics
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import Tokenizer, from_rgb
-from training import pictures, train_tokenizer
+from training import motion, pictures, train_tokenizer
 from training.captions import earth_caption
+from training.motion import Clip
 from training.pictures import LEVELS, SCROLL_HEIGHT_PX, Picture, Pixels
+
+Grid = NDArray[np.int32]
+Levels = tuple[Pixels, ...]
 
 CAPTION_STRIDE_PX = 128
 PALETTE = 256
@@ -46,7 +51,7 @@ def extent_of(world: str) -> Extent:
     return Extent("plane", LEVELS - 1)
 
 
-def variants(picture: Picture) -> list[tuple[Pixels, ...]]:
+def variants(picture: Picture) -> list[Levels]:
     """The levels of a picture, shifted against the token grid, photographs mirrored too.
 
     Maps are not mirrored: their relief is lit from one side.
@@ -76,7 +81,7 @@ def encode(tokenizer: Tokenizer, pixels: Pixels, device: str, band: int = 1024) 
     return np.concatenate(found)
 
 
-def captions(picture: Picture, level: int, sentences: dict[str, int]) -> NDArray[np.int32]:
+def captions(picture: Picture, level: int, sentences: dict[str, int]) -> Grid:
     """Index of the caption of the patch at each place, every CAPTION_STRIDE_PX; -1 for none."""
     pixels = picture.levels[level]
     rows, cols = (max(1, size // CAPTION_STRIDE_PX - 1) for size in pixels.shape[:2])
@@ -97,6 +102,21 @@ def captions(picture: Picture, level: int, sentences: dict[str, int]) -> NDArray
                 latitude = picture.north_deg + south * (picture.south_deg - picture.north_deg)
                 sentence = earth_caption(colour, part, latitude)
                 found[row, col] = sentences.setdefault(sentence, len(sentences))
+    return found
+
+
+def moving(grid: Grid, clip: Clip, level: int, sentences: dict[str, int]) -> Grid:
+    """The captions of a clip's part of a picture, with the words that say what moves."""
+    scale = 2 ** (LEVELS - 1 - level)
+    rows, cols = (
+        slice(at // scale // CAPTION_STRIDE_PX, (at // scale + size) // CAPTION_STRIDE_PX - 1)
+        for at, size in zip((clip.top, clip.left), clip.after[level].shape, strict=False)
+    )
+    spoken = list(sentences)
+    found = grid[rows, cols].copy()
+    for index in np.unique(found):
+        words = f"{spoken[index]}, {clip.words}" if index >= 0 else clip.words
+        found[grid[rows, cols] == index] = sentences.setdefault(words, len(sentences))
     return found
 
 
@@ -148,19 +168,34 @@ def main(
     sentences: dict[str, int] = {}
     entries: list[dict[str, Any]] = []
     level0: dict[str, list[NDArray[np.float32]]] = {name: [] for name in worlds}
-    for picture in track(everything, "encoding"):
-        caption_grids = [captions(picture, level, sentences) for level in range(LEVELS)]
+
+    def keep(picture: Picture, levels: Levels, grids: list[Grid], before: Levels = ()) -> None:
+        number = len(entries)
+        for level, pixels in enumerate(levels):
+            arrays[f"codes.{number}.{level}"] = encode(model, pixels, device)
+            arrays[f"captions.{number}.{level}"] = grids[level]
+        for level, pixels in enumerate(before):
+            arrays[f"before.{number}.{level}"] = encode(model, pixels, device)
+        arrays[f"statistics.{number}"] = statistics(levels[0], config.downsampling)
+        entries.append(
+            {
+                "name": picture.name,
+                "world": picture.world,
+                "held_out": picture.held_out,
+                "moves": bool(before),
+            }
+        )
+
+    for index, picture in enumerate(track(everything, "encoding")):
+        grids = [captions(picture, level, sentences) for level in range(LEVELS)]
+        rng = np.random.default_rng((4, index))
         for levels in variants(picture):
-            number = len(entries)
-            for level, pixels in enumerate(levels):
-                arrays[f"codes.{number}.{level}"] = encode(model, pixels, device)
-                arrays[f"captions.{number}.{level}"] = caption_grids[level]
-            arrays[f"statistics.{number}"] = statistics(levels[0], config.downsampling)
+            keep(picture, levels, grids)
             if not picture.held_out:
-                level0[picture.world].append(arrays[f"statistics.{number}"])
-            entries.append(
-                {"name": picture.name, "world": picture.world, "held_out": picture.held_out}
-            )
+                level0[picture.world].append(statistics(levels[0], config.downsampling))
+            for clip in motion.clips(picture, levels[-1], rng):
+                told = [moving(grid, clip, level, sentences) for level, grid in enumerate(grids)]
+                keep(picture, clip.after, told, clip.before)
     for name in worlds:
         arrays[f"palette.{name}"] = palette(extent_of(name), level0[name], config.downsampling)
     if sentences:

@@ -23,7 +23,7 @@ from handscroll.cli import run
 from handscroll.geometry import Region
 from handscroll.order import Lattice
 from training import pictures, quality, samples
-from training.captions import landscape_tags
+from training.captions import landscapes
 from training.examples import Dataset
 from training.features import Lite0, reconstructed
 from training.likelihood import decoder_rows, tokenizer_rows
@@ -346,7 +346,15 @@ def main(
             trend_section(report, studio, world, out)
         copies_section(report, lite0, painted, held, train, scroll, out)
         if scroll and tags.exists():
-            prompt_section(report, lite0, studio, world, real, landscape_tags(tags), number)
+            prompt_section(
+                report,
+                lite0,
+                studio,
+                world,
+                real,
+                {name: one.tags for name, one in landscapes(tags).items()},
+                number,
+            )
         (out / "report.md").write_text(report.text(), encoding="utf-8")
     typer.echo(report.text())
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,15 +30,22 @@ from training.encode import CAPTION_STRIDE_PX
 
 SERVED_GROUP = 16
 ENOUGH_PX = 32
+STILL_FRAMES = 0.08
+"""The share of examples from stills that see a frame before, which is the same."""
 
 
 class Encoded(NamedTuple):
-    """One variant of one picture, as `training.encode` wrote it."""
+    """One variant of one picture, or one clip, as `training.encode` wrote it.
+
+    ``before`` are the codes of the frame before; those of the picture itself where it is still.
+    """
 
     name: str
     world: int
     held_out: bool
+    moves: bool
     codes: tuple[Codes, ...]
+    before: tuple[Codes, ...]
     captions: tuple[NDArray[np.int32], ...]
     statistics: Floats
 
@@ -48,7 +56,7 @@ class Dataset:
 
     Attributes:
         worlds: in the order of their numbers.
-        pictures: every variant of every picture.
+        pictures: every variant of every picture, and every clip.
         text: caption embeddings (captions, 384), or None without captions.
         tokenizer: its configuration.
     """
@@ -77,12 +85,20 @@ class Dataset:
             found = []
             for number, entry in enumerate(about["entries"]):
                 levels = range(worlds[0].extent.finest + 1)
+                codes = tuple(file.get_tensor(f"codes.{number}.{level}") for level in levels)
+                moves = entry["moves"]
+                before = tuple(
+                    file.get_tensor(f"before.{number}.{level}") if moves else codes[level]
+                    for level in levels
+                )
                 found.append(
                     Encoded(
                         entry["name"],
                         names.index(entry["world"]),
                         entry["held_out"],
-                        tuple(file.get_tensor(f"codes.{number}.{level}") for level in levels),
+                        moves,
+                        codes,
+                        before,
                         tuple(file.get_tensor(f"captions.{number}.{level}") for level in levels),
                         file.get_tensor(f"statistics.{number}"),
                     )
@@ -154,28 +170,40 @@ class Examples:
         held_out: draw from the held-out pictures instead of the others.
         clean: nothing dropped, disturbed or noised, lattice order, the served groups: what a
             served patch would see.
+        moving: the share of examples that come from clips, of each world that has any. Nine in ten
+            of them see the frame before, and so do some of the others, in which nothing moves.
     """
 
-    def __init__(self, data: Dataset, held_out: bool = False, clean: bool = False) -> None:
+    def __init__(
+        self, data: Dataset, held_out: bool = False, clean: bool = False, moving: float = 0.0
+    ) -> None:
         self.data, self.clean = data, clean
         self.side = PATCH_PX // data.tokenizer["downsampling"]
         self.vocabulary = math.prod(data.tokenizer["levels"])
-        self.pictures: list[list[Encoded]] = [[] for _ in data.worlds]
+        self.moving = moving
+        self.still: list[list[Encoded]] = [[] for _ in data.worlds]
+        self.clips: list[list[Encoded]] = [[] for _ in data.worlds]
         for picture in data.pictures:
             if picture.held_out == held_out:
-                self.pictures[picture.world].append(picture)
-        self.worlds = [number for number, found in enumerate(self.pictures) if found]
+                (self.clips if picture.moves else self.still)[picture.world].append(picture)
+        self.worlds = [number for number, found in enumerate(self.still) if found]
 
     def draw(self, rng: np.random.Generator) -> Example:
         """One example."""
         world = self.worlds[rng.integers(len(self.worlds))]
-        picture = self.pictures[world][rng.integers(len(self.pictures[world]))]
+        moves = bool(self.moving and self.clips[world]) and rng.random() < self.moving
+        choice = self.clips[world] if moves else self.still[world]
+        picture = choice[rng.integers(len(choice))]
         level = int(rng.choice(3, p=(0.3, 0.3, 0.4)))
         extent, patch = self._place(rng, picture, level)
         seen = self._seen(rng, extent, patch)
+        if self.moving and rng.random() < (0.9 if moves else STILL_FRAMES):
+            patch = patch._replace(frame=1)
+            seen = tuple(one._replace(frame=1) for one in seen)
 
         def read(one: Patch) -> Codes:
-            return self._block(picture, extent, one)
+            then = picture.before if one.frame < patch.frame else picture.codes
+            return self._block(then, extent, one)
 
         context = gather(patch, Seen(extent, seen), self.side, read, None)
         if level == 0:
@@ -229,9 +257,9 @@ class Examples:
         )
         return Outward(extent, start).seen(patch)
 
-    def _block(self, picture: Encoded, extent: Placed, patch: Patch) -> Codes:
+    def _block(self, levels: Sequence[Codes], extent: Placed, patch: Patch) -> Codes:
         """Codes (side, side, K) of a patch of the virtual canvas; 0 outside the picture."""
-        codes = picture.codes[patch.level]
+        codes = levels[patch.level]
         scale = PATCH_PX // self.side * 2 ** (extent.finest - patch.level)
         top = patch.row * self.side - extent.top // scale
         left = patch.col * self.side - extent.left // scale
@@ -280,6 +308,7 @@ class Examples:
             keep = context.source_N != Source.PARENT
         codes = context.codes_NK[keep].copy()
         struck = rng.random(codes.shape) < rng.uniform(0, 0.1)
+        struck[context.source_N[keep] == Source.PREVIOUS] = False  # else nothing would stay still
         other = rng.integers(0, self.vocabulary, codes.shape).astype(np.uint8)
         return replace(
             context,

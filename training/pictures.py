@@ -19,7 +19,7 @@ from PIL import Image
 
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import PATCH_PX
-from training.captions import landscape_captions
+from training.captions import landscapes
 
 Pixels = NDArray[np.uint8]
 
@@ -45,6 +45,8 @@ class Picture:
         caption: one sentence, or empty.
         heights: (H, W) uint8 heights at the coarsest level's size, for Earth only.
         north_deg, south_deg: latitudes of its top and bottom edges, for Earth only.
+        horizon: share of its height above which the sky is, for photographs only.
+        clouds, water: whether there are clouds in it, or water that moves.
     """
 
     name: str
@@ -55,6 +57,9 @@ class Picture:
     heights: Pixels | None = None
     north_deg: float = 0.0
     south_deg: float = 0.0
+    horizon: float = 0.0
+    clouds: bool = False
+    water: bool = False
 
 
 def is_held_out(name: str) -> bool:
@@ -116,15 +121,24 @@ def _plain(path: Path, world: str) -> Picture:
 
 
 def _landscapes(folder: Path) -> Iterator[Picture]:
-    captions = landscape_captions(folder / "captions.csv")
+    about = landscapes(folder / "captions.csv")
     for path in sorted(folder.glob("*.webp")):
         if path.stem in MAN_MADE:
             continue
         image = Image.open(path).convert("RGB")
         top = (image.height - SCROLL_HEIGHT_PX) // 2
+        found = about[path.stem]
+        horizon = (found.horizon * image.height - top) / SCROLL_HEIGHT_PX
         image = image.crop((0, top, image.width // 64 * 64, top + SCROLL_HEIGHT_PX))
         yield Picture(
-            path.stem, "scroll", is_held_out(path.stem), pyramid(image), captions[path.stem]
+            path.stem,
+            "scroll",
+            is_held_out(path.stem),
+            pyramid(image),
+            found.caption,
+            horizon=horizon,
+            clouds=found.clouds,
+            water=found.water,
         )
 
 

@@ -62,7 +62,9 @@ def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(model: Decoder, examples: Sequence[Example], device: str, batch: int = 4) -> float:
-    """Mean loss over examples, in nats per code, in f32."""
+    """Mean loss over examples, in nats per code, in f32; NaN without any."""
+    if not examples:
+        return float("nan")
     model.eval()
     ordered = sorted(examples, key=lambda one: len(one.context.codes_NK))
     losses = [
@@ -84,6 +86,15 @@ def sample_sheet(model: Decoder, data: Dataset, tokenizer: Tokenizer, out: Path)
     torch.set_num_threads(threads)
 
 
+def _held_out(data: Dataset, moving: float) -> list[Example]:
+    """Always the same clean examples from held-out pictures, of clips or of stills."""
+    clean = Examples(data, held_out=True, clean=True, moving=moving)
+    if not clean.worlds or (moving and not any(clean.clips)):
+        return []
+    rng = np.random.default_rng(1)
+    return [clean.draw(rng) for _ in range(64)]
+
+
 def load(folder: Path) -> Decoder:
     """The decoder that a finished run left in its folder."""
     model = Decoder(DecoderConfig(**json.loads((folder / "decoder.json").read_text())))
@@ -102,6 +113,7 @@ def main(
     init: Annotated[
         Path | None, typer.Option(help="run folder whose decoder a new run starts from")
     ] = None,
+    moving: Annotated[float, typer.Option(help="share of examples from clips")] = 0.25,
     minutes: Annotated[float, typer.Option(help="stop, resumable, after this long")] = 1e9,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
@@ -112,10 +124,8 @@ def main(
     model = Decoder(config) if init is None else load(init)
     run = Run(out, model, steps, learning_rate, device, muon=("blocks",))
     average = Decoder(model.config).to(device)
-    examples = Examples(data)
-    clean = Examples(data, held_out=True, clean=True)
-    rng = np.random.default_rng(1)
-    held = [clean.draw(rng) for _ in range(64)] if clean.worlds else []
+    examples = Examples(data, moving=moving)
+    held, held_moving = _held_out(data, 0.0), _held_out(data, 1.0)
     upcoming: list[list[Example]] = []
     for step in run.steps_left(minutes):
         if not upcoming:
@@ -131,8 +141,12 @@ def main(
         if run.rank:
             continue
         if run.step % 200 == 0 or run.step == steps:
-            found = evaluate(run.averaged(average), held, device) if held else float("nan")
-            run.log(loss=loss.item(), held_out=found)
+            run.averaged(average)
+            run.log(
+                loss=loss.item(),
+                held_out=evaluate(average, held, device),
+                moving=evaluate(average, held_moving, device),
+            )
         if run.step % 1000 == 0 or run.step == steps:
             run.averaged(average)
             sample_sheet(average, data, train_tokenizer.load(tokenizer), out)

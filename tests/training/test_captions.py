@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 import training
-from training.captions import earth_caption, landscape_captions, landscape_tags
+from training.captions import earth_caption, landscapes
 
 Pixels = NDArray[np.uint8]
 
@@ -140,9 +140,9 @@ def test_earth_caption_takes_less_than_a_millisecond() -> None:
     assert min(times) < 1e-3
 
 
-def test_every_landscape_has_a_caption_and_tags() -> None:
-    captions, tags = landscape_captions(CSV), landscape_tags(CSV)
-    assert len(captions) == 220
-    assert captions.keys() == tags.keys()
-    assert all(captions.values())
-    assert tags["badlands0"] == ("badlands", "desert", "dune", "clouds")
+def test_every_landscape_has_a_caption_tags_and_a_horizon() -> None:
+    about = landscapes(CSV)
+    assert len(about) == 220
+    assert all(one.caption and 0 <= one.horizon <= 1 for one in about.values())
+    assert about["badlands0"].tags == ("badlands", "desert", "dune", "clouds")
+    assert about["badlands0"].clouds and not about["badlands0"].water

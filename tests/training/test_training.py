@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,10 @@ def some_dataset(kind: str) -> Dataset:
     world = World("it", 0, extent, 4, np.zeros((2, rows, CELL_VALUES), np.float32))
     no_captions = tuple(np.full((1, 1), -1, np.int32) for _ in range(3))
     statistics = rng.normal(size=(*sides, 4)).astype(np.float32)
-    picture = Encoded("one", 0, False, grids, no_captions, statistics)
-    return Dataset([world], [picture], None, {"downsampling": 16, "levels": [4, 4, 4, 4]})
+    still = Encoded("one", 0, False, False, grids, grids, no_captions, statistics)
+    before = tuple(grid[::-1] for grid in grids)
+    clip = Encoded("one", 0, False, True, grids, before, no_captions, statistics)
+    return Dataset([world], [still, clip], None, {"downsampling": 16, "levels": [4, 4, 4, 4]})
 
 
 def blank_patch(patch: Patch) -> Codes:
@@ -75,6 +78,51 @@ def test_example_sees_what_a_served_patch_sees(kind: str) -> None:
             np.testing.assert_array_equal(served.inside_ss, context.inside_ss)
             compared += 1
     assert compared > 50
+
+
+@pytest.mark.parametrize("kind", ["scroll", "plane"])
+def test_example_of_a_clip_sees_the_frame_before_as_a_served_patch_does(kind: str) -> None:
+    data = some_dataset(kind)
+    examples = Examples(data, clean=True, moving=1.0)
+    rng = np.random.default_rng(1)
+    order = Lattice(data.worlds[0].extent)
+    compared = 0
+    for _ in range(100):
+        context = examples.draw(rng).context
+        patch = context.patch
+        assert (context.source_N == Source.PREVIOUS).any() == (patch.frame == 1)
+        patch = patch._replace(col=patch.col + 2 * 10**6)
+        if kind == "plane":
+            patch = patch._replace(row=patch.row - 2 * 10**6)
+        served = gather(patch, order, 16, blank_patch, None)
+        if patch.frame == 1 and len(served.codes_NK) == len(context.codes_NK):
+            np.testing.assert_array_equal(served.place_N2, context.place_N2)
+            np.testing.assert_array_equal(served.source_N, context.source_N)
+            compared += 1
+    assert compared > 20
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_the_frame_before_is_the_clips_own_and_nothing_else_moves(moves: bool) -> None:
+    data = some_dataset("plane")
+    still, clip = data.pictures
+    data = replace(data, pictures=[still, clip] if moves else [still])
+    examples = Examples(data, moving=1.0)
+    rng = np.random.default_rng(1)
+    seen = 0
+    for _ in range(60):
+        one = examples.draw(rng)
+        context = one.context
+        before = context.codes_NK[context.source_N == Source.PREVIOUS]
+        if len(before):
+            seen += 1
+            own = context.place_N2[context.source_N == Source.PREVIOUS]
+            inside = ((own >= 0) & (own < 16)).all(axis=1)
+            now = np.zeros((16, 16, 4), np.uint8)
+            now[tuple(one.place_T2.astype(int).T)] = one.codes_TK
+            same = (now[tuple(own[inside].astype(int).T)] == before[inside]).all()
+            assert same != moves
+    assert seen
 
 
 def test_example_codes_are_the_pictures_own() -> None:
