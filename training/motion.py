@@ -246,8 +246,9 @@ def water(pixels: Pixels, horizon: float) -> Field:
     like = (np.abs(tint - wanted).max(-1) < 0.16) & (light > 0.55 * usual)
     foam = (light > 1.1 * usual) & (colour.max(-1) - colour.min(-1) < 40)
     mask = (like | foam) & (np.arange(height)[:, None] > top)
-    soft = Image.fromarray((255 * mask).astype(np.uint8)).filter(ImageFilter.MinFilter(9))
-    share: Field = np.asarray(soft.filter(ImageFilter.GaussianBlur(8)), np.float32) / np.float32(255)
+    sure = Image.fromarray((255 * mask).astype(np.uint8)).filter(ImageFilter.MinFilter(9))
+    soft = sure.filter(ImageFilter.GaussianBlur(8))
+    share: Field = np.asarray(soft, np.float32) / np.float32(255)
     return share
 
 
