@@ -52,9 +52,7 @@ for wave in waves:
 
 # Level 0 has no parent. It sees a procedural field instead, a pure function of seed and place.
 
-field = ProceduralField(
-    canvas.seed, canvas.extent, world.palette_ERV, world.spacing, PATCH_PX // side
-)
+field = ProceduralField(canvas.seed, canvas.extent, world.palette, PATCH_PX // side)
 
 # The outer loop. The pool is a dict; `gather` is the Nearby Context Pool's question: which tokens,
 # where, from which source, may this patch see?

@@ -16,7 +16,7 @@ from handscroll.canvas import Canvas, Dtype, Sampling
 from handscroll.checkpoint import Checkpoint, World
 from handscroll.context import Codes, Context, gather
 from handscroll.decoder import Decoder, DecoderConfig
-from handscroll.field import CELL_VALUES
+from handscroll.field import CELL_VALUES, Palette
 from handscroll.geometry import Extent, Patch, Tile, tile_region
 from handscroll.order import Lattice
 from handscroll.paint import Painter
@@ -36,7 +36,7 @@ def random_model(config: DecoderConfig) -> Checkpoint:
     for network in (tokenizer, decoder):
         network.eval().requires_grad_(False)
     palette_ERV = np.random.default_rng(0).random((16, 1, CELL_VALUES), np.float32)
-    world = World("plane", 0, Extent("plane", finest=2), 4, palette_ERV)
+    world = World("plane", 0, Extent("plane", finest=2), Palette(palette_ERV, None, 4))
     return Checkpoint("", tokenizer, decoder, {world.name: world}, "")
 
 

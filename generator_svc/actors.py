@@ -24,7 +24,7 @@ from cachetools import LRUCache
 from prometheus_client import Counter
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from generator_svc.scene import Ground, Scene, Served
+from generator_svc.scene import Scene, Served
 from handscroll.canvas import Canvas
 from handscroll.context import Codes, Context
 from handscroll.errors import Unavailable
@@ -141,7 +141,7 @@ class _Painter:
         )
         return Served(
             model,
-            {name: Ground(one.palette_ERV, one.spacing) for name, one in loaded.worlds.items()},
+            {name: world.palette for name, world in loaded.worlds.items()},
         )
 
     async def greet(self) -> tuple[Served, str]:

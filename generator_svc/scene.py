@@ -10,34 +10,22 @@ import numpy as np
 from handscroll.canvas import Canvas, order_of
 from handscroll.context import Field, Floats
 from handscroll.errors import SpecMismatch, Unavailable
-from handscroll.field import ProceduralField
+from handscroll.field import Palette, ProceduralField
 from handscroll.geometry import PATCH_PX
 from handscroll.known import KnownField, KnownTokens
 from handscroll.order import Order
-from handscroll.words import Vectors, prompts_of
+from handscroll.words import Vectors, prompts_of, words_of
 from svckit.keys import text_key
 from svckit.known import load_tokens
 from svckit.store import Store
 from svckit.wire import Model
 
 
-class Ground(NamedTuple):
-    """What level 0 of a world is painted over.
-
-    Attributes:
-        palette_ERV: entries of the world's field.
-        spacing: cells between the field's anchors.
-    """
-
-    palette_ERV: Floats
-    spacing: int
-
-
 class Served(NamedTuple):
-    """A model as its painters describe it, with the ground of each of its worlds."""
+    """A model as its painters describe it, with the palette of each of its worlds."""
 
     model: Model
-    grounds: Mapping[str, Ground]
+    palettes: Mapping[str, Palette]
 
 
 class Scene(NamedTuple):
@@ -63,12 +51,13 @@ async def load_scene(store: Store, served: Served, canvas: Canvas) -> Scene:
         raise SpecMismatch(
             f"the canvas wants model {canvas.model[:16]}…, served is {model.digest[:16]}…"
         )
-    palette_ERV, spacing = served.grounds[canvas.world]
     f = PATCH_PX // model.side_tok
     vectors = {
         prompt: await _embedding(store, model.text_encoder, prompt) for prompt in prompts_of(canvas)
     }
-    wild = ProceduralField(canvas.seed, canvas.extent, palette_ERV, spacing, f)
+    wild = ProceduralField(
+        canvas.seed, canvas.extent, served.palettes[canvas.world], f, words_of(canvas, vectors)
+    )
     field: Field = wild
     known = None
     if canvas.known is not None:

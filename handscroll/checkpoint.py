@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from handscroll.canvas import Canvas, Sampling, read_spec
 from handscroll.context import Floats
 from handscroll.decoder import Decoder, DecoderConfig
 from handscroll.errors import BrokenCheckpoint, InvalidRequest, NotFound
-from handscroll.field import CELL_PX, CELL_VALUES
+from handscroll.field import CELL_PX, CELL_VALUES, Palette
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 
@@ -48,27 +48,32 @@ class World:
         name: its name.
         index: its number in the decoder.
         extent: what a canvas of this world covers unless it says otherwise.
-        spacing: cells between the anchors of its field.
-        palette_ERV: entries of its field.
+        palette: what its fields are made of.
     """
 
     name: str
     index: int
     extent: Extent
-    spacing: int
-    palette_ERV: Floats
+    palette: Palette
 
     def __post_init__(self) -> None:
         Canvas("", self.name, 0, self.extent)  # refuses an extent that no canvas can have
         height = self.extent.size(0)[0]
         rows = 1 if height is None else -(-height // CELL_PX)
-        shape = self.palette_ERV.shape
+        shape = self.palette.entries_ERV.shape
         if len(shape) != 3 or shape[0] < 1 or shape[1:] != (rows, CELL_VALUES):
             raise ValueError(
                 f"palette {self.name} must have shape (entries, {rows}, {CELL_VALUES}), not {shape}"
             )
-        if type(self.spacing) is not int or self.spacing < 1:
-            raise ValueError(f"spacing must be a positive whole number, not {self.spacing!r}")
+        captions = self.palette.captions_EW
+        if captions is not None and (captions.ndim != 2 or len(captions) != shape[0]):
+            raise ValueError(
+                f"captions of palette {self.name} must have shape ({shape[0]}, width), not "
+                f"{captions.shape}"
+            )
+        spacing = self.palette.spacing
+        if type(spacing) is not int or spacing < 1:
+            raise ValueError(f"spacing must be a positive whole number, not {spacing!r}")
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def save(
     contents = {
         "tokenizer.safetensors": save_tensors(tokenizer.state_dict()),
         "decoder.safetensors": save_tensors(decoder.state_dict()),
-        "palettes.safetensors": save_arrays({one.name: one.palette_ERV for one in worlds}),
+        "palettes.safetensors": save_arrays(dict(_palette_arrays(worlds))),
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -123,7 +128,7 @@ def save(
         "tokenizer": asdict(tokenizer.config),
         "decoder": asdict(decoder.config),
         "worlds": [
-            {"name": one.name, "extent": asdict(one.extent), "spacing": one.spacing}
+            {"name": one.name, "extent": asdict(one.extent), "spacing": one.palette.spacing}
             for one in worlds
         ],
         "text_encoder": text_encoder,
@@ -160,7 +165,14 @@ def load(folder: Path = SHIPPED) -> Checkpoint:
         palettes = _arrays(contents["palettes.safetensors"])
         worlds = [
             World(
-                one["name"], index, Extent(**one["extent"]), one["spacing"], palettes[one["name"]]
+                one["name"],
+                index,
+                Extent(**one["extent"]),
+                Palette(
+                    palettes[one["name"]],
+                    palettes.get(f"{one['name']}.captions"),
+                    one["spacing"],
+                ),
             )
             for index, one in enumerate(config["worlds"])
         ]
@@ -175,6 +187,13 @@ def load(folder: Path = SHIPPED) -> Checkpoint:
     _fill(decoder, contents["decoder.safetensors"], folder / "decoder.safetensors")
     by_name = {one.name: one for one in worlds}
     return Checkpoint(_sha256(text), tokenizer, decoder, by_name, encoder, sampling)
+
+
+def _palette_arrays(worlds: Sequence[World]) -> Iterator[tuple[str, Floats]]:
+    for world in worlds:
+        yield world.name, world.palette.entries_ERV
+        if world.palette.captions_EW is not None:
+            yield f"{world.name}.captions", world.palette.captions_EW
 
 
 def _agree(

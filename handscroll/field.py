@@ -8,14 +8,19 @@ picks from: ocean, ice, forest and desert do not lie in pieces beside each other
 places differ as pictures do, near ones agree, any place can be asked for at once, and it costs no
 patches.
 
+Where a canvas has words, anchors pick only from entries whose pictures were described alike: "a
+stormy sea" is painted over colours of seas. So words decide what is where, and all around agree.
+
 Along a bounded axis (the height of a scroll) a palette entry holds one cell per row: sky above
 ground stays sky above ground.
 
-Shape suffixes: E palette entries, R rows of an entry, V values of a cell, M cells.
+Shape suffixes: E palette entries, R rows of an entry, V values of a cell, M cells, W length of an
+embedding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -34,6 +39,7 @@ _PICK, _CLIMATE = 1, 2  # streams of random numbers
 _CLIMATE_SPACING = 4  # anchors between two climates
 _CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
+_ALIKE = 12  # entries that words leave to pick from
 
 
 def statistics(pixels: NDArray[np.uint8], f: int) -> Floats:
@@ -54,6 +60,29 @@ def cell_values(statistics_4: Floats) -> Floats:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Palette:
+    """What the fields of a world are made of.
+
+    Attributes:
+        entries_ERV: real cells, cool to warm; R is 1, or the rows of cells in a scroll's height.
+        captions_EW: embeddings of what each entry's picture shows; None if nobody said.
+        spacing: cells between anchors.
+    """
+
+    entries_ERV: Floats
+    captions_EW: Floats | None
+    spacing: int
+
+    def alike(self, words_W: Floats) -> NDArray[np.int64]:
+        """The entries whose captions are nearest to these words, in the palette's order."""
+        assert self.captions_EW is not None
+        # Rounded, so that equal captions are equally near on every machine.
+        nearness = np.round(self.captions_EW.astype(np.float64) @ words_W.astype(np.float64), 6)
+        found: NDArray[np.int64] = np.sort(np.argsort(-nearness, kind="stable")[:_ALIKE])
+        return found
+
+
 @dataclass(frozen=True)
 class ProceduralField:
     """The field of one canvas.
@@ -61,16 +90,17 @@ class ProceduralField:
     Attributes:
         seed: the canvas seed.
         extent: the canvas extent.
-        palette_ERV: entries, cool to warm; R is 1, or the rows of cells in a scroll's height.
-        spacing: cells between anchors.
+        palette: of its world.
         f: pixels to a token's side.
+        words: the embedding (W,) of what a patch is to show, None where nothing is said; None if
+            nothing is said anywhere.
     """
 
     seed: int
     extent: Extent
-    palette_ERV: Floats
-    spacing: int
+    palette: Palette
     f: int
+    words: Callable[[Patch], Floats | None] | None = None
 
     def around(self, patch: Patch) -> tuple[Floats, Floats]:
         """Values (M, V) and places (M, 2) of a level-0 patch's cells and those beside them."""
@@ -88,20 +118,21 @@ class ProceduralField:
 
     def cells(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Floats:
         """Values (rows, cols, V) of a block of cells, counted from pixel 0."""
-        layered = self.palette_ERV.shape[1] > 1
-        blend = np.zeros((len(rows), len(cols), self.palette_ERV.shape[2]))
+        entries_ERV = self.palette.entries_ERV
+        layered = entries_ERV.shape[1] > 1
+        blend = np.zeros((len(rows), len(cols), entries_ERV.shape[2]))
         for anchor_row, down in [(0, np.ones(len(rows)))] if layered else self._anchors(rows):
             for anchor_col, right in self._anchors(cols):
-                entry_RV = self.palette_ERV[self._entry(anchor_row, anchor_col)]
+                entry_RV = entries_ERV[self._entry(anchor_row, anchor_col)]
                 entry_nV = entry_RV[rows if layered else np.zeros_like(rows)].astype(np.float64)
                 blend += down[:, None, None] * right[None, :, None] * entry_nV[:, None, :]
         return blend.astype(np.float32)
 
     def _anchors(self, span: NDArray[np.int64]) -> list[tuple[int, NDArray[np.float64]]]:
         """The anchors a span of cells lies between, and each one's weight in each cell."""
-        first, last = (int(anchor) for anchor in cell_of(span[[0, -1]], self.spacing))
+        first, last = (int(anchor) for anchor in cell_of(span[[0, -1]], self.palette.spacing))
         anchors = range(first, last + 2)
-        return [(anchor, near(span / self.spacing - anchor)) for anchor in anchors]
+        return [(anchor, near(span / self.palette.spacing - anchor)) for anchor in anchors]
 
     def _entry(self, row: int, col: int) -> int:
         """Which palette entry an anchor picks: where its climate points, or near it."""
@@ -114,8 +145,16 @@ class ProceduralField:
         pick = _uniform(self.seed, row, col, _PICK)
         at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + _PICK_REACH * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
-        count = len(self.palette_ERV)
-        return min(int(folded * count), count - 1)
+        choice = self._choice(row, col)
+        return int(choice[min(int(folded * len(choice)), len(choice) - 1)])
+
+    def _choice(self, row: int, col: int) -> NDArray[np.int64]:
+        """The entries that an anchor may pick from."""
+        palette, said = self.palette, None
+        if self.words is not None and palette.captions_EW is not None:
+            at = (cell_of(index * palette.spacing * CELL_PX, PATCH_PX) for index in (row, col))
+            said = self.words(Patch(0, 0, *at))
+        return np.arange(len(palette.entries_ERV)) if said is None else palette.alike(said)
 
 
 @lru_cache(maxsize=65536)

@@ -24,7 +24,7 @@ from handscroll.render import render
 from handscroll.sample import PatchSampler
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import RADIUS_TOK, from_rgb, to_rgb
-from handscroll.words import Vectors, Words, prompts_of
+from handscroll.words import Vectors, prompts_of, words_of
 
 
 class Painter:
@@ -58,14 +58,17 @@ class Painter:
         on_patch: Callable[[Patch], None] = lambda patch: None,
         picture: Pixels | None = None,
     ) -> None:
-        self.sampler = sampler_of(checkpoint, canvas, _embed(checkpoint, prompts_of(canvas)))
+        vectors = _embed(checkpoint, prompts_of(canvas))
+        self.sampler = sampler_of(checkpoint, canvas, vectors)
         world = checkpoint.world(canvas.world)
         self.tokenizer, self.canvas, self.on_patch = checkpoint.tokenizer, canvas, on_patch
         self.side = checkpoint.decoder.config.side
         self.order = order_of(canvas)
         self.f = checkpoint.tokenizer.config.downsampling
         torch.set_num_threads(1)
-        wild = ProceduralField(canvas.seed, canvas.extent, world.palette_ERV, world.spacing, self.f)
+        wild = ProceduralField(
+            canvas.seed, canvas.extent, world.palette, self.f, words_of(canvas, vectors)
+        )
         field: Field = wild
         self.known, given = None, None
         if canvas.known is not None:
@@ -169,13 +172,12 @@ def sampler_of(checkpoint: Checkpoint, canvas: Canvas, vectors: Vectors) -> Patc
     decoder = checkpoint.decoder
     if canvas.sampling.dtype == "bfloat16":
         decoder = deepcopy(decoder).to(torch.bfloat16)
-    said = canvas.prompt or any(region.prompt for region in canvas.regions)
     return PatchSampler(
         decoder,
         canvas.seed,
         world.index,
         canvas.sampling,
-        Words(canvas, vectors) if said else None,
+        words_of(canvas, vectors),
         vectors.get(canvas.sampling.negative_prompt),
     )
 

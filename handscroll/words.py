@@ -72,6 +72,12 @@ class Words:
         return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
 
 
+def words_of(canvas: Canvas, vectors: Vectors) -> Words | None:
+    """The embeddings of a canvas' patches; None if nothing is said of any of them."""
+    said = canvas.prompt or any(region.prompt for region in canvas.regions)
+    return Words(canvas, vectors) if said else None
+
+
 def _covered(canvas: Canvas, region: PromptRegion, patch: Patch) -> float:
     """How much of a patch a region covers, its soft border included: 0 to 1."""
     side = PATCH_PX * 2 ** (canvas.extent.finest - patch.level)

@@ -12,6 +12,7 @@ from torch import nn
 from handscroll import checkpoint
 from handscroll.checkpoint import Checkpoint, World
 from handscroll.decoder import Decoder, DecoderConfig
+from handscroll.field import Palette
 from handscroll.geometry import Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 
@@ -71,8 +72,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name,
             index,
             extent,
-            spacing,
-            rng.uniform(-1, 1, (24, rows, 4)).astype(np.float32),
+            Palette(
+                rng.uniform(-1, 1, (24, rows, 4)).astype(np.float32),
+                rng.normal(size=(24, 384)).astype(np.float32),
+                spacing,
+            ),
         )
         for index, (name, extent, spacing, rows) in enumerate(
             [("planet", Extent("plane", 2), 6, 1), ("scroll", Extent("scroll", 2, 704), 8, 3)]

@@ -9,6 +9,7 @@ before; and the worlds' palettes. What `training.train_decoder` reads.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from rich.progress import track
 from safetensors.numpy import save_file
 
 from handscroll.cli import run
+from handscroll.context import Floats
 from handscroll.field import CELL_PX, cell_values, statistics
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.text import TextEncoder
@@ -120,36 +122,57 @@ def moving(grid: Grid, clip: Clip, level: int, sentences: dict[str, int]) -> Gri
     return found
 
 
-def palette(extent: Extent, found: list[NDArray[np.float32]], f: int) -> NDArray[np.float32]:
-    """Real cells to draw the field from, cool to warm: (PALETTE, R, 4).
+def palette(
+    extent: Extent, found: Sequence[tuple[Floats, Grid]], f: int
+) -> tuple[Floats, NDArray[np.int32]]:
+    """Real cells to draw the field from, cool to warm, and which caption each has.
 
     On a plane three in four are of the livelier half, so that open sea does not cover all.
+
+    Args:
+        extent: of the world.
+        found: `statistics` (h, w, 4) and captions of level 0 of every picture.
+        f: pixels to a token's side.
+
+    Returns:
+        Entries (PALETTE, R, 4), and indices (PALETTE,), -1 for none.
     """
     cell = CELL_PX // f
     rng = np.random.default_rng(0)
-    entries = []
-    for one in found:
+    entries, told = [], []
+    for one, grid in found:
         height, width = (size // cell for size in one.shape[:2])
         blocks = one[: height * cell, : width * cell].reshape(height, cell, width, cell, 4)
         cells = cell_values(blocks.mean(axis=(1, 3)))
+        rows = _caption_at(height, grid.shape[0])
+        cols = _caption_at(width, grid.shape[1])
         if extent.kind == "scroll":
             rest = one[height * cell :, : width * cell]
             if len(rest):
                 below = rest.reshape(len(rest), width, cell, 4).mean(axis=(0, 2))
                 cells = np.concatenate((cells, cell_values(below)[None]))
             entries.append(cells.transpose(1, 0, 2))
+            told.append(grid[0, cols])
         else:
             entries.append(cells.reshape(-1, 1, 4))
-    every = np.concatenate(entries)
+            told.append(grid[rows[:, None], cols].reshape(-1))
+    every, caption = np.concatenate(entries), np.concatenate(told)
     if extent.kind != "scroll":
         lively = np.argsort(every[:, 0, 3])[len(every) // 2 :]
         picked = [rng.choice(lively, 3 * PALETTE // 4), rng.choice(len(every), PALETTE // 4)]
     else:
         picked = [rng.choice(len(every), PALETTE)]
-    chosen = every[np.concatenate(picked)]
-    light = (chosen[..., :3].mean(axis=1) + 1) / 2
+    chosen = np.concatenate(picked)
+    light = (every[chosen, :, :3].mean(axis=1) + 1) / 2
     warmth = (light[:, 0] - light[:, 2]) / (light.sum(axis=1) + 0.2)
-    return chosen[np.argsort(warmth, kind="stable")]
+    chosen = chosen[np.argsort(warmth, kind="stable")]
+    return every[chosen], caption[chosen]
+
+
+def _caption_at(cells: int, captions: int) -> NDArray[np.int64]:
+    """Of each cell along an axis of level 0, the caption of a patch in whose middle it is."""
+    middle = (np.arange(cells) + 0.5) * CELL_PX - PATCH_PX / 2
+    return np.clip(np.round(middle / CAPTION_STRIDE_PX), 0, captions - 1).astype(np.int64)
 
 
 def main(
@@ -167,7 +190,7 @@ def main(
     arrays: dict[str, NDArray[Any]] = {}
     sentences: dict[str, int] = {}
     entries: list[dict[str, Any]] = []
-    level0: dict[str, list[NDArray[np.float32]]] = {name: [] for name in worlds}
+    level0: dict[str, list[tuple[Floats, Grid]]] = {name: [] for name in worlds}
 
     def keep(picture: Picture, levels: Levels, grids: list[Grid], before: Levels = ()) -> None:
         number = len(entries)
@@ -192,12 +215,14 @@ def main(
         for levels in variants(picture):
             keep(picture, levels, grids)
             if not picture.held_out:
-                level0[picture.world].append(statistics(levels[0], config.downsampling))
+                coarse = statistics(levels[0], config.downsampling)
+                level0[picture.world].append((coarse, grids[0]))
             for clip in motion.clips(picture, levels[-1], rng):
                 told = [moving(grid, clip, level, sentences) for level, grid in enumerate(grids)]
                 keep(picture, clip.after, told, clip.before)
     for name in worlds:
-        arrays[f"palette.{name}"] = palette(extent_of(name), level0[name], config.downsampling)
+        entries_ERV, described = palette(extent_of(name), level0[name], config.downsampling)
+        arrays[f"palette.{name}"], arrays[f"palette_captions.{name}"] = entries_ERV, described
     if sentences:
         arrays["text"] = TextEncoder().embed(list(sentences))
     metadata = {

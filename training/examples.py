@@ -22,7 +22,7 @@ from safetensors import safe_open
 
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Context, Floats, Source, gather
-from handscroll.field import CELL_PX, cell_values
+from handscroll.field import CELL_PX, Palette, cell_values
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.sample import token_order
@@ -30,6 +30,8 @@ from training.encode import CAPTION_STRIDE_PX
 
 SERVED_GROUP = 16
 ENOUGH_PX = 32
+FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
+"""Often enough that either alone is learned to be believed."""
 STILL_FRAMES = 0.08
 """The share of examples from stills that see a frame before, which is the same."""
 
@@ -71,16 +73,16 @@ class Dataset:
         """Read the file written by `training.encode`."""
         with safe_open(path, framework="np") as file:
             about = json.loads(file.metadata()["handscroll"])
-            worlds = [
-                World(
-                    one["name"],
-                    index,
-                    Extent(**one["extent"]),
-                    one["spacing"],
+            text = file.get_tensor("text") if about["sentences"] else None
+            worlds = []
+            for index, one in enumerate(about["worlds"]):
+                told = file.get_tensor(f"palette_captions.{one['name']}")
+                palette = Palette(
                     file.get_tensor(f"palette.{one['name']}"),
+                    None if text is None or (told < 0).any() else text[told],
+                    one["spacing"],
                 )
-                for index, one in enumerate(about["worlds"])
-            ]
+                worlds.append(World(one["name"], index, Extent(**one["extent"]), palette))
             names = [world.name for world in worlds]
             found = []
             for number, entry in enumerate(about["entries"]):
@@ -106,7 +108,7 @@ class Dataset:
             return cls(
                 worlds,
                 found,
-                file.get_tensor("text") if about["sentences"] else None,
+                text,
                 about["tokenizer"],
             )
 
@@ -275,7 +277,7 @@ class Examples:
         self, rng: np.random.Generator, context: Context, picture: Encoded, extent: Placed
     ) -> Context:
         """The field's cells as they would be for this very place, blurred by noise."""
-        if not self.clean and rng.random() < 0.15:
+        if not self.clean and rng.random() < FIELD_DROPPED:
             return context
         cell, span = CELL_PX // (PATCH_PX // self.side), self.side
         scale = PATCH_PX // self.side * 2**extent.finest
@@ -338,7 +340,7 @@ class Examples:
     def _text(
         self, rng: np.random.Generator, picture: Encoded, extent: Placed, patch: Patch
     ) -> Floats | None:
-        if self.data.text is None or (not self.clean and rng.random() < 0.12):
+        if self.data.text is None or (not self.clean and rng.random() < TEXT_DROPPED):
             return None
         scale = 2 ** (extent.finest - patch.level)
         grid = picture.captions[patch.level]

@@ -35,6 +35,7 @@ SEA_LEVEL = 100
 """Grey of the height map above which there is land."""
 
 EARTH_CLIP_PX = (1536, 2048)
+"""Height and width of a clip of the relief map, where there is so much of it."""
 EARTH_STEP_PX = 512
 """Parts of the relief map begin at multiples of this, where their captions do too."""
 EARTH_PX_A_CLIP = 1_500_000
@@ -108,12 +109,15 @@ def _clip(words: str, film: Film, time: int, step: int = 1) -> Clip:
 
 def _season(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Clip:
     """A part of the relief map, the snow of which comes or goes."""
-    corner = tuple(
-        EARTH_STEP_PX * int(rng.integers((size - part) // EARTH_STEP_PX + 1))
-        for size, part in zip(pixels.shape, EARTH_CLIP_PX, strict=False)
+    size = [
+        min(whole // EARTH_STEP_PX * EARTH_STEP_PX, part)
+        for whole, part in zip(pixels.shape, EARTH_CLIP_PX, strict=False)
+    ]
+    top, left = (
+        EARTH_STEP_PX * int(rng.integers((whole - part) // EARTH_STEP_PX + 1))
+        for whole, part in zip(pixels.shape, size, strict=False)
     )
-    top, left = corner
-    rows, cols = (slice(at, at + size) for at, size in zip(corner, EARTH_CLIP_PX, strict=True))
+    rows, cols = slice(top, top + size[0]), slice(left, left + size[1])
     assert picture.heights is not None
     scale = len(pixels) // len(picture.heights)
     heights = picture.heights[

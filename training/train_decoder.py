@@ -114,6 +114,9 @@ def main(
         Path | None, typer.Option(help="run folder whose decoder a new run starts from")
     ] = None,
     moving: Annotated[float, typer.Option(help="share of examples from clips")] = 0.25,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="a third faster; takes a C++ compiler and a minute")
+    ] = False,
     minutes: Annotated[float, typer.Option(help="stop, resumable, after this long")] = 1e9,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
@@ -123,6 +126,8 @@ def main(
     config = replace(SIZES[size], worlds=len(data.worlds), codes=data.tokenizer["codes"])
     model = Decoder(config) if init is None else load(init)
     run = Run(out, model, steps, learning_rate, device, muon=("blocks",))
+    if compiled:
+        run.model.compile(dynamic=True)
     average = Decoder(model.config).to(device)
     examples = Examples(data, moving=moving)
     held, held_moving = _held_out(data, 0.0), _held_out(data, 1.0)

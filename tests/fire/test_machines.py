@@ -23,10 +23,11 @@ from obstore.store import MemoryStore
 
 from generator_svc.easel import Easel
 from generator_svc.engine import PREFETCH, VIEWPORT, Engine
-from generator_svc.scene import Ground, Scene, Served
+from generator_svc.scene import Scene, Served
 from handscroll.canvas import Canvas, Sampling
 from handscroll.context import Codes, Context
 from handscroll.errors import StoreUnavailable, Unavailable
+from handscroll.field import Palette
 from handscroll.geometry import Extent, Patch
 from handscroll.order import Lattice
 from svckit.keys import canvas_key, patch_key
@@ -39,7 +40,7 @@ MACHINE = settings(max_examples=1000 if LONG else 40, stateful_step_count=100 if
 PLANE = Extent("plane", 1)
 SERVED = Served(
     Model("ab" * 32, {"planet": PLANE}, Sampling(group=64), 16, 4, 5, "0" * 64),
-    {"planet": Ground(np.zeros((24, 1, 4), np.float32), 6)},
+    {"planet": Palette(np.zeros((24, 1, 4), np.float32), None, 6)},
 )
 CANVAS = Canvas(SERVED.model.digest, "planet", 1, PLANE, sampling=Sampling(group=64))
 STILL_S = 0.004

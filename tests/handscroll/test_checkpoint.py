@@ -77,14 +77,14 @@ def test_load_gives_what_was_saved(tiny: Path, model: Checkpoint, tmp_path: Path
         assert torch.equal(found, expected), name
     for name, world in model.worlds.items():
         other = again.worlds[name]
-        assert (other.name, other.index, other.extent, other.spacing) == (
+        assert (other.name, other.index, other.extent, other.palette.spacing) == (
             name,
             world.index,
             world.extent,
-            world.spacing,
+            world.palette.spacing,
         )
-        np.testing.assert_array_equal(other.palette_ERV, world.palette_ERV)
-        assert other.palette_ERV.dtype == np.float32
+        np.testing.assert_array_equal(other.palette.entries_ERV, world.palette.entries_ERV)
+        assert other.palette.entries_ERV.dtype == np.float32
 
 
 def test_digest_is_that_of_the_config(tiny: Path, model: Checkpoint) -> None:

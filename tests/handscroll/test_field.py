@@ -1,6 +1,7 @@
 """The laws of `handscroll.field`: a pure function of seed and place, smooth, and never alien."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from handscroll.context import Floats
-from handscroll.field import CELL_PX, ProceduralField
+from handscroll.field import CELL_PX, Palette, ProceduralField
 from handscroll.geometry import PATCH_PX, Extent, Patch
 
 F = 16
@@ -23,9 +24,9 @@ FLAT = RNG.uniform(-1, 1, (20, 1, 4)).astype(np.float32)
 LAYERED = RNG.uniform(-1, 1, (20, 3, 4)).astype(np.float32)
 
 SPACING = 6
-WORLD = ProceduralField(5, PLANE, FLAT, SPACING, F)
-LAND = ProceduralField(5, SCROLL, LAYERED, SPACING, F)
-FIELDS = st.sampled_from([WORLD, LAND, ProceduralField(9, PICTURE, LAYERED, 4, F)])
+WORLD = ProceduralField(5, PLANE, Palette(FLAT, None, SPACING), F)
+LAND = ProceduralField(5, SCROLL, Palette(LAYERED, None, SPACING), F)
+FIELDS = st.sampled_from([WORLD, LAND, ProceduralField(9, PICTURE, Palette(LAYERED, None, 4), F)])
 
 PLACES = st.integers(-20, 20) | st.integers(-(10**9), 10**9)
 
@@ -36,7 +37,7 @@ def span(first: int, count: int) -> NDArray[np.int64]:
 
 def rows_of(field: ProceduralField, first: int, count: int) -> NDArray[np.int64]:
     """Some rows of cells: the scroll's own three where a palette says what stands in which."""
-    return span(0, 3) if field.palette_ERV.shape[1] > 1 else span(first, count)
+    return span(0, 3) if field.palette.entries_ERV.shape[1] > 1 else span(first, count)
 
 
 def cells_around(field: ProceduralField, patch: Patch) -> dict[tuple[int, int], bytes]:
@@ -96,7 +97,7 @@ def test_cells_outside_the_canvas_are_absent(col: int) -> None:
     found = cells_around(LAND, Patch(0, 0, 0, col))
     cols = span(CELLS * col - 1, CELLS + 2).tolist()
     assert list(found) == [(r, c) for r in range(3) for c in cols]
-    picture = ProceduralField(5, PICTURE, LAYERED, SPACING, F)
+    picture = ProceduralField(5, PICTURE, Palette(LAYERED, None, SPACING), F)
     assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 0))} == set(range(5))
     assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 1))} == {3, 4}
 
@@ -107,8 +108,8 @@ def test_values_lie_in_the_hull_of_the_palette(field: ProceduralField, row: int,
     """Row by row where the palette is layered: no sky in the sea."""
     rows = rows_of(field, row, 9)
     values = field.cells(rows, span(col, 9))
-    layer = rows if field.palette_ERV.shape[1] > 1 else np.zeros_like(rows)
-    low, high = (edge[layer][:, None] for edge in hull(field.palette_ERV))
+    layer = rows if field.palette.entries_ERV.shape[1] > 1 else np.zeros_like(rows)
+    low, high = (edge[layer][:, None] for edge in hull(field.palette.entries_ERV))
     assert (values >= low - 1e-6).all() and (values <= high + 1e-6).all()
 
 
@@ -130,10 +131,10 @@ def test_anchors_hold_entries_of_the_palette(row: int, col: int) -> None:
 def test_field_is_smooth(field: ProceduralField, row: int, col: int) -> None:
     """The blend's slope is at most 3/2 of the palette's range between two anchors."""
     values = field.cells(rows_of(field, row, 9), span(col, 9)).astype(np.float64)
-    low, high = (edge.astype(np.float64) for edge in hull(field.palette_ERV))
-    step = 1.5 / field.spacing * (high - low).max() + 1e-5
+    low, high = (edge.astype(np.float64) for edge in hull(field.palette.entries_ERV))
+    step = 1.5 / field.palette.spacing * (high - low).max() + 1e-5
     assert np.abs(np.diff(values, axis=1)).max() <= step
-    if field.palette_ERV.shape[1] == 1:
+    if field.palette.entries_ERV.shape[1] == 1:
         assert np.abs(np.diff(values, axis=0)).max() <= step
 
 
@@ -143,7 +144,7 @@ def test_field_varies_wherever_it_is(far: int) -> None:
     for field, rows, count in ((WORLD, span(far, 48), 48), (LAND, span(0, 3), 384)):
         values = field.cells(rows, span(far, count))
         assert np.isfinite(values).all()
-        low, high = hull(field.palette_ERV)
+        low, high = hull(field.palette.entries_ERV)
         spread = values.max(axis=(0, 1)) - values.min(axis=(0, 1))
         assert (spread > 0.5 * (high - low).max(axis=0)).all()
 
@@ -151,8 +152,9 @@ def test_field_varies_wherever_it_is(far: int) -> None:
 def test_field_does_not_repeat() -> None:
     """Other places, other seeds and mirrored places have other values."""
     blocks = [WORLD.cells(span(row, 12), span(col, 12)) for row in (-12, 0, 12) for col in (0, 24)]
+    palette = Palette(FLAT, None, SPACING)
     blocks += [
-        ProceduralField(seed, PLANE, FLAT, SPACING, F).cells(span(0, 12), span(0, 12))
+        ProceduralField(seed, PLANE, palette, F).cells(span(0, 12), span(0, 12))
         for seed in (6, 2**64 - 1)
     ]
     blocks.append(WORLD.cells(span(0, 12), span(0, 12)).transpose(1, 0, 2))
@@ -188,3 +190,43 @@ def test_field_never_changes() -> None:
     for field, rows in ((WORLD, span(-9, 20)), (LAND, span(0, 3))):
         digest.update(field.cells(rows, span(2**33 - 9, 20)).astype("<f4").tobytes())
     assert digest.hexdigest() == "41127c63e2654e913624e73c5bcd6e2c3b1c60c45d2b23150bc64e157c035044"
+
+
+def told(
+    extent: Extent, entries_ERV: Floats, words: Callable[[Patch], Floats | None]
+) -> ProceduralField:
+    """A field with words, over entries each of which is about another thing."""
+    captions = np.eye(len(entries_ERV), dtype=np.float32)
+    return ProceduralField(5, extent, Palette(entries_ERV, captions, SPACING), F, words)
+
+
+def test_words_leave_only_what_was_described_alike() -> None:
+    rng = np.random.default_rng(0)
+    entries = rng.uniform(-1, 1, (100, 1, 4)).astype(np.float32)
+    about = np.zeros(100, np.float32)
+    alike = rng.choice(100, 12, replace=False)
+    about[alike] = 1.0
+    cells = told(PLANE, entries, lambda _: about).cells(span(-50, 100), span(-50, 100))
+    low, high = hull(entries[alike])
+    assert (cells >= low - 1e-5).all() and (cells <= high + 1e-5).all()
+    far = told(PLANE, entries, lambda _: None).cells(span(-50, 100), span(-50, 100))
+    plain = ProceduralField(5, PLANE, Palette(entries, None, SPACING), F)
+    np.testing.assert_array_equal(far, plain.cells(span(-50, 100), span(-50, 100)))
+
+
+def test_words_of_one_place_say_nothing_of_another() -> None:
+    rng = np.random.default_rng(0)
+    entries = rng.uniform(-1, 1, (100, 1, 4)).astype(np.float32)
+    here = np.eye(100, dtype=np.float32)[3]
+
+    def words(patch: Patch) -> Floats | None:
+        return here if patch.col >= 0 else None
+
+    left = told(PLANE, entries, words).cells(span(0, 12), span(-60, 30))
+    right = told(PLANE, entries, words).cells(span(0, 12), span(12, 30))
+    np.testing.assert_array_equal(
+        left, told(PLANE, entries, lambda _: None).cells(span(0, 12), span(-60, 30))
+    )
+    assert not np.array_equal(
+        right, told(PLANE, entries, lambda _: None).cells(span(0, 12), span(12, 30))
+    )

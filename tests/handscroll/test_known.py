@@ -256,7 +256,7 @@ def test_a_picture_in_windows_is_encoded_as_if_it_were_one(model: Checkpoint) ->
 def test_the_field_is_the_pictures_own_inside_and_itself_far_away(model: Checkpoint) -> None:
     world = model.worlds["planet"]
     picture = pixels_on(PLANE, 0, 0, smooth(2048, 2048))
-    wild = ProceduralField(3, PLANE, world.palette_ERV, world.spacing, F)
+    wild = ProceduralField(3, PLANE, world.palette, F)
     field = KnownField(wild, picture.place, statistics(picture.levels[0], F))
     values, places = field.around(Patch(0, 0, 0, 0))
     down, right = ((places + 0.5) * F).T

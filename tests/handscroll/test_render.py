@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handscroll.context import Codes, Context, NearbyContextPool
-from handscroll.field import ProceduralField
+from handscroll.field import Palette, ProceduralField
 from handscroll.geometry import Extent, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster, order_named
 from handscroll.render import render
@@ -60,7 +60,7 @@ class Sampler:
 
 
 def new_pool(order: Order, keep: int = 4096, seed: int = 7) -> NearbyContextPool:
-    field = ProceduralField(seed, order.extent, PALETTE, spacing=5, f=16)
+    field = ProceduralField(seed, order.extent, Palette(PALETTE, None, 5), f=16)
     return NearbyContextPool(order, SIDE, field, keep)
 
 

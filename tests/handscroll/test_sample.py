@@ -40,7 +40,7 @@ def codes_of(patch: Patch) -> Codes:
 def context_of(model: Checkpoint, patch: Patch, world: str = "planet") -> Context:
     """A context as it is when its patch is drawn, of patches with random codes."""
     extent = model.worlds[world].extent
-    field = ProceduralField(SEED, extent, model.worlds[world].palette_ERV, 6, 16)
+    field = ProceduralField(SEED, extent, replace(model.worlds[world].palette, spacing=6), 16)
     return gather(patch, Lattice(extent), SIDE, codes_of, field)
 
 

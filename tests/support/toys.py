@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from generator_svc.scene import Ground, Scene, Served
+from generator_svc.scene import Scene, Served
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context
 from handscroll.geometry import Patch
@@ -150,5 +150,5 @@ def served_by(checkpoint: Checkpoint) -> Served:
     )
     return Served(
         model,
-        {name: Ground(one.palette_ERV, one.spacing) for name, one in checkpoint.worlds.items()},
+        {name: one.palette for name, one in checkpoint.worlds.items()},
     )

@@ -23,7 +23,7 @@ from handscroll.canvas import Canvas
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Source, gather
 from handscroll.errors import InvalidRequest
-from handscroll.field import CELL_VALUES
+from handscroll.field import CELL_VALUES, Palette
 from handscroll.geometry import Extent, Patch, Tile
 from handscroll.order import Lattice
 from handscroll.paint import Painter
@@ -45,7 +45,7 @@ def some_dataset(kind: str) -> Dataset:
     )
     extent = Extent("scroll", 2, 704) if kind == "scroll" else Extent("plane", 2)
     rows = 3 if kind == "scroll" else 1
-    world = World("it", 0, extent, 4, np.zeros((2, rows, CELL_VALUES), np.float32))
+    world = World("it", 0, extent, Palette(np.zeros((2, rows, CELL_VALUES), np.float32), None, 4))
     no_captions = tuple(np.full((1, 1), -1, np.int32) for _ in range(3))
     statistics = rng.normal(size=(*sides, 4)).astype(np.float32)
     still = Encoded("one", 0, False, False, grids, grids, no_captions, statistics)
