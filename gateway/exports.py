@@ -25,6 +25,9 @@ _FORMATS = {
     "webp": export_pb.EXPORT_FORMAT_WEBP,
     "dzi": export_pb.EXPORT_FORMAT_DZI,
     "pmtiles": export_pb.EXPORT_FORMAT_PMTILES,
+    "mp4": export_pb.EXPORT_FORMAT_MP4,
+    "awebp": export_pb.EXPORT_FORMAT_AWEBP,
+    "gif": export_pb.EXPORT_FORMAT_GIF,
 }
 _FORMAT = {number: name for name, number in _FORMATS.items()}
 _STATE = {
@@ -39,6 +42,9 @@ _FILES = {
     "webp": ("webp", "image/webp"),
     "dzi": ("zip", "application/zip"),
     "pmtiles": ("pmtiles", "application/vnd.pmtiles"),
+    "mp4": ("mp4", "video/mp4"),
+    "awebp": ("webp", "image/webp"),
+    "gif": ("gif", "image/gif"),
 }
 _FRESH = {"Cache-Control": "no-store"}
 _Sint64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -54,8 +60,10 @@ class _Wish(Strict):
     height: Uint32
     width: Uint32
     frame: Uint32 = 0
-    format: Literal["png", "jpg", "webp", "dzi", "pmtiles"] = "png"
+    format: Literal["png", "jpg", "webp", "dzi", "pmtiles", "mp4", "awebp", "gif"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    fps: Annotated[int, Field(ge=1, le=30)] | None = None
+    back_and_forth: bool = False
 
 
 class Exports:
@@ -81,6 +89,8 @@ class Exports:
             width_px=wish.width,
             format=_FORMATS[wish.format],
             quality=wish.quality or 0,
+            fps=wish.fps or 0,
+            back_and_forth=wish.back_and_forth,
         )
         with calling(CALLEE):
             reply = await self._tiler.exports.CreateExport(
@@ -163,6 +173,8 @@ def _told(export: export_pb.Export) -> dict[str, Any]:
         "frame": spec.frame,
         "format": _FORMAT[spec.format],
         "quality": spec.quality or None,
+        "fps": spec.fps or None,
+        "back_and_forth": spec.back_and_forth,
         "state": _STATE[export.state],
         "done": export.done,
         "total": export.total,

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 import typer
 from rich.progress import Progress
 
@@ -34,15 +35,18 @@ if TYPE_CHECKING:
     from handscroll.assemble import Pixels
     from handscroll.paint import Painter
 
-_Format = Literal["png", "jpg", "webp", "dzi", "pmtiles"]
+_Format = Literal["png", "jpg", "webp", "dzi", "pmtiles", "mp4", "awebp", "gif"]
 FORMATS: dict[str, _Format] = {
     ".png": "png",
     ".jpg": "jpg",
     ".webp": "webp",
     ".zip": "dzi",
     ".pmtiles": "pmtiles",
+    ".mp4": "mp4",
+    ".gif": "gif",
 }
-"""Kinds of files by the ending of their names; a Deep Zoom pyramid comes in a ZIP."""
+"""Kinds of files by the ending of their names; a Deep Zoom pyramid comes in a ZIP. A WebP shows one
+frame, or all."""
 MAX_PIXELS = 2**31
 MAX_GIVEN_PX = 2**15  # of a picture that is brought to another size
 MAX_WIDTH_PX = 2**18  # a row of tiles is held in memory: this one takes 200 MB
@@ -63,7 +67,10 @@ def render(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="file: .png, .jpg, .webp, .zip (Deep Zoom) or .pmtiles (map tiles)"
+            "--out",
+            "-o",
+            help="file: .png, .jpg, .webp, .zip (Deep Zoom) or .pmtiles (map tiles); of a canvas "
+            "that moves, .mp4, .webp or .gif",
         ),
     ],
     seed: Annotated[int, typer.Option(help="another number, another world")] = 0,
@@ -91,18 +98,28 @@ def render(
     picture_height: Annotated[
         int, typer.Option(help="bring it to so many pixels; default: as it is")
     ] = 0,
+    frames: Annotated[
+        int, typer.Option(help="more than 1: the canvas moves; a picture is its frame 0")
+    ] = 1,
+    frame: Annotated[
+        int | None, typer.Option(help="paint this frame alone, 0 to FRAMES - 1")
+    ] = None,
+    fps: Annotated[int, typer.Option(help="frames a second of a film, 1 to 30")] = 8,
+    back_and_forth: Annotated[
+        bool, typer.Option("--back-and-forth", help="close the loop: play forth and back")
+    ] = False,
     model: Annotated[Path | None, typer.Option(help="checkpoint folder; default: shipped")] = None,
     workers: Annotated[int, typer.Option(help="cores to use; default: all")] = 0,
 ) -> None:
     """Paint a rectangle of a canvas. The same command gives the same bytes, every time."""
-    format = FORMATS.get(out.suffix.lower())
-    if format is None:
-        raise InvalidRequest(f"--out must end in {', '.join(FORMATS)}, not {out.name!r}")
-
+    format = _format_of(out, frames > 1 and frame is None)
+    if frame is not None and not 0 <= frame < frames:
+        raise InvalidRequest(f"--frame must be 0 to {frames - 1}, not {frame}")
     if workers < 0:
         raise InvalidRequest(f"--workers must not be negative, not {workers}")
 
     from handscroll import checkpoint
+    from handscroll.film import check_film, film, is_film
     from handscroll.formats import QUALITY, encoded, encoder_of
     from handscroll.known import digest_of
     from handscroll.paint import Painter
@@ -112,7 +129,9 @@ def render(
     extent = loaded.world(world).extent
     if order != "lattice":
         extent = Extent("picture", extent.finest, height, width)
-    shown = region_of(extent, width, height, at, level)
+    shown = region_of(extent, width, height, at, level)._replace(frame=frame or 0)
+    if is_film(format):
+        check_film(format, frames, height, width, fps)
     pixels, known = None, None
     if picture is not None:
         given = read_picture(_content(picture), MAX_GIVEN_PX, MAX_GIVEN_PX**2 // 4)
@@ -127,6 +146,7 @@ def render(
         extent,
         prompt,
         order,
+        frames,
         sampling=replace(loaded.sampling, guidance=guidance, negative_prompt=negative_prompt),
         known=known,
         regions=tuple(map(_prompt_region, region)),
@@ -135,14 +155,32 @@ def render(
         Progress(transient=True) as progress,
         Painter(loaded, canvas, workers or os.cpu_count() or 1, picture=pixels) as painter,
     ):
-        task = progress.add_task("painting", total=len(painter.cone(shown)))
+        last = shown._replace(frame=frames - 1) if is_film(format) else shown
+        task = progress.add_task("painting", total=len(painter.cone(last)))
         painter.on_patch = lambda _: progress.advance(task)
-        if format == "pmtiles":
+        if is_film(format):
+            content = film(format, list(_frames(painter, shown)), fps, back_and_forth)
+            write_file(out, [content])
+        elif format == "pmtiles":
             write_file(out, _archived(painter, shown))
         else:
             encoder = encoder_of(format, height, width, QUALITY)
             write_file(out, encoded(encoder, painter.region(shown)))
     typer.echo(f"{out}: {width} x {height} px of canvas {canvas.id[:16]}")
+
+
+def _format_of(out: Path, moves: bool) -> _Format:
+    """What kind of file a name asks for."""
+    format = FORMATS.get(out.suffix.lower())
+    if format is None:
+        raise InvalidRequest(f"--out must end in {', '.join(FORMATS)}, not {out.name!r}")
+    return "awebp" if moves and format == "webp" else format
+
+
+def _frames(painter: Painter, region: Region) -> Iterator[Pixels]:
+    """A region's pixels (H, W, 3), frame after frame."""
+    for frame in range(painter.canvas.frames):
+        yield np.concatenate(list(painter.region(region._replace(frame=frame))))
 
 
 def _prompt_region(text: str) -> PromptRegion:

@@ -10,13 +10,11 @@ mark is gone was told to stop.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
 from prometheus_client import Counter, Gauge
@@ -31,8 +29,8 @@ from handscroll.errors import (
     SpecMismatch,
     StoreUnavailable,
 )
-from handscroll.formats import LOSSY, check_side
-from handscroll.geometry import Region
+from handscroll.film import check_film, is_film
+from handscroll.formats import check_side
 from svckit import access, logs, trace
 from svckit.jobs import READS, at_once
 from svckit.keys import (
@@ -54,7 +52,7 @@ from svckit.specs import Specs
 from svckit.store import Store
 from tiler_svc.engine import check_place
 from tiler_svc.peers import Models
-from tiler_svc.press import Format, Press
+from tiler_svc.press import Export, Press
 
 MAX_WIDTH_PX = 2**16  # a row of tiles is held in memory: this one takes up to 290 MiB
 MAX_WHOLE_PIXELS = 2**25  # of JPEG and WebP, which are held in memory: 330 MiB
@@ -69,54 +67,6 @@ _TOO_MANY = Refusal("exports")
 _log = logging.getLogger(__name__)
 
 State = Literal["running", "done", "stopped"]
-
-
-@dataclass(frozen=True)
-class Export:
-    """What an export shows, and how.
-
-    Attributes:
-        canvas: id of the canvas.
-        region: of one level and frame.
-        format: kind of file.
-        quality: of JPEG, WebP and the tiles of Deep Zoom, 1 to 100; 0 for the other formats.
-
-    Raises:
-        InvalidRequest: the quality is not one of the format's.
-    """
-
-    canvas: str
-    region: Region
-    format: Format
-    quality: int
-
-    def __post_init__(self) -> None:
-        if self.format in LOSSY and not 1 <= self.quality <= 100:
-            raise InvalidRequest(f"quality must be 1 to 100, not {self.quality}")
-        if self.format not in LOSSY and self.quality:
-            raise InvalidRequest(f"{self.format} has no quality; {self.quality} was given")
-
-    def canonical(self) -> bytes:
-        """The one JSON text of this spec."""
-        fields = {
-            "canvas": self.canvas,
-            "format": self.format,
-            "quality": self.quality,
-            **self.region._asdict(),
-        }
-        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
-
-    @classmethod
-    def parse(cls, content: bytes) -> Export:
-        """The spec of a canonical text."""
-        fields = json.loads(content)
-        canvas, format, quality = (fields.pop(name) for name in ("canvas", "format", "quality"))
-        return cls(canvas, Region(**fields), format, quality)
-
-    @property
-    def id(self) -> str:
-        """SHA-256 of the canonical text."""
-        return hashlib.sha256(self.canonical()).hexdigest()
 
 
 class Status(NamedTuple):
@@ -247,7 +197,7 @@ class Exports:
         """
         canvas = await self._specs.get(export.canvas)
         check_place(canvas, export.region)
-        self._check_size(export)
+        self._check_size(export, canvas)
         async with self._starting:
             found = await self._status(export, canvas)
             if found.state != "stopped":
@@ -319,8 +269,11 @@ class Exports:
                 raise NotFound(f"export {export_id} was deleted")
             yield piece
 
-    def _check_size(self, export: Export) -> None:
+    def _check_size(self, export: Export, canvas: Canvas) -> None:
         _, _, _, height, width, _ = export.region
+        if is_film(export.format):
+            check_film(export.format, canvas.frames, height, width, export.fps)
+            return
         most = self._most_pixels
         if export.format in ("jpg", "webp"):
             most = min(most, MAX_WHOLE_PIXELS)
@@ -349,6 +302,8 @@ class Exports:
         levels = levels_of(export.region, canvas.extent)
         shown = levels if export.format == "pmtiles" else levels[-1:]
         total = sum(len(rows) * len(cols) for _, rows, cols in shown)
+        if is_film(export.format):
+            total *= canvas.frames
         # What tells of a run is looked for first: it goes when the file is there, and not before.
         run = self._runs.get(export.id)
         keys = [key async for key in self._store.keys(beats_prefix(export.id))]
@@ -427,9 +382,7 @@ class Exports:
         key, won = file_key(export.id, run.name), False
         try:
             async with self._store.writing(key) as write:
-                await self._press.make(
-                    canvas, export.region, export.format, export.quality, counted, painted
-                )
+                await self._press.make(canvas, export, counted, painted)
             wanted = await run.wanted()
             if wanted:
                 ours = json.dumps(_Made(run.name, size_bytes)).encode()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from handscroll.archive import head_of, levels_of, tiles_in
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas
-from handscroll.errors import OutOfTime, Overloaded, Unavailable
-from handscroll.formats import PictureFormat, encoder_of
+from handscroll.errors import InvalidRequest, OutOfTime, Overloaded, Unavailable
+from handscroll.film import FilmFormat, film, is_film
+from handscroll.formats import LOSSY, PictureFormat, encoder_of
 from handscroll.geometry import Region, Tile
 from svckit.deadline import within
 from tiler_svc.engine import Engine, cut
@@ -23,9 +29,70 @@ BATCH_TILES = 64
 BATCH_S = 600.0
 """How long these may take."""
 
-Format = Literal[PictureFormat, "pmtiles"]
+Format = Literal[PictureFormat, FilmFormat, "pmtiles"]
 Write = Callable[[bytes], Awaitable[None]]
+Painted = Callable[[int], None]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export shows, and how.
+
+    Attributes:
+        canvas: id of the canvas.
+        region: of one level and frame.
+        format: kind of file.
+        quality: of JPEG, WebP and the tiles of Deep Zoom, 1 to 100; 0 for the other formats.
+        fps: of films, frames a second; 0 for the other formats.
+        back_and_forth: whether a film's frames are played forth and back.
+
+    Raises:
+        InvalidRequest: what is said is not for the format.
+    """
+
+    canvas: str
+    region: Region
+    format: Format
+    quality: int
+    fps: int = 0
+    back_and_forth: bool = False
+
+    def __post_init__(self) -> None:
+        if is_film(self.format):
+            if self.region.frame:
+                raise InvalidRequest(f"a film shows all frames, not frame {self.region.frame}")
+        elif self.fps or self.back_and_forth:
+            raise InvalidRequest(f"{self.format} is no film: it has no fps and is not played")
+        if self.format in LOSSY and not 1 <= self.quality <= 100:
+            raise InvalidRequest(f"quality must be 1 to 100, not {self.quality}")
+        if self.format not in LOSSY and self.quality:
+            raise InvalidRequest(f"{self.format} has no quality; {self.quality} was given")
+
+    def canonical(self) -> bytes:
+        """The one JSON text of this spec."""
+        fields = {
+            "canvas": self.canvas,
+            "format": self.format,
+            "quality": self.quality,
+            **self.region._asdict(),
+        }
+        if is_film(self.format):
+            fields |= {"fps": self.fps, "back_and_forth": self.back_and_forth}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def parse(cls, content: bytes) -> Export:
+        """The spec of a canonical text."""
+        fields = json.loads(content)
+        canvas, format, quality = (fields.pop(name) for name in ("canvas", "format", "quality"))
+        fps, back_and_forth = fields.pop("fps", 0), fields.pop("back_and_forth", False)
+        return cls(canvas, Region(**fields), format, quality, fps, back_and_forth)
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the canonical text."""
+        return hashlib.sha256(self.canonical()).hexdigest()
 
 
 class Press:
@@ -38,22 +105,12 @@ class Press:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def make(
-        self,
-        canvas: Canvas,
-        region: Region,
-        format: Format,
-        quality: int,
-        write: Write,
-        painted: Callable[[int], None],
-    ) -> None:
+    async def make(self, canvas: Canvas, export: Export, write: Write, painted: Painted) -> None:
         """Make one file.
 
         Args:
-            canvas: what is shown,
-            region: and where; it lies in the canvas.
-            format: of the file.
-            quality: of JPEG, WebP and Deep Zoom, 1 to 100.
+            canvas: what is shown.
+            export: which part of it, and how; it lies in the canvas.
             write: takes the next piece of the file.
             painted: is told how many more tiles are painted.
 
@@ -63,21 +120,26 @@ class Press:
                 so many patches at a time. A budget that is spent is waited for.
             Unavailable: a service does not answer in time.
         """
-        if format == "pmtiles":
-            await self._archive(canvas, region, write, painted)
+        if export.format == "pmtiles":
+            await self._archive(canvas, export.region, write, painted)
+        elif is_film(export.format):
+            frames = []
+            for frame in range(canvas.frames):
+                strips = self._strips(canvas, export.region._replace(frame=frame), painted)
+                frames.append(np.concatenate([strip async for strip in strips]))
+            fps, loop = export.fps, export.back_and_forth
+            await write(await asyncio.to_thread(film, export.format, frames, fps, loop))
         else:
-            await self._picture(canvas, region, format, quality, write, painted)
+            region = export.region
+            encoder = encoder_of(export.format, region.height, region.width, export.quality)
+            async for strip in self._strips(canvas, region, painted):
+                await write(await asyncio.to_thread(encoder.add, strip))
+            await write(await asyncio.to_thread(encoder.end))
 
-    async def _picture(
-        self,
-        canvas: Canvas,
-        region: Region,
-        format: PictureFormat,
-        quality: int,
-        write: Write,
-        painted: Callable[[int], None],
-    ) -> None:
-        encoder = encoder_of(format, region.height, region.width, quality)
+    async def _strips(
+        self, canvas: Canvas, region: Region, painted: Painted
+    ) -> AsyncIterator[Pixels]:
+        """A region from top to bottom, as its tiles are painted: (rows, width, 3)."""
         level, rows, cols = levels_of(region, canvas.extent)[-1]
         tiles = (Tile(level, row, col, region.frame) for row in rows for col in cols)
         pictures: list[Pixels] = []
@@ -89,11 +151,10 @@ class Press:
             shown, pictures = pictures[: len(cols)], pictures[len(cols) :]
             line = [Tile(level, row, col, region.frame) for col in cols]
             for _, strip in cut(canvas, region, line, shown):
-                await write(await asyncio.to_thread(encoder.add, strip))
-        await write(await asyncio.to_thread(encoder.end))
+                yield strip
 
     async def _archive(
-        self, canvas: Canvas, region: Region, write: Write, painted: Callable[[int], None]
+        self, canvas: Canvas, region: Region, write: Write, painted: Painted
     ) -> None:
         """Tiles are painted into the store first, since an archive begins with their sizes."""
         tiles = tiles_in(region, canvas.extent)

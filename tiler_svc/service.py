@@ -9,6 +9,7 @@ from typing import Any
 
 from handscroll.canvas import Canvas, Known
 from handscroll.errors import InvalidRequest
+from handscroll.film import FPS, is_film
 from handscroll.formats import LOSSY, QUALITY
 from handscroll.geometry import Region, Tile, tile_to_xyz, xyz_to_tile
 from handscroll.picture import MAX_FILE_BYTES
@@ -30,10 +31,10 @@ from svckit.specs import Specs
 from svckit.wire import Model
 from tiler_svc.canvases import Canvases
 from tiler_svc.engine import Engine
-from tiler_svc.exports import Export, Exports, State, Status
+from tiler_svc.exports import Exports, State, Status
 from tiler_svc.peers import Generator, Models, Tokenizer
 from tiler_svc.pictures import Pictures
-from tiler_svc.press import Format, Press
+from tiler_svc.press import Export, Format, Press
 from tiler_svc.settings import TilerSettings
 
 _FORMATS: dict[int, TileFormat] = {
@@ -49,6 +50,9 @@ _EXPORT_FORMATS: dict[export_pb.ExportFormat.ValueType, Format] = {
     export_pb.EXPORT_FORMAT_WEBP: "webp",
     export_pb.EXPORT_FORMAT_DZI: "dzi",
     export_pb.EXPORT_FORMAT_PMTILES: "pmtiles",
+    export_pb.EXPORT_FORMAT_MP4: "mp4",
+    export_pb.EXPORT_FORMAT_AWEBP: "awebp",
+    export_pb.EXPORT_FORMAT_GIF: "gif",
 }
 _EXPORT_FORMAT = {name: number for number, name in _EXPORT_FORMATS.items() if number}
 _EXPORT_STATE: dict[State, export_pb.ExportState.ValueType] = {
@@ -342,7 +346,8 @@ def _export(spec: export_pb.ExportSpec) -> Export:
     region = Region(
         spec.level, spec.top_px, spec.left_px, spec.height_px, spec.width_px, spec.frame
     )
-    return Export(spec.canvas, region, format, quality)
+    fps = spec.fps or (FPS if is_film(format) else 0)
+    return Export(spec.canvas, region, format, quality, fps, spec.back_and_forth)
 
 
 def _export_to_pb(status: Status) -> export_pb.Export:
@@ -359,6 +364,8 @@ def _export_to_pb(status: Status) -> export_pb.Export:
             width_px=region.width,
             format=_EXPORT_FORMAT[export.format],
             quality=export.quality,
+            fps=export.fps,
+            back_and_forth=export.back_and_forth,
         ),
         state=_EXPORT_STATE[status.state],
         done=status.done,

@@ -86,7 +86,7 @@ def encode(tokenizer: Tokenizer, pixels: Pixels, device: str, band: int = 1024) 
 def captions(picture: Picture, level: int, sentences: dict[str, int]) -> Grid:
     """Index of the caption of the patch at each place, every CAPTION_STRIDE_PX; -1 for none."""
     pixels = picture.levels[level]
-    rows, cols = (max(1, size // CAPTION_STRIDE_PX - 1) for size in pixels.shape[:2])
+    rows, cols = (_places(size) for size in pixels.shape[:2])
     found = np.full((rows, cols), -1, np.int32)
     if picture.caption:
         found[:] = sentences.setdefault(picture.caption, len(sentences))
@@ -107,11 +107,16 @@ def captions(picture: Picture, level: int, sentences: dict[str, int]) -> Grid:
     return found
 
 
+def _places(size: int) -> int:
+    """How many captions there are along so many pixels."""
+    return max(1, size // CAPTION_STRIDE_PX - 1)
+
+
 def moving(grid: Grid, clip: Clip, level: int, sentences: dict[str, int]) -> Grid:
     """The captions of a clip's part of a picture, with the words that say what moves."""
     scale = 2 ** (LEVELS - 1 - level)
     rows, cols = (
-        slice(at // scale // CAPTION_STRIDE_PX, (at // scale + size) // CAPTION_STRIDE_PX - 1)
+        slice(start := at // scale // CAPTION_STRIDE_PX, start + _places(size))
         for at, size in zip((clip.top, clip.left), clip.after[level].shape, strict=False)
     )
     spoken = list(sentences)

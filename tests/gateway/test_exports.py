@@ -34,6 +34,8 @@ def test_export_is_asked_for_watched_and_deleted(stack: Stack) -> None:
     assert begun.headers["location"] == f"/exports/{told['id']}"
     expected = wish(canvas, format="jpg", quality=70, frame=0) | {
         "id": told["id"],
+        "fps": None,
+        "back_and_forth": False,
         "state": "running",
         "done": 3,
         "total": TOTAL,
@@ -79,6 +81,10 @@ def test_every_field_reaches_the_tiler(stack: Stack) -> None:
         format=pb.EXPORT_FORMAT_DZI,
         quality=12,
     )
+    film = ask(stack, wish(canvas, format="awebp", fps=12, back_and_forth=True)).json()
+    asked = stack.tiler.exports.made[film["id"]].spec
+    assert (asked.format, asked.fps, asked.back_and_forth) == (pb.EXPORT_FORMAT_AWEBP, 12, True)
+    assert (film["format"], film["fps"], film["back_and_forth"]) == ("awebp", 12, True)
     usual = ask(stack, wish(canvas)).json()
     assert (usual["format"], usual["frame"], usual["quality"]) == ("png", 0, None)
 
@@ -91,6 +97,9 @@ def test_every_field_reaches_the_tiler(stack: Stack) -> None:
         ("webp", "image/webp", "webp"),
         ("dzi", "application/zip", "zip"),
         ("pmtiles", "application/vnd.pmtiles", "pmtiles"),
+        ("mp4", "video/mp4", "mp4"),
+        ("awebp", "image/webp", "webp"),
+        ("gif", "image/gif", "gif"),
     ],
 )
 def test_file_is_sent_as_what_it_is(stack: Stack, format: str, media: str, ending: str) -> None:
@@ -185,7 +194,8 @@ def test_download_that_its_client_left_ends(stack: Stack) -> None:
         ({"width": 2**32}, 400, "width must be"),
         ({"level": "2"}, 400, "level must be integer, not '2'"),
         ({"left": 2**63}, 400, "left must be"),
-        ({"format": "gif"}, 400, "format must be"),
+        ({"format": "tif"}, 400, "format must be"),
+        ({"fps": 31, "format": "gif"}, 400, "fps must be"),
         ({"quality": 0}, 400, "quality must be"),
         ({"quality": 101}, 400, "quality must be"),
         ({"colour": 1}, 400, "there is no field 'colour'"),

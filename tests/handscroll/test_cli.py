@@ -20,6 +20,7 @@ from handscroll.canvas import Canvas, PromptRegion, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.cli import MAX_PIXELS, region_of, run, write_file
 from handscroll.errors import HandscrollError, InvalidRequest
+from handscroll.film import FilmFormat, film
 from handscroll.formats import encode_tile
 from handscroll.geometry import Extent, Region, tile_to_xyz
 from handscroll.paint import Painter
@@ -251,6 +252,59 @@ def test_deep_zoom_is_a_zip(command: Command, tiny: Path, tmp_path: Path) -> Non
         assert {"handscroll.dzi", "handscroll_files/6/0_0.jpg"} <= set(archive.namelist())
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
+def test_frames_become_a_film(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path, ending: str
+) -> None:
+    out = tmp_path / f"film{ending}"
+    result = command(*options(out, tiny, frames=3, fps=5), "--back-and-forth")
+    assert result.code == 0 and result.err == ""
+    canvas = Canvas(model.digest, "planet", 3, PLANE, frames=3)
+    assert canvas.id[:16] in result.out
+    with Painter(model, canvas) as painter:
+        frames = [
+            np.concatenate(list(painter.region(Region(0, -10, -20, 30, 40, frame))))
+            for frame in range(3)
+        ]
+    format: FilmFormat = {".mp4": "mp4", ".webp": "awebp", ".gif": "gif"}[ending]  # type: ignore[assignment]
+    assert out.read_bytes() == film(format, frames, 5, back_and_forth=True)
+
+
+def test_one_frame_of_a_canvas_that_moves_is_a_picture(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path
+) -> None:
+    for frame in (0, 2):
+        out = tmp_path / f"{frame}.png"
+        assert command(*options(out, tiny, frames=3, frame=frame)).code == 0
+        with Painter(model, Canvas(model.digest, "planet", 3, PLANE, frames=3)) as painter:
+            shown = painter.region(Region(0, -10, -20, 30, 40, frame))
+            np.testing.assert_array_equal(np.asarray(Image.open(out)), np.concatenate(list(shown)))
+    still = tmp_path / "still.png"
+    assert command(*options(still, tiny)).code == 0
+    assert still.read_bytes() == (tmp_path / "0.png").read_bytes()  # what moves begins as it was
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"frames": 1, "out": "film.mp4"}, "at least 2 frames"),
+        ({"frames": 0}, "frames must be 1 to 32"),
+        ({"frames": 33}, "frames must be 1 to 32"),
+        ({"frames": 2, "frame": 2}, "--frame must be 0 to 1"),
+        ({"frames": 2, "frame": -1}, "--frame must be 0 to 1"),
+        ({"frames": 2, "fps": 0, "out": "film.gif"}, "fps must be 1 to 30"),
+        ({"frames": 2, "width": 41, "out": "film.mp4"}, "even sides"),
+    ],
+)
+def test_films_that_cannot_be_are_refused(
+    command: Command, tiny: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    out = tmp_path / str(changes.pop("out", "picture.png"))
+    result = command(*options(out, tiny, **changes))
+    assert result.code == 2 and said in result.err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("world", ["planet", "scroll"])
 def test_archive_holds_the_tiles_that_a_painter_paints(
     command: Command, tiny: Path, model: Checkpoint, tmp_path: Path, world: str
@@ -281,7 +335,7 @@ def test_picture_that_its_format_cannot_hold_is_refused_before_it_is_painted(
     assert "16383 px to a side" in result.err and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["picture.gif", "picture", "png", ".png", "picture.png.txt"])
+@pytest.mark.parametrize("name", ["picture.tif", "picture", "png", ".png", "picture.png.txt"])
 def test_out_of_no_known_kind_is_refused(
     command: Command, tiny: Path, tmp_path: Path, name: str
 ) -> None:

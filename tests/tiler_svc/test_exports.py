@@ -21,7 +21,8 @@ from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint
 from handscroll.errors import Forbidden, InvalidRequest, NotFound, Overloaded, SpecMismatch
-from handscroll.geometry import Extent, Region, tile_to_xyz
+from handscroll.film import FilmFormat, film
+from handscroll.geometry import Extent, Region, tile_to_xyz, tiles_of
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.tiler.v1 import export_service_pb2 as pb
@@ -46,11 +47,13 @@ from tests.tiler_svc.fakes import House, house, until
 from tests.tiler_svc.test_admission import make_key
 from tests.tiler_svc.test_tiles import get, region
 from tiler_svc import exports
-from tiler_svc.exports import Export, Exports
+from tiler_svc.exports import Exports
+from tiler_svc.press import Export
 
 pytestmark = pytest.mark.anyio
 
 PNG, JPEG, WEBP = pb.EXPORT_FORMAT_PNG, pb.EXPORT_FORMAT_JPEG, pb.EXPORT_FORMAT_WEBP
+MP4, AWEBP, GIF = pb.EXPORT_FORMAT_MP4, pb.EXPORT_FORMAT_AWEBP, pb.EXPORT_FORMAT_GIF
 DZI, PMTILES = pb.EXPORT_FORMAT_DZI, pb.EXPORT_FORMAT_PMTILES
 RUNNING, DONE, STOPPED = (
     pb.EXPORT_STATE_RUNNING,
@@ -188,6 +191,39 @@ async def test_archive_holds_the_tiles_that_are_served(
     tiles = tiles_in(wanted, canvas.extent)
     expected = {tile_to_xyz(tile): await get(home, canvas, tile, format=0) for tile in tiles}
     assert found == expected
+
+
+@pytest.mark.parametrize("format", [MP4, AWEBP, GIF])
+async def test_film_shows_all_frames(home: House, format: pb.ExportFormat.ValueType) -> None:
+    canvas = await home.canvas(frames=3)
+    wanted = Region(0, -10, 20, 30, 40)
+    spec = spec_of(canvas, wanted, format=format, fps=5, back_and_forth=True)
+    content = await made(home, spec)
+    frames = [await region(home, canvas, wanted._replace(frame=frame)) for frame in range(3)]
+    name: FilmFormat = {MP4: "mp4", AWEBP: "awebp", GIF: "gif"}[format]  # type: ignore[assignment]
+    assert content == film(name, frames, 5, back_and_forth=True)
+    found = await create(home, spec)
+    assert (found.spec.fps, found.spec.back_and_forth) == (5, True)
+    assert found.done == found.total == 3 * len(list(tiles_of(wanted, canvas.extent)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fps": 31}, "fps must be 1 to 30, not 31"),
+        ({"width_px": 41, "format": MP4}, "even sides"),
+        ({"width_px": 2**13, "height_px": 2**12}, "67108864 pixels in all its frames"),
+    ],
+)
+async def test_film_that_cannot_be_is_refused(
+    home: House, change: dict[str, Any], words: str
+) -> None:
+    spec = spec_of(await home.canvas(frames=3), Region(1, 0, 0, 30, 40), format=GIF)
+    for name, value in change.items():
+        setattr(spec, name, value)
+    with pytest.raises(InvalidRequest, match=words):
+        await create(home, spec)
+    assert await keys_of(home, "exports/", "exported/") == []
 
 
 async def test_export_is_named_by_what_it_shows(home: House) -> None:
@@ -577,7 +613,11 @@ BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("planet", {"top_px": -(2**62)}, InvalidRequest, "outside the world"),
     ("planet", {"canvas": "0" * 64}, NotFound, "there is no canvas"),
     ("planet", {"canvas": "../x"}, InvalidRequest, "a canvas id must be"),
-    ("planet", {"format": 9}, InvalidRequest, "format must be 0 to 5, not 9"),
+    ("planet", {"format": 9}, InvalidRequest, "format must be 0 to 8, not 9"),
+    ("planet", {"format": MP4}, InvalidRequest, "at least 2 frames"),
+    ("planet", {"format": GIF, "frame": 1}, InvalidRequest, "shows all frames, not frame 1"),
+    ("planet", {"format": PNG, "fps": 8}, InvalidRequest, "png is no film"),
+    ("planet", {"back_and_forth": True}, InvalidRequest, "png is no film"),
     ("planet", {"format": JPEG, "quality": 101}, InvalidRequest, "1 to 100, not 101"),
     ("planet", {"quality": 50}, InvalidRequest, "png has no quality; 50 was given"),
     ("planet", {"format": PMTILES, "quality": 1}, InvalidRequest, "pmtiles has no quality"),

@@ -125,5 +125,7 @@ def test_clips_of_a_photograph_say_what_moves() -> None:
     assert words[0] in (motion.CLOUDS_LEFT, motion.CLOUDS_RIGHT) and words[1:] == [motion.WAVES]
     sentences = {"a sea": 0}
     clip = next(motion.clips(picture, pixels, np.random.default_rng(0)))
-    told = encode.moving(np.zeros((4, 10), np.int32), clip, 2, sentences)
-    assert list(sentences)[told[0, 0]] == f"a sea, {words[0]}"
+    for level, shape in enumerate([(1, 1), (1, 4), (4, 10)]):
+        told = encode.moving(np.zeros(shape, np.int32), clip, level, sentences)
+        assert told.shape == shape
+        assert list(sentences)[told[0, 0]] == f"a sea, {words[0]}"

@@ -39,6 +39,14 @@ class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFo
     """PMTiles, version 3: the canvas' own WebP tiles that the region touches, from the coarsest level to
     the region's.
     """
+    EXPORT_FORMAT_MP4: _ExportFormat.ValueType  # 6
+    """MP4 (H.264): all frames of the canvas, as a film. Films have even sides in MP4, and at most
+    67,108,864 px in all their frames.
+    """
+    EXPORT_FORMAT_AWEBP: _ExportFormat.ValueType  # 7
+    """Animated WebP: the same."""
+    EXPORT_FORMAT_GIF: _ExportFormat.ValueType  # 8
+    """Animated GIF: the same, in 256 colours."""
 
 class ExportFormat(_ExportFormat, metaclass=_ExportFormatEnumTypeWrapper):
     """What kind of file."""
@@ -57,6 +65,14 @@ EXPORT_FORMAT_PMTILES: ExportFormat.ValueType  # 5
 """PMTiles, version 3: the canvas' own WebP tiles that the region touches, from the coarsest level to
 the region's.
 """
+EXPORT_FORMAT_MP4: ExportFormat.ValueType  # 6
+"""MP4 (H.264): all frames of the canvas, as a film. Films have even sides in MP4, and at most
+67,108,864 px in all their frames.
+"""
+EXPORT_FORMAT_AWEBP: ExportFormat.ValueType  # 7
+"""Animated WebP: the same."""
+EXPORT_FORMAT_GIF: ExportFormat.ValueType  # 8
+"""Animated GIF: the same, in 256 colours."""
 Global___ExportFormat: _TypeAlias = ExportFormat  # noqa: Y015
 
 class _ExportState:
@@ -102,12 +118,14 @@ class ExportSpec(_message.Message):
     WIDTH_PX_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
+    FPS_FIELD_NUMBER: _builtins.int
+    BACK_AND_FORTH_FIELD_NUMBER: _builtins.int
     canvas: _builtins.str
     """Id of the canvas."""
     level: _builtins.int
     """Resolution step; 0 is the coarsest."""
     frame: _builtins.int
-    """Time step."""
+    """Time step; 0 for films."""
     top_px: _builtins.int
     """First row, in pixels of the level; may be negative."""
     left_px: _builtins.int
@@ -120,6 +138,10 @@ class ExportSpec(_message.Message):
     """What kind of file."""
     quality: _builtins.int
     """Of JPEG, WebP and Deep Zoom, 1 to 100; 0 for 90. Other formats have none."""
+    fps: _builtins.int
+    """Of films, frames a second, 1 to 30; 0 for 8. Other formats have none."""
+    back_and_forth: _builtins.bool
+    """Of films, whether their frames are played forth and back, which closes the loop."""
     def __init__(
         self,
         *,
@@ -132,10 +154,12 @@ class ExportSpec(_message.Message):
         width_px: _builtins.int = ...,
         format: Global___ExportFormat.ValueType = ...,
         quality: _builtins.int = ...,
+        fps: _builtins.int = ...,
+        back_and_forth: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "format", b"format", "frame", b"frame", "height_px", b"height_px", "left_px", b"left_px", "level", b"level", "quality", b"quality", "top_px", b"top_px", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_and_forth", b"back_and_forth", "canvas", b"canvas", "format", b"format", "fps", b"fps", "frame", b"frame", "height_px", b"height_px", "left_px", b"left_px", "level", b"level", "quality", b"quality", "top_px", b"top_px", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

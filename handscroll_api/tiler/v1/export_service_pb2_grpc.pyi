@@ -44,7 +44,7 @@ class ExportServiceStub:
     Idempotent. Status codes:
 
     - INVALID_ARGUMENT: not an id, no such frame or format, a region that is empty or larger than the
-      format or the deployment takes.
+      format or the deployment takes, a film of a still canvas.
     - NOT_FOUND: no such canvas, or the region reaches beyond it.
     - FAILED_PRECONDITION: the canvas' model is not served here.
     - RESOURCE_EXHAUSTED: as many exports are being made as may be; RetryInfo says when to try again.
@@ -86,7 +86,7 @@ class ExportServiceAsyncStub(ExportServiceStub):
     Idempotent. Status codes:
 
     - INVALID_ARGUMENT: not an id, no such frame or format, a region that is empty or larger than the
-      format or the deployment takes.
+      format or the deployment takes, a film of a still canvas.
     - NOT_FOUND: no such canvas, or the region reaches beyond it.
     - FAILED_PRECONDITION: the canvas' model is not served here.
     - RESOURCE_EXHAUSTED: as many exports are being made as may be; RetryInfo says when to try again.
@@ -131,7 +131,7 @@ class ExportServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent. Status codes:
 
         - INVALID_ARGUMENT: not an id, no such frame or format, a region that is empty or larger than the
-          format or the deployment takes.
+          format or the deployment takes, a film of a still canvas.
         - NOT_FOUND: no such canvas, or the region reaches beyond it.
         - FAILED_PRECONDITION: the canvas' model is not served here.
         - RESOURCE_EXHAUSTED: as many exports are being made as may be; RetryInfo says when to try again.
