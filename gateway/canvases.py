@@ -82,6 +82,7 @@ class _Wish(Strict):
     sampling: _Sampling | None = None
     known: _Known | None = None
     regions: Annotated[list[_Region], Field(max_length=MAX_REGIONS)] = []
+    motion: str = ""
 
 
 class Canvases:

@@ -33,6 +33,7 @@ def tilejson(canvas: Canvas, base: str) -> dict[str, Any]:
         "minzoom": ROOT_ZOOM,
         "maxzoom": finest,
         "bounds": [west, south, east, north],
+        "frames": canvas.frames,
         "center": [(west + east) / 2, (south + north) / 2, finest],
     }
 

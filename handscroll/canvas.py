@@ -204,6 +204,7 @@ class Canvas:
         sampling: how tokens are drawn.
         known: the picture to go on from, if there is one.
         regions: places with prompts of their own; the later lie over the earlier.
+        motion: what moves from frame to frame, said of every frame but the first.
 
     Raises:
         InvalidRequest: any of these is out of its range, or they do not fit each other.
@@ -219,15 +220,20 @@ class Canvas:
     sampling: Sampling = field(default_factory=Sampling)
     known: Known | None = None
     regions: tuple[PromptRegion, ...] = ()
+    motion: str = ""
 
     def __post_init__(self) -> None:
-        _settle(self, model=str, world=str, seed=int, prompt=str, order=str, frames=int)
+        _settle(self, model=str, world=str, seed=int, prompt=str, order=str, frames=int, motion=str)
         _require(0 <= self.seed < 2**64, f"seed must be 0 to 2**64 - 1, not {self.seed}")
         _require(
             1 <= self.frames <= MAX_FRAMES, f"frames must be 1 to {MAX_FRAMES}, not {self.frames}"
         )
-        for name in ("model", "world", "prompt"):
+        for name in ("model", "world", "prompt", "motion"):
             _check_text(name, getattr(self, name))
+        _require(
+            self.frames > 1 or not self.motion,
+            "motion takes a canvas of at least 2 frames; this one is still",
+        )
         extent = self.extent
         _require(isinstance(extent, Extent), f"extent must be an Extent, not {extent!r}")
         _require(
@@ -267,6 +273,9 @@ class Canvas:
             len(self.regions) <= MAX_REGIONS,
             f"a canvas may have {MAX_REGIONS} regions, not {len(self.regions)}",
         )
+        if self.motion:
+            for prompt in (self.prompt, *(one.prompt for one in self.regions)):
+                _check_text("a prompt and what moves", f"{prompt}, {self.motion}")
         said = sum(len(one.prompt) for one in self.regions)
         _require(
             said <= MAX_REGIONS_CHARACTERS,
@@ -302,7 +311,7 @@ class Canvas:
     def canonical(self) -> bytes:
         """The one spelling of this spec: JSON, sorted keys, no spaces, UTF-8; what is not, not."""
         spec = {"format": FORMAT, **asdict(self)}
-        for name in ("known", "regions"):
+        for name in ("known", "regions", "motion"):
             if not spec[name]:
                 del spec[name]
         return json.dumps(

@@ -101,6 +101,7 @@ def render(
     frames: Annotated[
         int, typer.Option(help="more than 1: the canvas moves; a picture is its frame 0")
     ] = 1,
+    motion: Annotated[str, typer.Option(help='what moves: "clouds drift left", "waves roll"')] = "",
     frame: Annotated[
         int | None, typer.Option(help="paint this frame alone, 0 to FRAMES - 1")
     ] = None,
@@ -150,6 +151,7 @@ def render(
         sampling=replace(loaded.sampling, guidance=guidance, negative_prompt=negative_prompt),
         known=known,
         regions=tuple(map(_prompt_region, region)),
+        motion=motion,
     )
     with (
         Progress(transient=True) as progress,

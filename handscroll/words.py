@@ -2,7 +2,8 @@
 
 A patch has one embedding: that of the canvas' prompt and of the regions it lies in, weighted by how
 much of it each covers. So a region's border is as soft as the region says and at least as soft as a
-patch is wide, and a coarse patch hears of all that lies below it.
+patch is wide, and a coarse patch hears of all that lies below it. Where a canvas moves, all frames
+but the first hear in addition what moves; the first is that of the still canvas.
 
 Shape suffix: W length of an embedding.
 """
@@ -24,12 +25,15 @@ Vectors = Mapping[str, Floats]
 
 def prompts_of(canvas: Canvas) -> list[str]:
     """All prompts whose embeddings a canvas takes, each once; the negative one is among them."""
-    said = (
-        canvas.prompt,
-        *(region.prompt for region in canvas.regions),
-        canvas.sampling.negative_prompt,
-    )
-    return [prompt for prompt in dict.fromkeys(said) if prompt]
+    said = [canvas.prompt, *(region.prompt for region in canvas.regions)]
+    if canvas.motion:
+        said += [moving(canvas, prompt) for prompt in said]
+    return [one for one in dict.fromkeys((*said, canvas.sampling.negative_prompt)) if one]
+
+
+def moving(canvas: Canvas, prompt: str) -> str:
+    """What is said of a place in every frame but the first: its prompt, and what moves."""
+    return ", ".join(one for one in (prompt, canvas.motion) if one)
 
 
 class Share(NamedTuple):
@@ -46,7 +50,10 @@ def shares(canvas: Canvas, patch: Patch) -> list[Share]:
         covered = _covered(canvas, region, patch)
         found.append(Share(region.prompt, left * covered))
         left *= 1 - covered
-    return [Share(canvas.prompt, left), *reversed(found)]
+    found = [Share(canvas.prompt, left), *reversed(found)]
+    if patch.frame == 0 or not canvas.motion:
+        return found
+    return [one._replace(prompt=moving(canvas, one.prompt)) for one in found]
 
 
 class Words:
@@ -74,7 +81,7 @@ class Words:
 
 def words_of(canvas: Canvas, vectors: Vectors) -> Words | None:
     """The embeddings of a canvas' patches; None if nothing is said of any of them."""
-    said = canvas.prompt or any(region.prompt for region in canvas.regions)
+    said = canvas.prompt or canvas.motion or any(region.prompt for region in canvas.regions)
     return Words(canvas, vectors) if said else None
 
 

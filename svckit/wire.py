@@ -171,6 +171,7 @@ def canvas_to_pb(canvas: Canvas) -> canvas_pb.Canvas:
         sampling=sampling_to_pb(canvas.sampling),
         known=known_to_pb(canvas.known) if canvas.known else None,
         regions=[region_to_pb(region) for region in canvas.regions],
+        motion=canvas.motion,
     )
 
 
@@ -191,6 +192,7 @@ def canvas_from_pb(message: canvas_pb.Canvas) -> Canvas:
         sampling=sampling_from_pb(message.sampling, Sampling()),
         known=known_from_pb(message.known) if message.HasField("known") else None,
         regions=tuple(region_from_pb(region) for region in message.regions),
+        motion=message.motion,
     )
 
 

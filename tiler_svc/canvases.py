@@ -159,6 +159,7 @@ class Canvases:
                 canvas.sampling, negative_prompt=_said(canvas.sampling.negative_prompt)
             ),
             regions=tuple(replace(one, prompt=_said(one.prompt)) for one in canvas.regions),
+            motion=_said(canvas.motion),
         )
         check_learned(canvas.world, model.worlds[canvas.world], canvas.extent)
         texts = [await self._text(model, prompt) for prompt in prompts_of(canvas)]

@@ -398,6 +398,7 @@ def _canvas(request: canvas_pb.CreateCanvasRequest, model: Model, known: Known |
         wire.sampling_from_pb(request.sampling, model.sampling),
         known,
         tuple(wire.region_from_pb(region) for region in request.regions),
+        request.motion,
     )
 
 

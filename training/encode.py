@@ -197,7 +197,9 @@ def main(
     entries: list[dict[str, Any]] = []
     level0: dict[str, list[tuple[Floats, Grid]]] = {name: [] for name in worlds}
 
-    def keep(picture: Picture, levels: Levels, grids: list[Grid], before: Levels = ()) -> None:
+    def keep(
+        picture: Picture, levels: Levels, grids: list[Grid], before: Levels = (), moves: str = ""
+    ) -> None:
         number = len(entries)
         for level, pixels in enumerate(levels):
             arrays[f"codes.{number}.{level}"] = encode(model, pixels, device)
@@ -210,7 +212,7 @@ def main(
                 "name": picture.name,
                 "world": picture.world,
                 "held_out": picture.held_out,
-                "moves": bool(before),
+                "moves": sentences.setdefault(moves, len(sentences)) if moves else None,
             }
         )
 
@@ -224,7 +226,7 @@ def main(
                 level0[picture.world].append((coarse, grids[0]))
             for clip in motion.clips(picture, levels[-1], rng):
                 told = [moving(grid, clip, level, sentences) for level, grid in enumerate(grids)]
-                keep(picture, clip.after, told, clip.before)
+                keep(picture, clip.after, told, clip.before, clip.words)
     for name in worlds:
         entries_ERV, described = palette(extent_of(name), level0[name], config.downsampling)
         arrays[f"palette.{name}"], arrays[f"palette_captions.{name}"] = entries_ERV, described

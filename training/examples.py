@@ -32,6 +32,8 @@ SERVED_GROUP = 16
 ENOUGH_PX = 32
 FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
 """Often enough that either alone is learned to be believed."""
+MOTION_ALONE = 0.3
+"""The share of moving examples whose words say what moves and nothing else."""
 STILL_FRAMES = 0.08
 """The share of examples from stills that see a frame before, which is the same."""
 
@@ -39,13 +41,14 @@ STILL_FRAMES = 0.08
 class Encoded(NamedTuple):
     """One variant of one picture, or one clip, as `training.encode` wrote it.
 
-    ``before`` are the codes of the frame before; those of the picture itself where it is still.
+    ``moves`` is the index of the words that say what moves, None where nothing does. ``before`` are
+    the codes of the frame before; those of the picture itself where nothing moves.
     """
 
     name: str
     world: int
     held_out: bool
-    moves: bool
+    moves: int | None
     codes: tuple[Codes, ...]
     before: tuple[Codes, ...]
     captions: tuple[NDArray[np.int32], ...]
@@ -90,7 +93,7 @@ class Dataset:
                 codes = tuple(file.get_tensor(f"codes.{number}.{level}") for level in levels)
                 moves = entry["moves"]
                 before = tuple(
-                    file.get_tensor(f"before.{number}.{level}") if moves else codes[level]
+                    codes[level] if moves is None else file.get_tensor(f"before.{number}.{level}")
                     for level in levels
                 )
                 found.append(
@@ -187,7 +190,8 @@ class Examples:
         self.clips: list[list[Encoded]] = [[] for _ in data.worlds]
         for picture in data.pictures:
             if picture.held_out == held_out:
-                (self.clips if picture.moves else self.still)[picture.world].append(picture)
+                kind = self.still if picture.moves is None else self.clips
+                kind[picture.world].append(picture)
         self.worlds = [number for number, found in enumerate(self.still) if found]
 
     def draw(self, rng: np.random.Generator) -> Example:
@@ -342,6 +346,8 @@ class Examples:
     ) -> Floats | None:
         if self.data.text is None or (not self.clean and rng.random() < TEXT_DROPPED):
             return None
+        if picture.moves is not None and patch.frame and rng.random() < MOTION_ALONE:
+            return self.data.text[picture.moves]
         scale = 2 ** (extent.finest - patch.level)
         grid = picture.captions[patch.level]
         row = (patch.row * PATCH_PX - extent.top // scale) // CAPTION_STRIDE_PX

@@ -94,7 +94,8 @@ export function uploadPicture(file) {
 }
 
 /**
- * @param {{world: string, seed: number, prompt: string, known?: {picture: string}}} spec
+ * @param {{world: string, seed: number, prompt: string, frames?: number,
+ *          motion?: string, known?: {picture: string}}} spec
  * @returns {Promise<Canvas>}
  */
 export function createCanvas(spec) {
@@ -120,24 +121,29 @@ export function closeSession() {
   return call("session", { method: "DELETE" });
 }
 
-/** @param {string} id @param {{x: number, y: number, z: number}} tile @returns {string} */
-export function tileUrl(id, { x, y, z }) {
+/**
+ * @param {string} id @param {{x: number, y: number, z: number}} tile @param {number} frame
+ * @returns {string}
+ */
+export function tileUrl(id, { x, y, z }, frame) {
   // Without waiting: the answer is the tile, or 202 when it is still to be painted.
-  return `tiles/${id}/${z}/${x}/${y}.webp?wait=0`;
+  return `tiles/${id}/${z}/${x}/${y}.webp?wait=0${frame ? `&frame=${frame}` : ""}`;
 }
 
 /**
  * @param {string} id @param {import("./grid.js").TileRange} range
+ * @param {number} frame
  * @param {boolean} ahead whether it is wanted only once nothing else is
  * @returns {string}
  */
-export function eventsUrl(id, { z, left, top, right, bottom }, ahead) {
+export function eventsUrl(id, { z, left, top, right, bottom }, frame, ahead) {
   const place = `z=${z}&left=${left}&top=${top}&right=${right}&bottom=${bottom}`;
-  return `canvases/${id}/events?${place}${ahead ? "&ahead=1" : ""}`;
+  return `canvases/${id}/events?${place}${frame ? `&frame=${frame}` : ""}${ahead ? "&ahead=1" : ""}`;
 }
 
 /**
- * @param {import("./grid.js").Region & {canvas: string, format: string}} wish
+ * @param {import("./grid.js").Region & {canvas: string, format: string, frame?: number,
+ *         back_and_forth?: boolean}} wish
  * @returns {Promise<Export>} the one of this wish, which goes on if it had stopped
  */
 export function createExport(wish) {

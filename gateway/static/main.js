@@ -1,6 +1,7 @@
 /** The viewer: opens the canvas that the address names, and keeps the address up to date. */
 
 import { Problem, getCanvas, getWorlds } from "./canvases.js";
+import { Film } from "./film.js";
 import { ROOT_ZOOM } from "./grid.js";
 import { askForKey } from "./keys.js";
 import { formatLink, parseLink } from "./link.js";
@@ -24,7 +25,9 @@ const panel = new Panel({ deleted: leaveDeleted });
 let worlds = [];
 /** @type {Picture|null} */
 let picture = null;
-new Saving(() => picture && { canvas: picture.canvas.id, ...picture.region() });
+/** @type {Film|null} */
+let film = null;
+new Saving(() => picture && { canvas: picture.canvas.id, frame: picture.frame, ...picture.region() });
 /** Counts what was asked to be opened: only the last is. */
 let opening = 0;
 let addressTimer = 0;
@@ -140,6 +143,7 @@ function show(canvas, { view }) {
   close();
   picture = new Picture(map, canvas, view, {
     progress(painted, of) {
+      film?.ready(painted === of);
       setProgress(painted / of);
       if (painted === of) setState("ready");
       else if (document.documentElement.dataset.state !== "problem") setState("painting");
@@ -154,6 +158,7 @@ function show(canvas, { view }) {
     },
     refused: (problem) => (problem.needsKey ? stayUnpainted(problem) : showLost()),
   });
+  film = new Film(canvas.frames, (frame) => picture.setFrame(frame));
   document.documentElement.dataset.canvas = canvas.id;
   document.title = `${titleOf(canvas)} · Handscroll`;
   panel.setCanvas(canvas);
@@ -161,8 +166,9 @@ function show(canvas, { view }) {
 }
 
 function close() {
+  film?.remove();
   picture?.remove();
-  picture = null;
+  film = picture = null;
   unsay();
   document.getElementById("lost").hidden = true;
   delete document.documentElement.dataset.canvas;

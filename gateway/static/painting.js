@@ -34,6 +34,8 @@ export class Painting {
   /** @type {Stream|null} */ #stream = null;
   /** @type {Stream[]} */ #leaving = [];
   /** @type {{url: string, at: number}|null} */ #finished = null;
+  /** The frame in sight. */
+  #shownFrame = 0;
   #troubles = 0;
   #restTimer = 0;
   #restlessTimer = 0;
@@ -75,6 +77,12 @@ export class Painting {
     this.#retryTimer = 0;
     this.#ask();
   };
+
+  /** @param {number} frame */
+  setFrame(frame) {
+    this.#shownFrame = frame;
+    for (const layer of this.layers) layer.setFrame(frame);
+  }
 
   #moved() {
     clearTimeout(this.#restTimer);
@@ -145,7 +153,7 @@ export class Painting {
       this.#retire();
       return;
     }
-    const url = eventsUrl(this.canvas, wish.range, wish.ahead);
+    const url = eventsUrl(this.canvas, wish.range, this.#shownFrame, wish.ahead);
     if (url === this.#stream?.url) return;
     if (url === this.#finished?.url) {
       const left_ms = this.#finished.at + AGAIN_MS - performance.now();
@@ -158,10 +166,11 @@ export class Painting {
   /** @param {string} url @param {Wish} wish */
   #open(url, { range, ahead }) {
     const layer = this.layers.find(({ zoom }) => zoom === range.z);
+    const frame = this.#shownFrame;
     const stop = listen(url, {
       opened: () => this.#retire(),
       tile: (tile) => {
-        layer.tell(tile);
+        if (frame === this.#shownFrame) layer.tell(tile);
         this.#recover();
       },
       done: () => {

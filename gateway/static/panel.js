@@ -11,6 +11,13 @@ import { describe } from "./status.js";
 /** @typedef {import("./canvases.js").World} World */
 /** @typedef {import("./grid.js").View} View */
 
+/** How many frames a canvas that moves gets here. */
+const FRAMES = 16;
+/** Words that move something, by world. */
+const MOTIONS = {
+  scroll: ["clouds drift left", "clouds drift right", "waves roll"],
+  planet: ["winter turns to summer", "summer turns to winter"],
+};
 /** The counter of the prompt appears at this many characters before its limit. */
 const NEAR_LIMIT = 200;
 /** Seeds from the dice: short enough to read out. */
@@ -56,6 +63,7 @@ function middleOf({ extent, known }) {
 export class Panel {
   /** @type {Canvas|null} */ #canvas = null;
   /** @type {Canvas[]} */ #own = [];
+  /** @type {View|undefined} */ #view;
   /** @type {World[]} */ #worlds = [];
 
   /** @param {{deleted: (canvas: Canvas) => void}} events */
@@ -77,6 +85,10 @@ export class Panel {
     byId("new").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#create();
+    });
+    byId("animate").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#animate();
     });
     this.#roll();
   }
@@ -105,15 +117,26 @@ export class Panel {
   setCanvas(canvas) {
     this.#canvas = canvas;
     byId("title").textContent = titleOf(canvas);
-    byId("about").textContent = `${canvas.world} · seed ${canvas.seed}`;
+    const about = [canvas.world, `seed ${canvas.seed}`, canvas.motion];
+    byId("about").textContent = about.filter(Boolean).join(" · ");
     for (const choice of this.root.querySelectorAll("[name=world]")) {
       choice.checked = choice.value === canvas.world;
     }
+    const still = canvas.frames === 1;
+    byId("animate").hidden = !still;
+    byId("motions").replaceChildren(
+      ...(MOTIONS[canvas.world] ?? []).map((value) => element("option", { value })),
+    );
+    byId("motion").placeholder = MOTIONS[canvas.world]?.[0] ?? "";
+    for (const film of this.root.querySelectorAll("[data-film]")) film.hidden = still;
+    if (still && byId("save-format").selectedOptions[0].hidden) byId("save-format").value = "png";
     this.#listOwn();
   }
 
   /** @param {View} view */
-  setView({ zoom, x, y }) {
+  setView(view) {
+    this.#view = view;
+    const { zoom, x, y } = view;
     byId("place").textContent = `${number.format(Math.round(x))}, ${number.format(Math.round(y))}`;
     byId("zoom").textContent = zoom.toFixed(1);
   }
@@ -196,26 +219,53 @@ export class Panel {
   }
 
   async #create() {
-    const { world, prompt, seed } = Object.fromEntries(new FormData(byId("new")));
-    const error = byId("new-error");
-    error.textContent = "";
-    byId("create").disabled = true;
-    try {
+    const { world, prompt, seed, moves } = Object.fromEntries(new FormData(byId("new")));
+    await this.#make(byId("new"), async () => {
       const known = await this.#given(world);
-      const spec = { world, seed: Number(seed), prompt: prompt.trim(), ...(known && { known }) };
-      const canvas = await createCanvas(spec);
-      location.hash = formatLink(canvas.id, middleOf(canvas));
+      const canvas = await createCanvas({
+        world,
+        seed: Number(seed),
+        prompt: prompt.trim(),
+        ...(moves.trim() && { motion: moves.trim(), frames: FRAMES }),
+        ...(known && { known }),
+      });
       byId("picture").value = "";
       this.#roll();
+      return formatLink(canvas.id, middleOf(canvas));
+    });
+  }
+
+  /** The same canvas, which begins as it is and then moves. */
+  async #animate() {
+    const { id, tilejson, ...spec } = this.#canvas;
+    const motion = byId("motion").value.trim();
+    await this.#make(byId("animate"), async () => {
+      const canvas = await createCanvas({ ...spec, motion, frames: FRAMES });
+      byId("motion").value = "";
+      return formatLink(canvas.id, this.#view);
+    });
+  }
+
+  /**
+   * Makes a canvas for a form, and goes there.
+   * @param {HTMLFormElement} form @param {() => Promise<string>} make the link to it
+   */
+  async #make(form, make) {
+    const error = form.querySelector(".error");
+    const button = form.querySelector("[type=submit]");
+    error.textContent = "";
+    button.disabled = true;
+    try {
+      location.hash = await make();
       this.#makeRoom();
       if (!this.root.hidden) await this.#loadOwn();
     } catch (problem) {
-      if (problem.needsKey) askForKey(problem, "always").then(() => this.#create());
+      if (problem.needsKey) askForKey(problem, "always").then(() => this.#make(form, make));
       else error.textContent = problem.passing
         ? `${describe(problem)}. Please try again.`
         : problem.message;
     } finally {
-      byId("create").disabled = false;
+      button.disabled = false;
     }
   }
 

@@ -47,6 +47,16 @@ export class Picture {
     for (const layer of this.layers) this.map.removeLayer(layer);
   }
 
+  /** The frame in sight. */
+  frame = 0;
+
+  /** @param {number} frame */
+  setFrame(frame) {
+    if (frame === this.frame) return;
+    this.frame = frame;
+    this.painting.setFrame(frame);
+  }
+
   /** @param {View|null} view null for where the canvas opens */
   look(view) {
     const { zoom, x, y } = view ?? homeView(this.canvas.extent, this.map.getSize());

@@ -19,6 +19,12 @@ const said = document.getElementById("save-said");
 /** @param {number} s */
 const pause = (s) => new Promise((resolve) => setTimeout(resolve, 1000 * s));
 
+/** MP4 has even sides. @param {Region} region @returns {Region} */
+function evened(region) {
+  const even = (size) => Math.max(2, size - (size % 2));
+  return { ...region, height: even(region.height), width: even(region.width) };
+}
+
 export class Saving {
   /** Counts what was begun or stopped: only the last goes on. */
   #turn = 0;
@@ -29,7 +35,11 @@ export class Saving {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const region = inSight();
-      if (region) this.#save({ ...region, format: formats.value });
+      if (!region) return;
+      const film = formats.selectedOptions[0].hasAttribute("data-film");
+      // A film is saved as it is played.
+      const shown = film ? { ...evened(region), frame: 0, back_and_forth: true } : region;
+      this.#save({ ...shown, format: formats.value });
     });
     stop.addEventListener("click", () => this.#cancel());
   }

@@ -16,8 +16,9 @@ const { GridLayer } = window.L;
 /** @typedef {"loading"|"pending"|"painted"} TileState
  *  Asked for; not painted yet; in sight. */
 /** @typedef {{coords: Coords, el: HTMLElement, state: TileState, abort: AbortController,
- *             told: boolean}} Entry
- *  `told` says that the tile was reported as painted while it was being asked for. */
+ *             told: boolean, images: Map<number, HTMLImageElement>}} Entry
+ *  `told` says that the tile was reported as painted while it was being asked for; `images` are
+ *  those of its frames. */
 
 const LevelLayer = GridLayer.extend({
   /** @param {Extent} extent @param {number} level @param {object} options */
@@ -85,6 +86,7 @@ export const Tiles = LevelLayer.extend({
   /** @param {string} canvas its id @param {Extent} extent @param {number} level */
   initialize(canvas, extent, level) {
     this.canvas = canvas;
+    this.frame = 0;
     /** @type {Map<string, Entry>} */
     this.entries = new Map();
     LevelLayer.prototype.initialize.call(this, extent, level, {
@@ -104,10 +106,25 @@ export const Tiles = LevelLayer.extend({
 
   createTile(coords) {
     const el = document.createElement("div");
-    const entry = { coords, el, state: "loading", abort: new AbortController(), told: false };
+    const abort = new AbortController();
+    const entry = { coords, el, state: "loading", abort, told: false, images: new Map() };
     this.entries.set(keyOf(coords), entry);
     this.load(entry);
     return el;
+  },
+
+  /**
+   * Shows another frame. What is in sight stays until its successor is there, and frames that were
+   * in sight come back at once.
+   * @param {number} frame
+   */
+  setFrame(frame) {
+    this.frame = frame;
+    for (const entry of this.entries.values()) {
+      entry.abort.abort();
+      entry.abort = new AbortController();
+      this.load(entry);
+    }
   },
 
   /** @param {Coords} coords of a tile that left the window */
@@ -126,20 +143,34 @@ export const Tiles = LevelLayer.extend({
 
   /** Asks for a tile, and shows it if it is there. @param {Entry} entry */
   async load(entry) {
+    const { frame } = this;
+    const { signal } = entry.abort;
+    if (entry.images.has(frame)) {
+      this.present(entry, entry.images.get(frame));
+      return;
+    }
     this.turn(entry, "loading");
     entry.told = false;
-    const image = await loadImage(tileUrl(this.canvas, entry.coords), entry.abort.signal);
-    if (entry.abort.signal.aborted) return;
+    const image = await loadImage(tileUrl(this.canvas, entry.coords, frame), signal);
+    if (signal.aborted) return;
     if (image) {
       image.className = "handscroll-tile";
       image.dataset.key = keyOf(entry.coords);
-      entry.el.replaceChildren(image);
-      this.turn(entry, "painted");
+      entry.images.set(frame, image);
+      this.present(entry, image);
     } else if (entry.told) {
       this.load(entry);
     } else {
       this.turn(entry, "pending");
     }
+  },
+
+  /** @param {Entry} entry @param {HTMLImageElement} image */
+  present(entry, image) {
+    // Only what comes into sight for the first time fades in.
+    image.classList.toggle("next", entry.el.hasChildNodes());
+    entry.el.replaceChildren(image);
+    this.turn(entry, "painted");
   },
 
   /** @param {Entry} entry @param {TileState} state */

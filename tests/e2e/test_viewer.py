@@ -234,6 +234,47 @@ def test_a_canvas_is_painted_around_a_picture_of_ones_own(
         page.screenshot(path=tmp_path / "around.png")
 
 
+def test_a_canvas_is_made_to_move_played_and_saved(
+    stack: Stack, browser: Browser, tmp_path: Path
+) -> None:
+    """It begins as it was; every frame that is shown is the one that HTTP serves."""
+    with viewer_in(browser, {"viewport": {"width": 390, "height": 320}}) as viewer:
+        page = viewer.page
+        viewer.open(f"{stack.url}/")
+        still, link = viewer.canvas, viewer.hash
+        before = page.evaluate(SHOWN)
+        page.click("#seal")
+        assert page.is_hidden("#film")
+        page.focus("#motion")
+        page.keyboard.press("Enter")  # without words, which this model has not learned
+        viewer.until(
+            f"(still) => ({READY})() && document.documentElement.dataset.canvas !== still", still
+        )
+        made = canvas_of(httpx.get(f"{stack.url}/canvases/{viewer.canvas}").json())
+        assert (made.frames, made.motion) == (16, "")
+        assert viewer.hash.split("/")[1:] == link.split("/")[1:]
+        assert page.evaluate(SHOWN) == before  # its first frame is what was there
+        page.click("#play")
+        viewer.until("() => Number(document.getElementById('frame').value) >= 2")
+        page.click("#play")
+        viewer.until(READY)
+        frame = int(page.input_value("#frame"))
+        assert page.text_content("#frame-told") == f"{frame + 1} of 16"
+        with httpx.Client(base_url=stack.url, timeout=PATIENCE_S) as client:
+            for key, _, digest in page.evaluate(SHOWN):
+                path = f"/tiles/{viewer.canvas}/{key}.webp"
+                served = client.get(path, params={"wait": 0, "frame": frame})
+                assert bytes(digest) == hashlib.sha256(served.content).digest(), key
+        page.screenshot(path=tmp_path / "film.png")
+        page.focus("#frame")
+        page.keyboard.press("Home")
+        viewer.until(f"() => ({READY})() && document.getElementById('frame').value === '0'")
+        assert page.evaluate(SHOWN) == before
+        page.click("#seal")
+        assert page.is_hidden("#animate")
+        assert page.locator("#save-format option:not([hidden])").count() == 8
+
+
 def test_it_works_under_a_finger_on_a_phone(stack: Stack, browser: Browser, tmp_path: Path) -> None:
     with viewer_in(browser, PHONE) as viewer:
         page = viewer.page

@@ -48,9 +48,9 @@ def some_dataset(kind: str) -> Dataset:
     world = World("it", 0, extent, Palette(np.zeros((2, rows, CELL_VALUES), np.float32), None, 4))
     no_captions = tuple(np.full((1, 1), -1, np.int32) for _ in range(3))
     statistics = rng.normal(size=(*sides, 4)).astype(np.float32)
-    still = Encoded("one", 0, False, False, grids, grids, no_captions, statistics)
+    still = Encoded("one", 0, False, None, grids, grids, no_captions, statistics)
     before = tuple(grid[::-1] for grid in grids)
-    clip = Encoded("one", 0, False, True, grids, before, no_captions, statistics)
+    clip = Encoded("one", 0, False, 0, grids, before, no_captions, statistics)
     return Dataset([world], [still, clip], None, {"downsampling": 16, "levels": [4, 4, 4, 4]})
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-handscroll_api/canvas/v1/canvas_service.proto\x12\x18handscroll_api.canvas.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x01\n\x06\x45xtent\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.handscroll_api.canvas.v1.Extent.Kind\x12\x0e\n\x06\x66inest\x18\x02 \x01(\r\x12\x16\n\theight_px\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08width_px\x18\x04 \x01(\rH\x01\x88\x01\x01\"O\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_SCROLL\x10\x01\x12\x0e\n\nKIND_PLANE\x10\x02\x12\x10\n\x0cKIND_PICTURE\x10\x03\x42\x0c\n\n_height_pxB\x0b\n\t_width_px\"\xc8\x02\n\x08Sampling\x12\x12\n\x05\x64type\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04rows\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05group\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x18\n\x0btoken_order\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x12\n\x05top_k\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x12\n\x05top_p\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x15\n\x08guidance\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x1c\n\x0fnegative_prompt\x18\t \x01(\tH\x08\x88\x01\x01\x42\x08\n\x06_dtypeB\x07\n\x05_rowsB\x08\n\x06_groupB\x0e\n\x0c_token_orderB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x0b\n\t_guidanceB\x12\n\x10_negative_prompt\"^\n\x05Known\x12\x0f\n\x07picture\x18\x01 \x01(\t\x12\x0e\n\x06top_px\x18\x02 \x01(\x11\x12\x0f\n\x07left_px\x18\x03 \x01(\x11\x12\x11\n\theight_px\x18\x04 \x01(\r\x12\x10\n\x08width_px\x18\x05 \x01(\r\"\x8e\x01\n\x0cPromptRegion\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x0e\n\x06top_px\x18\x02 \x01(\x11\x12\x0f\n\x07left_px\x18\x03 \x01(\x11\x12\x11\n\theight_px\x18\x04 \x01(\r\x12\x10\n\x08width_px\x18\x05 \x01(\r\x12\x18\n\x0bsoftness_px\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x0e\n\x0c_softness_px\"\xc0\x02\n\x06\x43\x61nvas\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05world\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x30\n\x06\x65xtent\x18\x06 \x01(\x0b\x32 .handscroll_api.canvas.v1.Extent\x12\r\n\x05order\x18\x07 \x01(\t\x12\x0e\n\x06\x66rames\x18\x08 \x01(\r\x12\x34\n\x08sampling\x18\t \x01(\x0b\x32\".handscroll_api.canvas.v1.Sampling\x12.\n\x05known\x18\n \x01(\x0b\x32\x1f.handscroll_api.canvas.v1.Known\x12\x37\n\x07regions\x18\x0b \x03(\x0b\x32&.handscroll_api.canvas.v1.PromptRegion\"f\n\x05World\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x06\x65xtent\x18\x02 \x01(\x0b\x32 .handscroll_api.canvas.v1.Extent\x12\x0e\n\x06\x63\x61nvas\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\"\x13\n\x11ListWorldsRequest\"E\n\x12ListWorldsResponse\x12/\n\x06worlds\x18\x01 \x03(\x0b\x32\x1f.handscroll_api.canvas.v1.World\"\xc1\x02\n\x13\x43reateCanvasRequest\x12\r\n\x05world\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x30\n\x06\x65xtent\x18\x05 \x01(\x0b\x32 .handscroll_api.canvas.v1.Extent\x12\r\n\x05order\x18\x06 \x01(\t\x12\x0e\n\x06\x66rames\x18\x07 \x01(\r\x12\x34\n\x08sampling\x18\x08 \x01(\x0b\x32\".handscroll_api.canvas.v1.Sampling\x12.\n\x05known\x18\t \x01(\x0b\x32\x1f.handscroll_api.canvas.v1.Known\x12\x37\n\x07regions\x18\n \x03(\x0b\x32&.handscroll_api.canvas.v1.PromptRegion\"\'\n\x14UploadPictureRequest\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"M\n\x15UploadPictureResponse\x12\x0f\n\x07picture\x18\x01 \x01(\t\x12\x11\n\theight_px\x18\x02 \x01(\r\x12\x10\n\x08width_px\x18\x03 \x01(\r\"Y\n\x14\x43reateCanvasResponse\x12\x30\n\x06\x63\x61nvas\x18\x01 \x01(\x0b\x32 .handscroll_api.canvas.v1.Canvas\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\"\n\x10GetCanvasRequest\x12\x0e\n\x06\x63\x61nvas\x18\x01 \x01(\t\"E\n\x11GetCanvasResponse\x12\x30\n\x06\x63\x61nvas\x18\x01 \x01(\x0b\x32 .handscroll_api.canvas.v1.Canvas\"<\n\x13ListCanvasesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"j\n\tOwnCanvas\x12\x30\n\x06\x63\x61nvas\x18\x01 \x01(\x0b\x32 .handscroll_api.canvas.v1.Canvas\x12+\n\x07made_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"f\n\x14ListCanvasesResponse\x12\x35\n\x08\x63\x61nvases\x18\x01 \x03(\x0b\x32#.handscroll_api.canvas.v1.OwnCanvas\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13\x44\x65leteCanvasRequest\x12\x0e\n\x06\x63\x61nvas\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteCanvasResponse2\x9f\x05\n\rCanvasService\x12g\n\nListWorlds\x12+.handscroll_api.canvas.v1.ListWorldsRequest\x1a,.handscroll_api.canvas.v1.ListWorldsResponse\x12m\n\x0c\x43reateCanvas\x12-.handscroll_api.canvas.v1.CreateCanvasRequest\x1a..handscroll_api.canvas.v1.CreateCanvasResponse\x12r\n\rUploadPicture\x12..handscroll_api.canvas.v1.UploadPictureRequest\x1a/.handscroll_api.canvas.v1.UploadPictureResponse(\x01\x12\x64\n\tGetCanvas\x12*.handscroll_api.canvas.v1.GetCanvasRequest\x1a+.handscroll_api.canvas.v1.GetCanvasResponse\x12m\n\x0cListCanvases\x12-.handscroll_api.canvas.v1.ListCanvasesRequest\x1a..handscroll_api.canvas.v1.ListCanvasesResponse\x12m\n\x0c\x44\x65leteCanvas\x12-.handscroll_api.canvas.v1.DeleteCanvasRequest\x1a..handscroll_api.canvas.v1.DeleteCanvasResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-handscroll_api/canvas/v1/canvas_service.proto\x12\x18handscroll_api.canvas.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x01\n\x06\x45xtent\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.handscroll_api.canvas.v1.Extent.Kind\x12\x0e\n\x06\x66inest\x18\x02 \x01(\r\x12\x16\n\theight_px\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08width_px\x18\x04 \x01(\rH\x01\x88\x01\x01\"O\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_SCROLL\x10\x01\x12\x0e\n\nKIND_PLANE\x10\x02\x12\x10\n\x0cKIND_PICTURE\x10\x03\x42\x0c\n\n_height_pxB\x0b\n\t_width_px\"\xc8\x02\n\x08Sampling\x12\x12\n\x05\x64type\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04rows\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05group\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x18\n\x0btoken_order\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x12\n\x05top_k\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x12\n\x05top_p\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x15\n\x08guidance\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x1c\n\x0fnegative_prompt\x18\t \x01(\tH\x08\x88\x01\x01\x42\x08\n\x06_dtypeB\x07\n\x05_rowsB\x08\n\x06_groupB\x0e\n\x0c_token_orderB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x0b\n\t_guidanceB\x12\n\x10_negative_prompt\"^\n\x05Known\x12\x0f\n\x07picture\x18\x01 \x01(\t\x12\x0e\n\x06top_px\x18\x02 \x01(\x11\x12\x0f\n\x07left_px\x18\x03 \x01(\x11\x12\x11\n\theight_px\x18\x04 \x01(\r\x12\x10\n\x08width_px\x18\x05 \x01(\r\"\x8e\x01\n\x0cPromptRegion\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x0e\n\x06top_px\x18\x02 \x01(\x11\x12\x0f\n\x07left_px\x18\x03 \x01(\x11\x12\x11\n\theight_px\x18\x04 \x01(\r\x12\x10\n\x08width_px\x18\x05 \x01(\r\x12\x18\n\x0bsoftness_px\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x0e\n\x0c_softness_px\"\xd0\x02\n\x06\x43\x61nvas\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05world\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x30\n\x06\x65xtent\x18\x06 \x01(\x0b\x32 .handscroll_api.canvas.v1.Extent\x12\r\n\x05order\x18\x07 \x01(\t\x12\x0e\n\x06\x66rames\x18\x08 \x01(\r\x12\x34\n\x08sampling\x18\t \x01(\x0b\x32\".handscroll_api.canvas.v1.Sampling\x12.\n\x05known\x18\n \x01(\x0b\x32\x1f.handscroll_api.canvas.v1.Known\x12\x37\n\x07regions\x18\x0b \x03(\x0b\x32&.handscroll_api.canvas.v1.PromptRegion\x12\x0e\n\x06motion\x18\x0c \x01(\t\"f\n\x05World\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x06\x65xtent\x18\x02 \x01(\x0b\x32 .handscroll_api.canvas.v1.Extent\x12\x0e\n\x06\x63\x61nvas\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\"\x13\n\x11ListWorldsRequest\"E\n\x12ListWorldsResponse\x12/\n\x06worlds\x18\x01 \x03(\x0b\x32\x1f.handscroll_api.canvas.v1.World\"\xd1\x02\n\x13\x43reateCanvasRequest\x12\r\n\x05world\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x30\n\x06\x65xtent\x18\x05 \x01(\x0b\x32 .handscroll_api.canvas.v1.Extent\x12\r\n\x05order\x18\x06 \x01(\t\x12\x0e\n\x06\x66rames\x18\x07 \x01(\r\x12\x34\n\x08sampling\x18\x08 \x01(\x0b\x32\".handscroll_api.canvas.v1.Sampling\x12.\n\x05known\x18\t \x01(\x0b\x32\x1f.handscroll_api.canvas.v1.Known\x12\x37\n\x07regions\x18\n \x03(\x0b\x32&.handscroll_api.canvas.v1.PromptRegion\x12\x0e\n\x06motion\x18\x0b \x01(\t\"\'\n\x14UploadPictureRequest\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"M\n\x15UploadPictureResponse\x12\x0f\n\x07picture\x18\x01 \x01(\t\x12\x11\n\theight_px\x18\x02 \x01(\r\x12\x10\n\x08width_px\x18\x03 \x01(\r\"Y\n\x14\x43reateCanvasResponse\x12\x30\n\x06\x63\x61nvas\x18\x01 \x01(\x0b\x32 .handscroll_api.canvas.v1.Canvas\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\"\n\x10GetCanvasRequest\x12\x0e\n\x06\x63\x61nvas\x18\x01 \x01(\t\"E\n\x11GetCanvasResponse\x12\x30\n\x06\x63\x61nvas\x18\x01 \x01(\x0b\x32 .handscroll_api.canvas.v1.Canvas\"<\n\x13ListCanvasesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"j\n\tOwnCanvas\x12\x30\n\x06\x63\x61nvas\x18\x01 \x01(\x0b\x32 .handscroll_api.canvas.v1.Canvas\x12+\n\x07made_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"f\n\x14ListCanvasesResponse\x12\x35\n\x08\x63\x61nvases\x18\x01 \x03(\x0b\x32#.handscroll_api.canvas.v1.OwnCanvas\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13\x44\x65leteCanvasRequest\x12\x0e\n\x06\x63\x61nvas\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteCanvasResponse2\x9f\x05\n\rCanvasService\x12g\n\nListWorlds\x12+.handscroll_api.canvas.v1.ListWorldsRequest\x1a,.handscroll_api.canvas.v1.ListWorldsResponse\x12m\n\x0c\x43reateCanvas\x12-.handscroll_api.canvas.v1.CreateCanvasRequest\x1a..handscroll_api.canvas.v1.CreateCanvasResponse\x12r\n\rUploadPicture\x12..handscroll_api.canvas.v1.UploadPictureRequest\x1a/.handscroll_api.canvas.v1.UploadPictureResponse(\x01\x12\x64\n\tGetCanvas\x12*.handscroll_api.canvas.v1.GetCanvasRequest\x1a+.handscroll_api.canvas.v1.GetCanvasResponse\x12m\n\x0cListCanvases\x12-.handscroll_api.canvas.v1.ListCanvasesRequest\x1a..handscroll_api.canvas.v1.ListCanvasesResponse\x12m\n\x0c\x44\x65leteCanvas\x12-.handscroll_api.canvas.v1.DeleteCanvasRequest\x1a..handscroll_api.canvas.v1.DeleteCanvasResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,35 +43,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMPTREGION']._serialized_start=771
   _globals['_PROMPTREGION']._serialized_end=913
   _globals['_CANVAS']._serialized_start=916
-  _globals['_CANVAS']._serialized_end=1236
-  _globals['_WORLD']._serialized_start=1238
-  _globals['_WORLD']._serialized_end=1340
-  _globals['_LISTWORLDSREQUEST']._serialized_start=1342
-  _globals['_LISTWORLDSREQUEST']._serialized_end=1361
-  _globals['_LISTWORLDSRESPONSE']._serialized_start=1363
-  _globals['_LISTWORLDSRESPONSE']._serialized_end=1432
-  _globals['_CREATECANVASREQUEST']._serialized_start=1435
-  _globals['_CREATECANVASREQUEST']._serialized_end=1756
-  _globals['_UPLOADPICTUREREQUEST']._serialized_start=1758
-  _globals['_UPLOADPICTUREREQUEST']._serialized_end=1797
-  _globals['_UPLOADPICTURERESPONSE']._serialized_start=1799
-  _globals['_UPLOADPICTURERESPONSE']._serialized_end=1876
-  _globals['_CREATECANVASRESPONSE']._serialized_start=1878
-  _globals['_CREATECANVASRESPONSE']._serialized_end=1967
-  _globals['_GETCANVASREQUEST']._serialized_start=1969
-  _globals['_GETCANVASREQUEST']._serialized_end=2003
-  _globals['_GETCANVASRESPONSE']._serialized_start=2005
-  _globals['_GETCANVASRESPONSE']._serialized_end=2074
-  _globals['_LISTCANVASESREQUEST']._serialized_start=2076
-  _globals['_LISTCANVASESREQUEST']._serialized_end=2136
-  _globals['_OWNCANVAS']._serialized_start=2138
-  _globals['_OWNCANVAS']._serialized_end=2244
-  _globals['_LISTCANVASESRESPONSE']._serialized_start=2246
-  _globals['_LISTCANVASESRESPONSE']._serialized_end=2348
-  _globals['_DELETECANVASREQUEST']._serialized_start=2350
-  _globals['_DELETECANVASREQUEST']._serialized_end=2387
-  _globals['_DELETECANVASRESPONSE']._serialized_start=2389
-  _globals['_DELETECANVASRESPONSE']._serialized_end=2411
-  _globals['_CANVASSERVICE']._serialized_start=2414
-  _globals['_CANVASSERVICE']._serialized_end=3085
+  _globals['_CANVAS']._serialized_end=1252
+  _globals['_WORLD']._serialized_start=1254
+  _globals['_WORLD']._serialized_end=1356
+  _globals['_LISTWORLDSREQUEST']._serialized_start=1358
+  _globals['_LISTWORLDSREQUEST']._serialized_end=1377
+  _globals['_LISTWORLDSRESPONSE']._serialized_start=1379
+  _globals['_LISTWORLDSRESPONSE']._serialized_end=1448
+  _globals['_CREATECANVASREQUEST']._serialized_start=1451
+  _globals['_CREATECANVASREQUEST']._serialized_end=1788
+  _globals['_UPLOADPICTUREREQUEST']._serialized_start=1790
+  _globals['_UPLOADPICTUREREQUEST']._serialized_end=1829
+  _globals['_UPLOADPICTURERESPONSE']._serialized_start=1831
+  _globals['_UPLOADPICTURERESPONSE']._serialized_end=1908
+  _globals['_CREATECANVASRESPONSE']._serialized_start=1910
+  _globals['_CREATECANVASRESPONSE']._serialized_end=1999
+  _globals['_GETCANVASREQUEST']._serialized_start=2001
+  _globals['_GETCANVASREQUEST']._serialized_end=2035
+  _globals['_GETCANVASRESPONSE']._serialized_start=2037
+  _globals['_GETCANVASRESPONSE']._serialized_end=2106
+  _globals['_LISTCANVASESREQUEST']._serialized_start=2108
+  _globals['_LISTCANVASESREQUEST']._serialized_end=2168
+  _globals['_OWNCANVAS']._serialized_start=2170
+  _globals['_OWNCANVAS']._serialized_end=2276
+  _globals['_LISTCANVASESRESPONSE']._serialized_start=2278
+  _globals['_LISTCANVASESRESPONSE']._serialized_end=2380
+  _globals['_DELETECANVASREQUEST']._serialized_start=2382
+  _globals['_DELETECANVASREQUEST']._serialized_end=2419
+  _globals['_DELETECANVASRESPONSE']._serialized_start=2421
+  _globals['_DELETECANVASRESPONSE']._serialized_end=2443
+  _globals['_CANVASSERVICE']._serialized_start=2446
+  _globals['_CANVASSERVICE']._serialized_end=3117
 # @@protoc_insertion_point(module_scope)

@@ -295,6 +295,7 @@ class Canvas(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     KNOWN_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
+    MOTION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """SHA-256 of the canonical spec, 64 hexadecimal digits in lower case."""
     model: _builtins.str
@@ -309,6 +310,8 @@ class Canvas(_message.Message):
     """Which patch is drawn after which: "lattice", or for bounded pictures "raster" or "outward"."""
     frames: _builtins.int
     """1 for a still canvas, at most 32."""
+    motion: _builtins.str
+    """What moves from frame to frame; said of every frame but the first. At most 2000 characters."""
     @_builtins.property
     def extent(self) -> Global___Extent:
         """What it covers."""
@@ -339,10 +342,11 @@ class Canvas(_message.Message):
         sampling: Global___Sampling | None = ...,
         known: Global___Known | None = ...,
         regions: _abc.Iterable[Global___PromptRegion] | None = ...,
+        motion: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "known", b"known", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "id", b"id", "known", b"known", "model", b"model", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "id", b"id", "known", b"known", "model", b"model", "motion", b"motion", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -441,6 +445,7 @@ class CreateCanvasRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     KNOWN_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
+    MOTION_FIELD_NUMBER: _builtins.int
     world: _builtins.str
     """One of the worlds."""
     seed: _builtins.int
@@ -453,6 +458,10 @@ class CreateCanvasRequest(_message.Message):
     """Order of patches; empty for "lattice"."""
     frames: _builtins.int
     """Frames; 0 for a still canvas."""
+    motion: _builtins.str
+    """What moves from frame to frame, for canvases of 2 frames or more; at most 2000 characters. The
+    first frame is that of the same canvas without it.
+    """
     @_builtins.property
     def extent(self) -> Global___Extent:
         """What it covers; absent for the world's own."""
@@ -484,10 +493,11 @@ class CreateCanvasRequest(_message.Message):
         sampling: Global___Sampling | None = ...,
         known: Global___Known | None = ...,
         regions: _abc.Iterable[Global___PromptRegion] | None = ...,
+        motion: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "known", b"known", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "known", b"known", "model", b"model", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "known", b"known", "model", b"model", "motion", b"motion", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

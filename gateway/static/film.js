@@ -1,0 +1,92 @@
+/** The bar under a canvas that moves: plays it forth and back, or shows the frame one picks. */
+
+/** Frames a second. */
+const FPS = 8;
+
+const bar = document.getElementById("film");
+const play = document.getElementById("play");
+const slider = document.getElementById("frame");
+const told = document.getElementById("frame-told");
+
+export class Film {
+  #playing = false;
+  #forth = true;
+  #ready = false;
+  #timer = 0;
+  #shownAt = 0;
+
+  /**
+   * @param {number} frames
+   * @param {(frame: number) => void} show
+   */
+  constructor(frames, show) {
+    this.frames = frames;
+    this.show = show;
+    bar.hidden = frames < 2;
+    if (bar.hidden) return;
+    slider.max = String(frames - 1);
+    play.addEventListener("click", this.#toggle);
+    slider.addEventListener("input", this.#pick);
+    this.#go(0);
+    this.#mark();
+  }
+
+  /** Takes the bar away. */
+  remove() {
+    this.#playing = false;
+    clearTimeout(this.#timer);
+    play.removeEventListener("click", this.#toggle);
+    slider.removeEventListener("input", this.#pick);
+    bar.hidden = true;
+  }
+
+  /** @param {boolean} ready whether all of this frame that is in the window is in sight */
+  ready(ready) {
+    this.#ready = ready;
+    if (this.#playing && ready) this.#schedule();
+  }
+
+  #toggle = () => {
+    this.#playing = !this.#playing;
+    this.#mark();
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    if (this.#playing && this.#ready) this.#schedule();
+  };
+
+  #pick = () => {
+    if (this.#playing) this.#toggle();
+    this.#go(Number(slider.value));
+  };
+
+  /** The next frame comes when this one has been in sight for its time. */
+  #schedule() {
+    const left_ms = this.#shownAt + 1000 / FPS - performance.now();
+    this.#timer ||= setTimeout(() => {
+      this.#timer = 0;
+      if (this.#playing && this.#ready) this.#next();
+    }, Math.max(0, left_ms));
+  }
+
+  #next() {
+    const frame = Number(slider.value);
+    if (frame === this.frames - 1) this.#forth = false;
+    if (frame === 0) this.#forth = true;
+    this.#go(frame + (this.#forth ? 1 : -1));
+  }
+
+  /** @param {number} frame */
+  #go(frame) {
+    slider.value = String(frame);
+    told.textContent = `${frame + 1} of ${this.frames}`;
+    slider.setAttribute("aria-valuetext", told.textContent);
+    this.#ready = false;
+    this.#shownAt = performance.now();
+    this.show(frame);
+  }
+
+  #mark() {
+    play.setAttribute("aria-label", this.#playing ? "Pause" : "Play");
+    play.querySelector("use").setAttribute("href", this.#playing ? "#icon-pause" : "#icon-play");
+  }
+}
