@@ -25,6 +25,7 @@ MAX_REGION_PX = 2**30
 MAX_KNOWN_PX = 8192
 MAX_KNOWN_PIXELS = 2**24
 MAX_KNOWN_AT_PX = 2**24
+STRETCH = 2
 FORMAT = "handscroll-canvas/1"
 
 Dtype = Literal["float32", "bfloat16"]
@@ -369,7 +370,8 @@ def check_learned(world: str, learned: Extent, wanted: Extent) -> None:
         wanted: what this one is to cover.
 
     Raises:
-        SpecMismatch: finer than its sources, or of another height where it has one.
+        SpecMismatch: finer than its sources, or of another height where it has one; a picture may
+            be STRETCH times as high, or as low.
     """
     if wanted.finest > learned.finest:
         raise SpecMismatch(
@@ -377,8 +379,16 @@ def check_learned(world: str, learned: Extent, wanted: Extent) -> None:
             f"{wanted.finest}"
         )
     height, asked = learned.size(0)[0], wanted.size(0)[0]
-    if height is not None and height != asked:
+    if height is None or height == asked:
+        return
+    if wanted.kind != "picture":
         raise SpecMismatch(f"world {world} is {height} px high at level 0, the canvas {asked} px")
+    assert asked is not None
+    if not height <= STRETCH * asked <= STRETCH**2 * height:
+        raise SpecMismatch(
+            f"pictures of world {world} are {height // STRETCH} to {height * STRETCH} px high at "
+            f"level 0, this one {asked} px"
+        )
 
 
 def read_spec(kind: type[_Spec], values: object) -> _Spec:

@@ -89,6 +89,9 @@ def render(
     order: Annotated[
         str, typer.Option(help="lattice; raster or outward for a picture with an end on all sides")
     ] = "lattice",
+    bounded: Annotated[
+        bool, typer.Option("--bounded", help="a picture with an end on all sides: WIDTH x HEIGHT")
+    ] = False,
     picture: Annotated[
         Path | None, typer.Option(help="PNG, JPEG or WebP file to go on painting around")
     ] = None,
@@ -128,7 +131,7 @@ def render(
 
     loaded = checkpoint.load(model or checkpoint.SHIPPED)
     extent = loaded.world(world).extent
-    if order != "lattice":
+    if bounded or order != "lattice":
         extent = Extent("picture", extent.finest, height, width)
     shown = region_of(extent, width, height, at, level)._replace(frame=frame or 0)
     if is_film(format):

@@ -12,7 +12,7 @@ Where a canvas has words, anchors pick only from entries whose pictures were des
 stormy sea" is painted over colours of seas. So words decide what is where, and all around agree.
 
 Along a bounded axis (the height of a scroll) a palette entry holds one cell per row: sky above
-ground stays sky above ground.
+ground stays sky above ground. In a picture of another height the rows are stretched.
 
 Shape suffixes: E palette entries, R rows of an entry, V values of a cell, M cells, W length of an
 embedding.
@@ -124,9 +124,19 @@ class ProceduralField:
         for anchor_row, down in [(0, np.ones(len(rows)))] if layered else self._anchors(rows):
             for anchor_col, right in self._anchors(cols):
                 entry_RV = entries_ERV[self._entry(anchor_row, anchor_col)]
-                entry_nV = entry_RV[rows if layered else np.zeros_like(rows)].astype(np.float64)
+                entry_nV = entry_RV.astype(np.float64)[np.zeros_like(rows)]
+                if layered:
+                    entry_nV = self._stretched(entry_RV, rows)
                 blend += down[:, None, None] * right[None, :, None] * entry_nV[:, None, :]
         return blend.astype(np.float32)
+
+    def _stretched(self, entry_RV: Floats, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """A layered entry at rows of cells of a canvas of this height: (rows, V)."""
+        height = self.extent.size(0)[0]
+        assert height is not None
+        count, layers = -(-height // CELL_PX), len(entry_RV)
+        place = (rows + 0.5) * layers / count - 0.5
+        return np.stack([np.interp(place, np.arange(layers), value) for value in entry_RV.T], -1)
 
     def _anchors(self, span: NDArray[np.int64]) -> list[tuple[int, NDArray[np.float64]]]:
         """The anchors a span of cells lies between, and each one's weight in each cell."""

@@ -91,6 +91,7 @@ CANVASES |= st.builds(
     known=st.none() | KNOWN,
     regions=st.lists(REGIONS, max_size=3).map(tuple),
 )
+CANVASES |= st.builds(replace, st.just(PLAIN), frames=st.integers(2, 32), motion=TEXTS)
 
 
 def spec_of(canvas: Canvas) -> dict[str, Any]:
@@ -174,6 +175,7 @@ CHANGES: list[tuple[str, object]] = [
     ("extent", Extent("scroll", 2, 768)),
     ("prompt", "sea"),
     ("frames", 2),
+    ("motion", "waves roll"),
     ("known", Known("a" * 64, 0, 64, 100, 90)),
     ("known", Known("b" * 64, 0, 64, 100, 90)),
     ("known", Known("a" * 64, 0, 0, 100, 90)),
@@ -210,6 +212,8 @@ def test_canvas_id_tells_every_field() -> None:
     made = [PLAIN]
     for name, value in CHANGES:
         change: dict[str, Any] = {name: value}
+        if name == "motion":
+            change |= {"frames": 2}
         made.append(replace(PLAIN, **change))
     for name, value in SAMPLING_CHANGES:
         setting: dict[str, Any] = {name: value}
@@ -375,6 +379,13 @@ def test_canvas_refuses_whole_numbers_beyond_floats(name: str) -> None:
         Canvas.parse(json.dumps(spec))
 
 
+def test_canvas_refuses_motion_where_nothing_can_move() -> None:
+    with pytest.raises(InvalidRequest, match="motion takes a canvas of at least 2 frames"):
+        replace(PLAIN, motion="waves roll")
+    with pytest.raises(InvalidRequest, match="a prompt and what moves may have 2000 characters"):
+        replace(PLAIN, prompt="x" * 1999, frames=2, motion="waves roll")
+
+
 def test_canvas_refuses_bottomless_specs() -> None:
     with pytest.raises(InvalidRequest):
         Canvas.parse('{"extent":' * 100_000)
@@ -403,6 +414,9 @@ PLANET, SCROLL = Extent("plane", 2), Extent("scroll", 2, 704)
         (PLANET, Extent("scroll", 2, 704)),
         (SCROLL, Extent("scroll", 1, 352)),
         (SCROLL, Extent("picture", 2, 704, 64)),
+        (SCROLL, Extent("picture", 2, 1408, 640)),
+        (SCROLL, Extent("picture", 2, 384, 640)),
+        (SCROLL, Extent("picture", 1, 512, 640)),
     ],
 )
 def test_world_takes_the_extents_it_was_learned_for(learned: Extent, wanted: Extent) -> None:
@@ -417,7 +431,9 @@ def test_world_takes_the_extents_it_was_learned_for(learned: Extent, wanted: Ext
         (SCROLL, Extent("scroll", 2, 768)),
         (SCROLL, Extent("scroll", 1, 704)),
         (SCROLL, Extent("plane", 2)),
-        (SCROLL, Extent("picture", 2, 640, 640)),
+        (SCROLL, Extent("picture", 2, 1472, 640)),
+        (SCROLL, Extent("picture", 2, 320, 640)),
+        (SCROLL, Extent("picture", 1, 768, 640)),
     ],
 )
 def test_world_refuses_other_extents(learned: Extent, wanted: Extent) -> None:

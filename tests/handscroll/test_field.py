@@ -113,6 +113,22 @@ def test_values_lie_in_the_hull_of_the_palette(field: ProceduralField, row: int,
     assert (values >= low - 1e-6).all() and (values <= high + 1e-6).all()
 
 
+def test_layers_are_stretched_over_a_picture_of_another_height() -> None:
+    """Sky above, ground below, whatever the height; a height that was learned is left as it is."""
+    palette = Palette(np.array([[[0.0] * 4, [0.5] * 4, [1.0] * 4]], np.float32), None, SPACING)
+
+    def column(height: int) -> Floats:
+        extent = Extent("picture", 2, height, 1216)
+        rows = -(-extent.size(0)[0] // CELL_PX)  # type: ignore[operator]
+        return ProceduralField(5, extent, palette, F).cells(span(0, rows), span(0, 1))[:, 0, 0]
+
+    np.testing.assert_array_equal(column(704), [0, 0.5, 1])
+    for height in (384, 1024, 1408):
+        found = column(height)
+        assert (np.diff(found) > 0).all() or len(found) < 3
+        assert found[0] < 0.3 and found[-1] > 0.7
+
+
 def hull(palette_ERV: Floats) -> tuple[Floats, Floats]:
     return palette_ERV.min(axis=0), palette_ERV.max(axis=0)
 

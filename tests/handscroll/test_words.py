@@ -151,3 +151,26 @@ def test_a_canvas_has_so_many_regions_and_no_more() -> None:
         replace(PLAIN, regions=(replace(region, prompt="x" * 2000),) * 5)
     with pytest.raises(InvalidRequest, match="tuple of PromptRegion"):
         replace(PLAIN, regions=[region])  # type: ignore[arg-type]
+
+
+def test_what_moves_is_said_of_every_frame_but_the_first() -> None:
+    region = PromptRegion("sea", 0, 0, 1000, 1000, 0)
+    still = replace(PLAIN, frames=3, regions=(region,))
+    moving = replace(still, motion="waves roll")
+    first = Patch(2, 0, 0, 0)
+    assert shares(moving, first) == shares(still, first)
+    later = first._replace(frame=2)
+    said = [one.prompt for one in shares(moving, later)]
+    assert said == ["plain, waves roll", "sea, waves roll"]
+    assert [one.share for one in shares(moving, later)] == [
+        one.share for one in shares(still, later)
+    ]
+    assert set(prompts_of(moving)) == {"plain", "sea", *said}
+
+
+def test_what_moves_may_be_all_that_is_said() -> None:
+    silent = replace(PLAIN, prompt="", frames=2, motion="waves roll")
+    assert prompts_of(silent) == ["waves roll"]
+    words = Words(silent, {"waves roll": VECTORS["sea"]})
+    assert words(Patch(0, 0, 0, 0)) is None
+    np.testing.assert_array_equal(words(Patch(0, 1, 0, 0)), VECTORS["sea"])

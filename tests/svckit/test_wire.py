@@ -83,6 +83,8 @@ CANVASES |= st.builds(
         ),
         max_size=3,
     ).map(tuple),
+    frames=st.just(2),
+    motion=TEXTS,
 )
 
 

@@ -355,6 +355,18 @@ async def test_all_words_of_a_canvas_are_embedded_before_it_is_there(home: House
         await create(home, regions=[said[0]] * 33)
 
 
+async def test_what_moves_is_embedded_with_each_prompt(home: House) -> None:
+    home.tokenizer.encoder = ENCODER
+    home.generator.model = replace(home.model, text_encoder=ENCODER)
+    made = await create(home, prompt="hills", frames=4, motion="clouds drift left")
+    assert wire.canvas_from_pb(made.canvas).motion == "clouds drift left"
+    assert sorted(home.tokenizer.embedded) == ["hills", "hills, clouds drift left"]
+    silent = await create(home, prompt="hills", frames=4, motion=" ")
+    assert wire.canvas_from_pb(silent.canvas).motion == ""
+    with pytest.raises(InvalidRequest, match="at least 2 frames"):
+        await create(home, motion="waves roll")
+
+
 async def test_models_are_asked_for_again_when_one_is_unknown(home: House) -> None:
     await create(home)
     home.generator.model = replace(home.model, digest="d" * 64, worlds={"moon": Extent("plane", 0)})
