@@ -59,12 +59,16 @@ class World:
     def __post_init__(self) -> None:
         Canvas("", self.name, 0, self.extent)  # refuses an extent that no canvas can have
         height = self.extent.size(0)[0]
-        rows = 1 if height is None else -(-height // CELL_PX)
-        shape = self.palette.entries_ERV.shape
-        if len(shape) != 3 or shape[0] < 1 or shape[1:] != (rows, CELL_VALUES):
+        shape = self.palette.blocks_ERCV.shape
+        rows = shape[1:2] if height is None else (-(-height // CELL_PX),)
+        if len(shape) != 4 or min(shape) < 1 or shape[1::2] != (*rows, CELL_VALUES):
+            said = "rows" if height is None else rows[0]
             raise ValueError(
-                f"palette {self.name} must have shape (entries, {rows}, {CELL_VALUES}), not {shape}"
+                f"palette {self.name} must have shape (entries, {said}, columns, {CELL_VALUES}), "
+                f"not {shape}"
             )
+        if self.palette.layered != (height is not None):
+            raise ValueError(f"palette {self.name} is layered if its world has a height, else not")
         captions = self.palette.captions_EW
         if captions is not None and (captions.ndim != 2 or len(captions) != shape[0]):
             raise ValueError(
@@ -163,19 +167,7 @@ def load(folder: Path = SHIPPED) -> Checkpoint:
         tokenizer = Tokenizer(TokenizerConfig(**_tuples(config["tokenizer"])))
         decoder = Decoder(DecoderConfig(**config["decoder"]))
         palettes = _arrays(contents["palettes.safetensors"])
-        worlds = [
-            World(
-                one["name"],
-                index,
-                Extent(**one["extent"]),
-                Palette(
-                    palettes[one["name"]],
-                    palettes.get(f"{one['name']}.captions"),
-                    one["spacing"],
-                ),
-            )
-            for index, one in enumerate(config["worlds"])
-        ]
+        worlds = [_world(one, index, palettes) for index, one in enumerate(config["worlds"])]
         encoder = config["text_encoder"]
         sampling = read_spec(Sampling, config["sampling"])
         _agree(tokenizer.config, decoder.config, worlds, encoder)
@@ -189,9 +181,15 @@ def load(folder: Path = SHIPPED) -> Checkpoint:
     return Checkpoint(_sha256(text), tokenizer, decoder, by_name, encoder, sampling)
 
 
+def _world(told: dict[str, Any], index: int, palettes: Mapping[str, NDArray[Any]]) -> World:
+    name, extent = told["name"], Extent(**told["extent"])
+    captions, layered = palettes.get(f"{name}.captions"), extent.height_px is not None
+    return World(name, index, extent, Palette(palettes[name], captions, told["spacing"], layered))
+
+
 def _palette_arrays(worlds: Sequence[World]) -> Iterator[tuple[str, Floats]]:
     for world in worlds:
-        yield world.name, world.palette.entries_ERV
+        yield world.name, world.palette.blocks_ERCV
         if world.palette.captions_EW is not None:
             yield f"{world.name}.captions", world.palette.captions_EW
 

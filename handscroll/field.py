@@ -2,20 +2,21 @@
 
 A field gives every cell of CELL_PX pixels at level 0 a few values, those of a real picture's cell:
 its mean colour and how much its brightness varies. Anchors stand along the endless axes at a fixed
-spacing; each picks one entry of a palette of real cells, and between anchors their entries blend
-smoothly. The palette is sorted from cool to warm, and a slower noise says which part of it a region
-picks from: ocean, ice, forest and desert do not lie in pieces beside each other. So far-apart
-places differ as pictures do, near ones agree, any place can be asked for at once, and it costs no
-patches.
+spacing; each picks one entry of a palette, a block of cells cut from a real picture, and lays it
+around itself; half way to the next anchor one block passes smoothly into the other. So most places
+are laid out as some picture is, far-apart ones differ as pictures do, any place can be asked for at
+once, and it costs no patches. The palette is sorted from cool to warm, and a slower noise says
+which part of it a region picks from: ocean, ice, forest and desert do not lie in pieces beside each
+other.
 
 Where a canvas has words, anchors pick only from entries whose pictures were described alike: "a
 stormy sea" is painted over colours of seas. So words decide what is where, and all around agree.
 
-Along a bounded axis (the height of a scroll) a palette entry holds one cell per row: sky above
-ground stays sky above ground. In a picture of another height the rows are stretched.
+Along a bounded axis (the height of a scroll) an entry is as high as the canvas: sky above ground
+stays sky above ground. In a picture of another height it is stretched.
 
-Shape suffixes: E palette entries, R rows of an entry, V values of a cell, M cells, W length of an
-embedding.
+Shape suffixes: E palette entries, R rows and C columns of an entry, V values of a cell, M cells,
+W length of an embedding.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _PICK, _CLIMATE = 1, 2  # streams of random numbers
 _CLIMATE_SPACING = 4  # anchors between two climates
 _CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
+_PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
 _ALIKE = 12  # entries that words leave to pick from
 
 
@@ -65,14 +67,16 @@ class Palette:
     """What the fields of a world are made of.
 
     Attributes:
-        entries_ERV: real cells, cool to warm; R is 1, or the rows of cells in a scroll's height.
+        blocks_ERCV: entries, cool to warm.
         captions_EW: embeddings of what each entry's picture shows; None if nobody said.
         spacing: cells between anchors.
+        layered: whether an entry is as high as the canvas.
     """
 
-    entries_ERV: Floats
+    blocks_ERCV: Floats
     captions_EW: Floats | None
     spacing: int
+    layered: bool
 
     def alike(self, words_W: Floats) -> NDArray[np.int64]:
         """The entries whose captions are nearest to these words, in the palette's order."""
@@ -118,31 +122,43 @@ class ProceduralField:
 
     def cells(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Floats:
         """Values (rows, cols, V) of a block of cells, counted from pixel 0."""
-        entries_ERV = self.palette.entries_ERV
-        layered = entries_ERV.shape[1] > 1
-        blend = np.zeros((len(rows), len(cols), entries_ERV.shape[2]))
-        for anchor_row, down in [(0, np.ones(len(rows)))] if layered else self._anchors(rows):
+        palette = self.palette
+        blend = np.zeros((len(rows), len(cols), palette.blocks_ERCV.shape[-1]))
+        anchors = [(0, np.ones(len(rows)))] if palette.layered else self._anchors(rows)
+        for anchor_row, down in anchors:
             for anchor_col, right in self._anchors(cols):
-                entry_RV = entries_ERV[self._entry(anchor_row, anchor_col)]
-                entry_nV = entry_RV.astype(np.float64)[np.zeros_like(rows)]
-                if layered:
-                    entry_nV = self._stretched(entry_RV, rows)
-                blend += down[:, None, None] * right[None, :, None] * entry_nV[:, None, :]
+                block_RCV = palette.blocks_ERCV[self._entry(anchor_row, anchor_col)]
+                block_nCV = (
+                    self._stretched(block_RCV, rows)
+                    if palette.layered
+                    else block_RCV[self._around(anchor_row, rows, len(block_RCV))]
+                )
+                block = block_nCV[:, self._around(anchor_col, cols, block_RCV.shape[1])]
+                blend += down[:, None, None] * right[None, :, None] * block
         return blend.astype(np.float32)
 
-    def _stretched(self, entry_RV: Floats, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """A layered entry at rows of cells of a canvas of this height: (rows, V)."""
+    def _around(self, anchor: int, span: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        """Which part of a block, laid around an anchor, a span of cells shows; then its mirror."""
+        index = (span - anchor * self.palette.spacing + size // 2) % (2 * size)
+        return np.minimum(index, 2 * size - 1 - index)
+
+    def _stretched(self, block_RCV: Floats, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """A layered block at rows of cells of a canvas of this height: (rows, C, V)."""
         height = self.extent.size(0)[0]
         assert height is not None
-        count, layers = -(-height // CELL_PX), len(entry_RV)
-        place = (rows + 0.5) * layers / count - 0.5
-        return np.stack([np.interp(place, np.arange(layers), value) for value in entry_RV.T], -1)
+        count, layers = -(-height // CELL_PX), len(block_RCV)
+        place = np.clip((rows + 0.5) * layers / count - 0.5, 0, layers - 1)
+        above = np.floor(place).astype(np.int64)
+        below = np.minimum(above + 1, layers - 1)
+        share = (place - above)[:, None, None]
+        stretched: NDArray[np.float64] = (1 - share) * block_RCV[above] + share * block_RCV[below]
+        return stretched
 
     def _anchors(self, span: NDArray[np.int64]) -> list[tuple[int, NDArray[np.float64]]]:
         """The anchors a span of cells lies between, and each one's weight in each cell."""
         first, last = (int(anchor) for anchor in cell_of(span[[0, -1]], self.palette.spacing))
         anchors = range(first, last + 2)
-        return [(anchor, near(span / self.palette.spacing - anchor)) for anchor in anchors]
+        return [(anchor, _own(span / self.palette.spacing - anchor)) for anchor in anchors]
 
     def _entry(self, row: int, col: int) -> int:
         """Which palette entry an anchor picks: where its climate points, or near it."""
@@ -164,13 +180,18 @@ class ProceduralField:
         if self.words is not None and palette.captions_EW is not None:
             at = (cell_of(index * palette.spacing * CELL_PX, PATCH_PX) for index in (row, col))
             said = self.words(Patch(0, 0, *at))
-        return np.arange(len(palette.entries_ERV)) if said is None else palette.alike(said)
+        return np.arange(len(palette.blocks_ERCV)) if said is None else palette.alike(said)
 
 
 @lru_cache(maxsize=65536)
 def _uniform(seed: int, row: int, col: int, stream: int) -> float:
     """The random number of an anchor; anchors are asked about again and again."""
     return float(uniforms(patch_key(seed, (0, 0, row, col), stream), 1)[0])
+
+
+def _own(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An anchor's weight at a distance: 1 on its own ground, and 0 on its neighbour's."""
+    return near(np.clip((np.abs(distance) - 0.5) / _PASSAGE + 0.5, 0, 1))
 
 
 def near(distance: NDArray[np.float64]) -> NDArray[np.float64]:

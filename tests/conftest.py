@@ -73,9 +73,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             index,
             extent,
             Palette(
-                rng.uniform(-1, 1, (24, rows, 4)).astype(np.float32),
+                rng.uniform(-1, 1, (24, rows, 2, 4)).astype(np.float32),
                 rng.normal(size=(24, 384)).astype(np.float32),
                 spacing,
+                layered=extent.kind == "scroll",
             ),
         )
         for index, (name, extent, spacing, rows) in enumerate(

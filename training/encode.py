@@ -38,7 +38,9 @@ Levels = tuple[Pixels, ...]
 
 CAPTION_STRIDE_PX = 128
 PALETTE = 256
-ANCHOR_SPACING = {"scroll": 16, "plane": 6}
+ANCHOR_SPACING = {"scroll": 8, "plane": 6}
+BLOCK = 5
+"""Cells to a side of what an anchor lays around itself: of a photograph, all its width."""
 VARIANTS = {
     "scroll": ((False, 0, 0), (True, 0, 24)),
     "plane": ((False, 0, 0), (False, 24, 40)),
@@ -130,7 +132,7 @@ def moving(grid: Grid, clip: Clip, level: int, sentences: dict[str, int]) -> Gri
 def palette(
     extent: Extent, found: Sequence[tuple[Floats, Grid]], f: int
 ) -> tuple[Floats, NDArray[np.int32]]:
-    """Real cells to draw the field from, cool to warm, and which caption each has.
+    """Blocks of real cells to lay the field out of, cool to warm, and which caption each has.
 
     On a plane three in four are of the livelier half, so that open sea does not cover all.
 
@@ -140,38 +142,43 @@ def palette(
         f: pixels to a token's side.
 
     Returns:
-        Entries (PALETTE, R, 4), and indices (PALETTE,), -1 for none.
+        Blocks (PALETTE, R, BLOCK, 4), and indices (PALETTE,), -1 for none.
     """
     cell = CELL_PX // f
     rng = np.random.default_rng(0)
-    entries, told = [], []
+    blocks, told = [], []
     for one, grid in found:
-        height, width = (size // cell for size in one.shape[:2])
-        blocks = one[: height * cell, : width * cell].reshape(height, cell, width, cell, 4)
-        cells = cell_values(blocks.mean(axis=(1, 3)))
-        rows = _caption_at(height, grid.shape[0])
-        cols = _caption_at(width, grid.shape[1])
-        if extent.kind == "scroll":
-            rest = one[height * cell :, : width * cell]
-            if len(rest):
-                below = rest.reshape(len(rest), width, cell, 4).mean(axis=(0, 2))
-                cells = np.concatenate((cells, cell_values(below)[None]))
-            entries.append(cells.transpose(1, 0, 2))
-            told.append(grid[0, cols])
-        else:
-            entries.append(cells.reshape(-1, 1, 4))
-            told.append(grid[rows[:, None], cols].reshape(-1))
-    every, caption = np.concatenate(entries), np.concatenate(told)
+        cells = _cells(one, cell, layered=extent.kind == "scroll")
+        height = len(cells) if extent.kind == "scroll" else BLOCK
+        rows = _caption_at(len(cells), grid.shape[0])
+        cols = _caption_at(cells.shape[1], grid.shape[1])
+        for top in range(len(cells) - height + 1):
+            for left in range(cells.shape[1] - BLOCK + 1):
+                blocks.append(cells[top : top + height, left : left + BLOCK])
+                told.append(grid[rows[top + height // 2], cols[left + BLOCK // 2]])
+    every, caption = np.stack(blocks), np.array(told, np.int32)
     if extent.kind != "scroll":
-        lively = np.argsort(every[:, 0, 3])[len(every) // 2 :]
+        spread = every[..., :3].std(axis=(1, 2)).mean(axis=1)
+        lively = np.argsort(spread)[len(every) // 2 :]
         picked = [rng.choice(lively, 3 * PALETTE // 4), rng.choice(len(every), PALETTE // 4)]
     else:
         picked = [rng.choice(len(every), PALETTE)]
     chosen = np.concatenate(picked)
-    light = (every[chosen, :, :3].mean(axis=1) + 1) / 2
+    light = (every[chosen, ..., :3].mean(axis=(1, 2)) + 1) / 2
     warmth = (light[:, 0] - light[:, 2]) / (light.sum(axis=1) + 0.2)
     chosen = chosen[np.argsort(warmth, kind="stable")]
     return every[chosen], caption[chosen]
+
+
+def _cells(statistics_hw4: Floats, cell: int, layered: bool) -> Floats:
+    """The cells of a picture of level 0; a last row of half a cell counts where it is layered."""
+    height, width = (size // cell * cell for size in statistics_hw4.shape[:2])
+    whole = statistics_hw4[:height, :width].reshape(-1, cell, width // cell, cell, 4)
+    found = whole.mean(axis=(1, 3))
+    if layered and len(statistics_hw4) > height:
+        rest = statistics_hw4[height:, :width].reshape(-1, width // cell, cell, 4)
+        found = np.concatenate((found, rest.mean(axis=(0, 2))[None]))
+    return cell_values(found)
 
 
 def _caption_at(cells: int, captions: int) -> NDArray[np.int64]:
@@ -228,8 +235,8 @@ def main(
                 told = [moving(grid, clip, level, sentences) for level, grid in enumerate(grids)]
                 keep(picture, clip.after, told, clip.before, clip.words)
     for name in worlds:
-        entries_ERV, described = palette(extent_of(name), level0[name], config.downsampling)
-        arrays[f"palette.{name}"], arrays[f"palette_captions.{name}"] = entries_ERV, described
+        blocks, described = palette(extent_of(name), level0[name], config.downsampling)
+        arrays[f"palette.{name}"], arrays[f"palette_captions.{name}"] = blocks, described
     if sentences:
         arrays["text"] = TextEncoder().embed(list(sentences))
     metadata = {

@@ -80,12 +80,14 @@ class Dataset:
             worlds = []
             for index, one in enumerate(about["worlds"]):
                 told = file.get_tensor(f"palette_captions.{one['name']}")
+                extent = Extent(**one["extent"])
                 palette = Palette(
                     file.get_tensor(f"palette.{one['name']}"),
                     None if text is None or (told < 0).any() else text[told],
                     one["spacing"],
+                    layered=extent.height_px is not None,
                 )
-                worlds.append(World(one["name"], index, Extent(**one["extent"]), palette))
+                worlds.append(World(one["name"], index, extent, palette))
             names = [world.name for world in worlds]
             found = []
             for number, entry in enumerate(about["entries"]):

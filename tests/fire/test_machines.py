@@ -40,7 +40,7 @@ MACHINE = settings(max_examples=1000 if LONG else 40, stateful_step_count=100 if
 PLANE = Extent("plane", 1)
 SERVED = Served(
     Model("ab" * 32, {"planet": PLANE}, Sampling(group=64), 16, 4, 5, "0" * 64),
-    {"planet": Palette(np.zeros((24, 1, 4), np.float32), None, 6)},
+    {"planet": Palette(np.zeros((24, 1, 1, 4), np.float32), None, 6, layered=False)},
 )
 CANVAS = Canvas(SERVED.model.digest, "planet", 1, PLANE, sampling=Sampling(group=64))
 STILL_S = 0.004

@@ -83,8 +83,8 @@ def test_load_gives_what_was_saved(tiny: Path, model: Checkpoint, tmp_path: Path
             world.extent,
             world.palette.spacing,
         )
-        np.testing.assert_array_equal(other.palette.entries_ERV, world.palette.entries_ERV)
-        assert other.palette.entries_ERV.dtype == np.float32
+        np.testing.assert_array_equal(other.palette.blocks_ERCV, world.palette.blocks_ERCV)
+        assert other.palette.blocks_ERCV.dtype == np.float32
 
 
 def test_digest_is_that_of_the_config(tiny: Path, model: Checkpoint) -> None:
@@ -291,7 +291,9 @@ def test_settings_that_cannot_be_are_refused(
     refused(copy)
 
 
-@pytest.mark.parametrize("shape", [(24, 4), (24, 1, 3), (0, 1, 4), (24, 2, 4)])
+@pytest.mark.parametrize(
+    "shape", [(24, 3, 4), (24, 3, 1, 3), (0, 3, 1, 4), (24, 2, 1, 4), (24, 3, 0, 4)]
+)
 def test_palettes_of_other_shapes_are_refused(copy: Path, shape: tuple[int, ...]) -> None:
     """(E, 1, 4), or (E, 3, 4) for a scroll with three rows of cells."""
     palettes = {name: np.zeros(shape, np.float32) for name in ("planet", "scroll")}

@@ -20,13 +20,15 @@ SCROLL = Extent("scroll", 2, 704)
 PICTURE = Extent("picture", 2, 704, 1216)
 
 RNG = np.random.default_rng(11)
-FLAT = RNG.uniform(-1, 1, (20, 1, 4)).astype(np.float32)
-LAYERED = RNG.uniform(-1, 1, (20, 3, 4)).astype(np.float32)
+FLAT = RNG.uniform(-1, 1, (20, 1, 1, 4)).astype(np.float32)
+LAYERED = RNG.uniform(-1, 1, (20, 3, 1, 4)).astype(np.float32)
 
 SPACING = 6
-WORLD = ProceduralField(5, PLANE, Palette(FLAT, None, SPACING), F)
-LAND = ProceduralField(5, SCROLL, Palette(LAYERED, None, SPACING), F)
-FIELDS = st.sampled_from([WORLD, LAND, ProceduralField(9, PICTURE, Palette(LAYERED, None, 4), F)])
+WORLD = ProceduralField(5, PLANE, Palette(FLAT, None, SPACING, layered=False), F)
+LAND = ProceduralField(5, SCROLL, Palette(LAYERED, None, SPACING, layered=True), F)
+FIELDS = st.sampled_from(
+    [WORLD, LAND, ProceduralField(9, PICTURE, Palette(LAYERED, None, 4, layered=True), F)]
+)
 
 PLACES = st.integers(-20, 20) | st.integers(-(10**9), 10**9)
 
@@ -37,7 +39,7 @@ def span(first: int, count: int) -> NDArray[np.int64]:
 
 def rows_of(field: ProceduralField, first: int, count: int) -> NDArray[np.int64]:
     """Some rows of cells: the scroll's own three where a palette says what stands in which."""
-    return span(0, 3) if field.palette.entries_ERV.shape[1] > 1 else span(first, count)
+    return span(0, 3) if field.palette.layered else span(first, count)
 
 
 def cells_around(field: ProceduralField, patch: Patch) -> dict[tuple[int, int], bytes]:
@@ -97,7 +99,7 @@ def test_cells_outside_the_canvas_are_absent(col: int) -> None:
     found = cells_around(LAND, Patch(0, 0, 0, col))
     cols = span(CELLS * col - 1, CELLS + 2).tolist()
     assert list(found) == [(r, c) for r in range(3) for c in cols]
-    picture = ProceduralField(5, PICTURE, Palette(LAYERED, None, SPACING), F)
+    picture = ProceduralField(5, PICTURE, Palette(LAYERED, None, SPACING, layered=True), F)
     assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 0))} == set(range(5))
     assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 1))} == {3, 4}
 
@@ -108,14 +110,16 @@ def test_values_lie_in_the_hull_of_the_palette(field: ProceduralField, row: int,
     """Row by row where the palette is layered: no sky in the sea."""
     rows = rows_of(field, row, 9)
     values = field.cells(rows, span(col, 9))
-    layer = rows if field.palette.entries_ERV.shape[1] > 1 else np.zeros_like(rows)
-    low, high = (edge[layer][:, None] for edge in hull(field.palette.entries_ERV))
+    layer = rows if field.palette.layered else np.zeros_like(rows)
+    low, high = (edge[layer][:, None] for edge in hull(field.palette.blocks_ERCV))
     assert (values >= low - 1e-6).all() and (values <= high + 1e-6).all()
 
 
 def test_layers_are_stretched_over_a_picture_of_another_height() -> None:
     """Sky above, ground below, whatever the height; a height that was learned is left as it is."""
-    palette = Palette(np.array([[[0.0] * 4, [0.5] * 4, [1.0] * 4]], np.float32), None, SPACING)
+    palette = Palette(
+        np.array([[[[0.0] * 4], [[0.5] * 4], [[1.0] * 4]]], np.float32), None, SPACING, layered=True
+    )
 
     def column(height: int) -> Floats:
         extent = Extent("picture", 2, height, 1216)
@@ -129,28 +133,42 @@ def test_layers_are_stretched_over_a_picture_of_another_height() -> None:
         assert found[0] < 0.3 and found[-1] > 0.7
 
 
-def hull(palette_ERV: Floats) -> tuple[Floats, Floats]:
-    return palette_ERV.min(axis=0), palette_ERV.max(axis=0)
+def test_an_anchor_lays_its_block_around_itself() -> None:
+    """As it was cut from its picture, and beyond that mirrored."""
+    block = RNG.uniform(-1, 1, (1, 3, 5, 4)).astype(np.float32)
+    field = ProceduralField(5, SCROLL, Palette(block, None, 14, layered=True), F)
+    cells = field.cells(span(0, 3), span(28 - 4, 9))
+    index = [1, 0, 0, 1, 2, 3, 4, 4, 3]
+    np.testing.assert_array_equal(cells, block[0][:, index])
+    flat = ProceduralField(5, PLANE, Palette(block, None, 14, layered=False), F)
+    cells = flat.cells(span(-14 - 1, 3), span(28 - 2, 5))
+    np.testing.assert_array_equal(cells, block[0])
+
+
+def hull(blocks_ERCV: Floats) -> tuple[Floats, Floats]:
+    """The least and the most of each row of cells: (R, V)."""
+    return blocks_ERCV.min(axis=(0, 2)), blocks_ERCV.max(axis=(0, 2))
 
 
 @settings(max_examples=25)
 @given(PLACES, PLACES)
 def test_anchors_hold_entries_of_the_palette(row: int, col: int) -> None:
     at_anchor = WORLD.cells(span(row * SPACING, 1), span(col * SPACING, 1))[0, 0]
-    assert any((at_anchor == entry).all() for entry in FLAT[:, 0])
+    assert any((at_anchor == entry).all() for entry in FLAT[:, 0, 0])
     column = LAND.cells(span(0, 3), span(col * SPACING, 1))[:, 0]
-    assert any((column == entry).all() for entry in LAYERED)
+    assert any((column == entry).all() for entry in LAYERED[:, :, 0])
 
 
 @settings(max_examples=25)
 @given(FIELDS, PLACES, PLACES)
 def test_field_is_smooth(field: ProceduralField, row: int, col: int) -> None:
-    """The blend's slope is at most 3/2 of the palette's range between two anchors."""
+    """The blend's slope is at most 3/2 of the palette's range over two fifths of the way between
+    anchors."""
     values = field.cells(rows_of(field, row, 9), span(col, 9)).astype(np.float64)
-    low, high = (edge.astype(np.float64) for edge in hull(field.palette.entries_ERV))
-    step = 1.5 / field.palette.spacing * (high - low).max() + 1e-5
+    low, high = (edge.astype(np.float64) for edge in hull(field.palette.blocks_ERCV))
+    step = 1.5 / (0.4 * field.palette.spacing) * (high - low).max() + 1e-5
     assert np.abs(np.diff(values, axis=1)).max() <= step
-    if field.palette.entries_ERV.shape[1] == 1:
+    if not field.palette.layered:
         assert np.abs(np.diff(values, axis=0)).max() <= step
 
 
@@ -160,7 +178,7 @@ def test_field_varies_wherever_it_is(far: int) -> None:
     for field, rows, count in ((WORLD, span(far, 48), 48), (LAND, span(0, 3), 384)):
         values = field.cells(rows, span(far, count))
         assert np.isfinite(values).all()
-        low, high = hull(field.palette.entries_ERV)
+        low, high = hull(field.palette.blocks_ERCV)
         spread = values.max(axis=(0, 1)) - values.min(axis=(0, 1))
         assert (spread > 0.5 * (high - low).max(axis=0)).all()
 
@@ -168,7 +186,7 @@ def test_field_varies_wherever_it_is(far: int) -> None:
 def test_field_does_not_repeat() -> None:
     """Other places, other seeds and mirrored places have other values."""
     blocks = [WORLD.cells(span(row, 12), span(col, 12)) for row in (-12, 0, 12) for col in (0, 24)]
-    palette = Palette(FLAT, None, SPACING)
+    palette = Palette(FLAT, None, SPACING, layered=False)
     blocks += [
         ProceduralField(seed, PLANE, palette, F).cells(span(0, 12), span(0, 12))
         for seed in (6, 2**64 - 1)
@@ -205,20 +223,22 @@ def test_field_never_changes() -> None:
     digest = hashlib.sha256()
     for field, rows in ((WORLD, span(-9, 20)), (LAND, span(0, 3))):
         digest.update(field.cells(rows, span(2**33 - 9, 20)).astype("<f4").tobytes())
-    assert digest.hexdigest() == "41127c63e2654e913624e73c5bcd6e2c3b1c60c45d2b23150bc64e157c035044"
+    assert digest.hexdigest() == "15a73bd8745cb7438f6328911f0122cf091b930de790b7e15e8a3ad722965af8"
 
 
 def told(
-    extent: Extent, entries_ERV: Floats, words: Callable[[Patch], Floats | None]
+    extent: Extent, blocks_ERCV: Floats, words: Callable[[Patch], Floats | None]
 ) -> ProceduralField:
     """A field with words, over entries each of which is about another thing."""
-    captions = np.eye(len(entries_ERV), dtype=np.float32)
-    return ProceduralField(5, extent, Palette(entries_ERV, captions, SPACING), F, words)
+    captions = np.eye(len(blocks_ERCV), dtype=np.float32)
+    return ProceduralField(
+        5, extent, Palette(blocks_ERCV, captions, SPACING, layered=False), F, words
+    )
 
 
 def test_words_leave_only_what_was_described_alike() -> None:
     rng = np.random.default_rng(0)
-    entries = rng.uniform(-1, 1, (100, 1, 4)).astype(np.float32)
+    entries = rng.uniform(-1, 1, (100, 1, 1, 4)).astype(np.float32)
     about = np.zeros(100, np.float32)
     alike = rng.choice(100, 12, replace=False)
     about[alike] = 1.0
@@ -226,13 +246,13 @@ def test_words_leave_only_what_was_described_alike() -> None:
     low, high = hull(entries[alike])
     assert (cells >= low - 1e-5).all() and (cells <= high + 1e-5).all()
     far = told(PLANE, entries, lambda _: None).cells(span(-50, 100), span(-50, 100))
-    plain = ProceduralField(5, PLANE, Palette(entries, None, SPACING), F)
+    plain = ProceduralField(5, PLANE, Palette(entries, None, SPACING, layered=False), F)
     np.testing.assert_array_equal(far, plain.cells(span(-50, 100), span(-50, 100)))
 
 
 def test_words_of_one_place_say_nothing_of_another() -> None:
     rng = np.random.default_rng(0)
-    entries = rng.uniform(-1, 1, (100, 1, 4)).astype(np.float32)
+    entries = rng.uniform(-1, 1, (100, 1, 1, 4)).astype(np.float32)
     here = np.eye(100, dtype=np.float32)[3]
 
     def words(patch: Patch) -> Floats | None:

@@ -13,7 +13,6 @@ from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch
-from handscroll.field import Palette
 from handscroll.geometry import Extent, Patch, Region, Tile, tile_region
 from handscroll.paint import Painter
 
@@ -155,7 +154,14 @@ def test_other_seeds_worlds_and_places_are_other_pictures(model: Checkpoint) -> 
 def test_seed_and_world_reach_the_tokens_by_every_way(model: Checkpoint) -> None:
     """By noise and number alone where fields are all alike, and by the field without noise."""
     worlds = {
-        name: replace(world, palette=Palette(np.zeros_like(world.palette.entries_ERV[:1]), None, 6))
+        name: replace(
+            world,
+            palette=replace(
+                world.palette,
+                blocks_ERCV=np.zeros_like(world.palette.blocks_ERCV[:1]),
+                captions_EW=None,
+            ),
+        )
         for name, world in model.worlds.items()
     }
     alike = replace(model, worlds=worlds)

@@ -19,7 +19,7 @@ SIDE, CODES = 16, 2
 PLANE = Extent("plane", 2)
 SCROLL = Extent("scroll", 2, 704)
 PICTURE = Extent("picture", 2, 704, 768)
-PALETTE = np.random.default_rng(3).uniform(-1, 1, (9, 1, 4)).astype(np.float32)
+PALETTE = np.random.default_rng(3).uniform(-1, 1, (9, 1, 1, 4)).astype(np.float32)
 
 ORDERS: list[Order] = [
     Lattice(PLANE),
@@ -60,7 +60,7 @@ class Sampler:
 
 
 def new_pool(order: Order, keep: int = 4096, seed: int = 7) -> NearbyContextPool:
-    field = ProceduralField(seed, order.extent, Palette(PALETTE, None, 5), f=16)
+    field = ProceduralField(seed, order.extent, Palette(PALETTE, None, 5, layered=False), f=16)
     return NearbyContextPool(order, SIDE, field, keep)
 
 

@@ -45,7 +45,12 @@ def some_dataset(kind: str) -> Dataset:
     )
     extent = Extent("scroll", 2, 704) if kind == "scroll" else Extent("plane", 2)
     rows = 3 if kind == "scroll" else 1
-    world = World("it", 0, extent, Palette(np.zeros((2, rows, CELL_VALUES), np.float32), None, 4))
+    world = World(
+        "it",
+        0,
+        extent,
+        Palette(np.zeros((2, rows, 1, CELL_VALUES), np.float32), None, 4, kind == "scroll"),
+    )
     no_captions = tuple(np.full((1, 1), -1, np.int32) for _ in range(3))
     statistics = rng.normal(size=(*sides, 4)).astype(np.float32)
     still = Encoded("one", 0, False, None, grids, grids, no_captions, statistics)
