@@ -26,6 +26,11 @@ export function titleOf({ prompt, world }) {
   return prompt || `Untitled ${world}`;
 }
 
+/** @param {Canvas} canvas @returns {string} */
+function aboutOf({ world, seed, branch }) {
+  return `${world} · seed ${seed}${branch ? " · repainted" : ""}`;
+}
+
 /**
  * @param {string} tag @param {object} [properties] @param {(Node|string)[]} children
  * @returns {any}
@@ -105,7 +110,8 @@ export class Panel {
   setCanvas(canvas) {
     this.#canvas = canvas;
     byId("title").textContent = titleOf(canvas);
-    byId("about").textContent = `${canvas.world} · seed ${canvas.seed}`;
+    byId("about").textContent = aboutOf(canvas);
+    byId("branch").hidden = !canvas.branch;
     for (const choice of this.root.querySelectorAll("[name=world]")) {
       choice.checked = choice.value === canvas.world;
     }
@@ -114,6 +120,8 @@ export class Panel {
 
   /** @param {View} view */
   setView({ zoom, x, y }) {
+    const { branch } = this.#canvas ?? {};
+    if (branch) byId("undo").href = formatLink(branch.parent, { zoom, x, y });
     byId("place").textContent = `${number.format(Math.round(x))}, ${number.format(Math.round(y))}`;
     byId("zoom").textContent = zoom.toFixed(1);
   }
@@ -150,7 +158,7 @@ export class Panel {
       "a",
       { href: formatLink(canvas.id) },
       element("span", { className: "name" }, titleOf(canvas)),
-      element("span", { className: "note" }, `${canvas.world} · seed ${canvas.seed}`),
+      element("span", { className: "note" }, aboutOf(canvas)),
     );
     if (canvas.id === this.#canvas?.id) link.setAttribute("aria-current", "true");
     const remove = element(
@@ -185,7 +193,11 @@ export class Panel {
         await deleteCanvas(canvas.id);
       } catch (problem) {
         row.replaceChildren(...before);
-        row.append(element("span", { className: "error" }, `${describe(problem)}.`));
+        const why =
+          problem.status === 409
+            ? "What was repainted of it must be deleted first."
+            : `${describe(problem)}.`;
+        row.append(element("span", { className: "error" }, why));
         return;
       }
       this.#own = this.#own.filter(({ id }) => id !== canvas.id);
