@@ -69,10 +69,18 @@ class _Region(Strict):
     softness: Uint32 | None = None
 
 
+class _Branch(Strict):
+    parent: str
+    top: Sint32
+    left: Sint32
+    height: Uint32
+    width: Uint32
+
+
 class _Wish(Strict):
     """The body of ``POST /canvases``."""
 
-    world: str
+    world: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     prompt: str = ""
     model: str = ""
@@ -83,6 +91,7 @@ class _Wish(Strict):
     known: _Known | None = None
     regions: Annotated[list[_Region], Field(max_length=MAX_REGIONS)] = []
     motion: str = ""
+    branch: _Branch | None = None
 
 
 class Canvases:
@@ -227,18 +236,22 @@ def _asked(wish: _Wish) -> canvas_pb.CreateCanvasRequest:
     said = wish.model_dump(exclude_none=True)
     extent, sampling = said.pop("extent", None), said.pop("sampling", None)
     known, regions = said.pop("known", None), said.pop("regions")
+    branch = said.pop("branch", None)
+    if not (wish.world or branch):
+        raise InvalidRequest("world is missing; only a branch has its parent's")
     return canvas_pb.CreateCanvasRequest(
         **said,
         extent=extent and extent_to_pb(Extent(**extent)),
         sampling=sampling and canvas_pb.Sampling(**sampling),
         known=known and canvas_pb.Known(**_in_pixels(known)),
         regions=[canvas_pb.PromptRegion(**_in_pixels(region)) for region in regions],
+        branch=branch and canvas_pb.Branch(**_in_pixels(branch)),
     )
 
 
 def _in_pixels(said: dict[str, Any]) -> dict[str, Any]:
     """The same with the names that the protos have."""
     return {
-        name if name in ("prompt", "picture") else f"{name}_px": value
+        name if name in ("prompt", "picture", "parent") else f"{name}_px": value
         for name, value in said.items()
     }

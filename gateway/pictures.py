@@ -18,7 +18,7 @@ from svckit import access, logs
 from svckit.client import calling
 from svckit.deadline import remaining_s
 from svckit.jobs import Jobs
-from svckit.keys import TileFormat, tile_key
+from svckit.keys import Key, TileFormat, tile_key
 from svckit.specs import Specs
 from svckit.store import Store
 
@@ -75,11 +75,12 @@ class Pictures:
         """A tile that is there already.
 
         Raises:
+            NotFound: no such canvas.
             StoreUnavailable: the store does not answer.
         """
         found = self.held(place.path)
         if found is None:
-            body = await self._store.get(tile_key(*place))
+            body = await self._store.get(await self._key(place))
             if body:  # an empty one was cut short by a power cut, and is painted again
                 _STORE.inc()
                 return self._keep(place, body)
@@ -136,6 +137,13 @@ class Pictures:
         self.specs.forget(canvas_id)
         self._forgotten[canvas_id] = True
         self._memory.forget_all(f"/tiles/{canvas_id}/")
+
+    async def _key(self, place: Place) -> Key:
+        """Where a tile is kept: with the parent, if a branch shows nothing of its own there."""
+        canvas = await self.specs.get(place.canvas)
+        shown = await self.specs.shown(canvas, place.tile)
+        canvas_id = place.canvas if shown is canvas else shown.id
+        return tile_key(canvas_id, place.tile, place.format)
 
     def _keep(self, place: Place, body: bytes) -> Picture:
         kept = picture(body, place.format)

@@ -137,8 +137,7 @@ class Engine:
         """
         scene = await self._scene(canvas_id)
         _check(wanted, scene.canvas)
-        have = scene.known.place if scene.known else ()
-        cost = await asyncio.to_thread(lambda: len(scene.order.cone(wanted, have)))
+        cost = await asyncio.to_thread(lambda: len(scene.line.cone(wanted)))
         _ASKED.observe(cost)
         self._admit(cost, priority)
         asker = _Asker((priority, next(self._numbers)))
@@ -190,6 +189,7 @@ class Engine:
 
     def _work(self, scene: Scene, patch: Patch, askers: Mapping[_Asker, int]) -> _Work:
         """The work that obtains a patch, joined by these askers."""
+        scene = scene.home(patch)
         key = (scene.canvas_id, patch)
         work = self._works.get(key)
         if work is None:
@@ -230,9 +230,12 @@ class Engine:
             codes = await self._commit(scene, patch, scene.known.tokens(patch)[0])
         if codes is None:
             work.missing = True
-            seen = await self._dependencies(work)
-            side = self.served.model.side_tok
-            context = gather(patch, scene.order, side, seen.__getitem__, scene.field, scene.known)
+            seen, below = await self._dependencies(work)
+            model = self.served.model
+            given = scene.given(model, below)
+            context = gather(
+                patch, scene.order, model.side_tok, seen.__getitem__, scene.field, given
+            )
             codes = await self.easel.draw(
                 Drawing(
                     scene,
@@ -245,24 +248,25 @@ class Engine:
         self._memory[scene.canvas_id, patch] = codes
         return codes
 
-    async def _dependencies(self, work: _Work) -> dict[Patch, Codes]:
-        """Obtain all that a patch sees."""
-        needed = work.scene.order.dependencies(work.patch)
-        work.needs = [self._work(work.scene, one, work.askers) for one in needed]
-        if work.needs:
+    async def _dependencies(self, work: _Work) -> tuple[dict[Patch, Codes], dict[Patch, Codes]]:
+        """Obtain all that a patch sees, and of a branch's patch what it sees of the parent's."""
+        scene, needs = work.scene, list[_Work]()
+        seen, below = scene.order.dependencies(work.patch), scene.below(work.patch)
+        for home, patches in ((scene, seen), (scene.parent, below)):
+            if home is not None:
+                needs += (self._work(home, one, work.askers) for one in patches)
+        work.needs = needs
+        if needs:
             # Not `gather`: that would cancel works that others ask for when this one is cancelled.
-            await asyncio.wait(
-                [need.task for need in work.needs], return_when=asyncio.FIRST_EXCEPTION
-            )
-        done = [
-            (patch, need)
-            for patch, need in zip(needed, work.needs, strict=True)
-            if need.task.done()
-        ]
-        for need in work.needs:
+            await asyncio.wait([need.task for need in needs], return_when=asyncio.FIRST_EXCEPTION)
+        for need in needs:
             need.link()
         work.needs = []
-        return {patch: need.task.result() for patch, need in done}  # raises if one has failed
+        codes = [need.task.result() for need in needs if need.task.done()]  # raises if one failed
+        count = len(seen)
+        return dict(zip(seen, codes[:count], strict=True)), dict(
+            zip(below, codes[count:], strict=True)
+        )
 
     async def _committed(self, scene: Scene, patch: Patch) -> Codes | None:
         """A patch that is there already."""
@@ -297,7 +301,9 @@ class Engine:
         canvas = await self._specs.get(canvas_id)  # always, as it may have been deleted
         scene = self._scenes.get(canvas_id)
         if scene is None:
-            scene = self._scenes[canvas_id] = await load_scene(self.store, self.served, canvas)
+            parent = await self._scene(canvas.branch.parent) if canvas.branch else None
+            scene = await load_scene(self.store, self.served, canvas, parent)
+            self._scenes[canvas_id] = scene
         return scene
 
 

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from handscroll.canvas import Canvas, order_of
-from handscroll.context import Field, Floats
+from handscroll.branch import BranchField, BranchTokens, Lineage
+from handscroll.canvas import Canvas
+from handscroll.context import Codes, Field, Floats, Given
 from handscroll.errors import SpecMismatch, Unavailable
 from handscroll.field import Palette, ProceduralField
-from handscroll.geometry import PATCH_PX
+from handscroll.geometry import PATCH_PX, Patch
 from handscroll.known import KnownField, KnownTokens
 from handscroll.order import Order
 from handscroll.words import Vectors, prompts_of, words_of
@@ -29,7 +30,12 @@ class Served(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A canvas, its order and field, what is known of it, and the embeddings of its prompts."""
+    """A canvas, its order and field, what is known of it, and the embeddings of its prompts.
+
+    Attributes:
+        line: the canvas and those it was branched from.
+        parent: the scene of what it was branched from, if it was.
+    """
 
     canvas_id: str
     canvas: Canvas
@@ -37,10 +43,43 @@ class Scene(NamedTuple):
     field: Field
     vectors: Vectors
     known: KnownTokens | None
+    line: Lineage
+    parent: Scene | None
+
+    def home(self, patch: Patch) -> Scene:
+        """The scene that a patch is drawn in: this one, or one that this was branched from."""
+        scene, home = self, self.line.home(patch)
+        while scene.line is not home:
+            assert scene.parent is not None
+            scene = scene.parent
+        return scene
+
+    def below(self, patch: Patch) -> tuple[Patch, ...]:
+        """The patches of the parent that one of this scene sees tokens of."""
+        return self.line.place.below(patch) if self.line.place else ()
+
+    def given(self, model: Model, below: Mapping[Patch, Codes]) -> Given | None:
+        """What need not be drawn of a patch, or near it.
+
+        Args:
+            model: that draws.
+            below: the codes of its `below`.
+        """
+        if self.line.place is None:
+            return self.known
+        return BranchTokens(self.line.place, model.codes, below.__getitem__, self.known)
 
 
-async def load_scene(store: Store, served: Served, canvas: Canvas) -> Scene:
+async def load_scene(
+    store: Store, served: Served, canvas: Canvas, parent: Scene | None = None
+) -> Scene:
     """All that the patches of a canvas have in common.
+
+    Args:
+        store: the store.
+        served: the model.
+        canvas: the canvas.
+        parent: the scene of what it was branched from, if it was.
 
     Raises:
         SpecMismatch: it is painted by another model.
@@ -55,15 +94,17 @@ async def load_scene(store: Store, served: Served, canvas: Canvas) -> Scene:
     vectors = {
         prompt: await _embedding(store, model.text_encoder, prompt) for prompt in prompts_of(canvas)
     }
-    wild = ProceduralField(
+    line = Lineage(canvas, model.side_tok, parent.line if parent else None)
+    field: Field = ProceduralField(
         canvas.seed, canvas.extent, served.palettes[canvas.world], f, words_of(canvas, vectors)
     )
-    field: Field = wild
+    if parent is not None and line.place is not None:
+        field = BranchField(line.place, parent.field, field)
     known = None
     if canvas.known is not None:
         known, statistics = await load_tokens(store, canvas, model)
-        field = KnownField(wild, known.place, statistics)
-    return Scene(canvas.id, canvas, order_of(canvas), field, vectors, known)
+        field = KnownField(field, known.place, statistics)
+    return Scene(line.id, canvas, line.order, field, vectors, known, line, parent)
 
 
 async def _embedding(store: Store, encoder: str, prompt: str) -> Floats:

@@ -26,6 +26,7 @@ MAX_KNOWN_PX = 8192
 MAX_KNOWN_PIXELS = 2**24
 MAX_KNOWN_AT_PX = 2**24
 STRETCH = 2
+MAX_BRANCH_PX = 4096
 FORMAT = "handscroll-canvas/1"
 
 Dtype = Literal["float32", "bfloat16"]
@@ -120,6 +121,13 @@ def _check_text(name: str, text: str) -> None:
         raise InvalidRequest(f"{name} is not Unicode text: {error.reason}") from error
 
 
+def _check_digest(name: str, text: str) -> None:
+    _require(
+        len(text) == 64 and set(text) <= set("0123456789abcdef"),
+        f"{name} is 64 hexadecimal digits, not {text!r:.80}",
+    )
+
+
 @dataclass(frozen=True)
 class PromptRegion:
     """A rectangle of a canvas with a prompt of its own, in pixels of the finest level.
@@ -173,10 +181,7 @@ class Known:
 
     def __post_init__(self) -> None:
         _settle(self, picture=str, top=int, left=int, height=int, width=int)
-        _require(
-            len(self.picture) == 64 and set(self.picture) <= set("0123456789abcdef"),
-            f"a picture's digest is 64 hexadecimal digits, not {self.picture!r:.80}",
-        )
+        _check_digest("a picture's digest", self.picture)
         for name in ("height", "width"):
             size = getattr(self, name)
             _require(
@@ -188,6 +193,40 @@ class Known:
             f"the known picture may have {MAX_KNOWN_PIXELS} pixels, not {self.height} x "
             f"{self.width}",
         )
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Where a canvas differs from the one it was branched from, see `handscroll.branch`.
+
+    Attributes:
+        parent: id of that one.
+        top, left: corner of the rectangle that is painted anew, in pixels of the finest level;
+            multiples of ``16 * 2**finest``, as are its sizes.
+        height, width: its size.
+    """
+
+    parent: str
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        _settle(self, parent=str, top=int, left=int, height=int, width=int)
+        _check_digest("the id of a branch's parent", self.parent)
+        for name in ("height", "width"):
+            size = getattr(self, name)
+            _require(
+                1 <= size <= MAX_BRANCH_PX,
+                f"a branch's {name} must be 1 to {MAX_BRANCH_PX} px, not {size}",
+            )
+        for name in ("top", "left"):
+            place = getattr(self, name)
+            _require(
+                abs(place) <= MAX_REGION_PX,
+                f"a branch's {name} must be at most {MAX_REGION_PX} px from 0, not {place}",
+            )
 
 
 @dataclass(frozen=True)
@@ -206,6 +245,7 @@ class Canvas:
         known: the picture to go on from, if there is one.
         regions: places with prompts of their own; the later lie over the earlier.
         motion: what moves from frame to frame, said of every frame but the first.
+        branch: where it differs from the canvas it was branched from, if it was.
 
     Raises:
         InvalidRequest: any of these is out of its range, or they do not fit each other.
@@ -222,6 +262,7 @@ class Canvas:
     known: Known | None = None
     regions: tuple[PromptRegion, ...] = ()
     motion: str = ""
+    branch: Branch | None = None
 
     def __post_init__(self) -> None:
         _settle(self, model=str, world=str, seed=int, prompt=str, order=str, frames=int, motion=str)
@@ -284,6 +325,8 @@ class Canvas:
         )
         if self.known is not None:
             self._check_known(self.known)
+        if self.branch is not None:
+            self._check_branch(self.branch)
         order_of(self)
 
     def _check_known(self, known: Known) -> None:
@@ -309,10 +352,36 @@ class Canvas:
                 f"{self.extent.kind} only 0 to {bound}",
             )
 
+    def _check_branch(self, branch: Branch) -> None:
+        """Refuse a rectangle that is not one of whole tokens at every level, or not on the canvas;
+        or a picture beside it, where the canvas is its parent."""
+        _require(isinstance(branch, Branch), f"branch must be Branch, not {branch!r}")
+        step, known = 16 * 2**self.extent.finest, self.known
+        for name, length, start, size, bound in (
+            ("top", "height", branch.top, branch.height, self.extent.height_px),
+            ("left", "width", branch.left, branch.width, self.extent.width_px),
+        ):
+            _require(
+                start % step == 0 and size % step == 0,
+                f"a branch's {name} and {length} must be multiples of {step} px, not {start} and "
+                f"{size}",
+            )
+            _require(
+                bound is None or 0 <= start <= start + size <= bound,
+                f"the branch covers {start} to {start + size} px, and the {self.extent.kind} only "
+                f"0 to {bound}",
+            )
+            first, beyond = (getattr(known, name), getattr(known, length)) if known else (start, 0)
+            _require(
+                start <= first <= first + beyond <= start + size,
+                f"the known picture covers {first} to {first + beyond} px, and the branch only "
+                f"{start} to {start + size}",
+            )
+
     def canonical(self) -> bytes:
         """The one spelling of this spec: JSON, sorted keys, no spaces, UTF-8; what is not, not."""
         spec = {"format": FORMAT, **asdict(self)}
-        for name in ("known", "regions", "motion"):
+        for name in ("known", "regions", "motion", "branch"):
             if not spec[name]:
                 del spec[name]
         return json.dumps(
@@ -342,6 +411,8 @@ class Canvas:
         spec["sampling"] = read_spec(Sampling, spec.get("sampling", {}))
         if spec.get("known") is not None:
             spec["known"] = read_spec(Known, spec["known"])
+        if spec.get("branch") is not None:
+            spec["branch"] = read_spec(Branch, spec["branch"])
         regions = spec.get("regions", [])
         _require(isinstance(regions, list), "regions must be a JSON array")
         spec["regions"] = tuple(read_spec(PromptRegion, one) for one in regions)

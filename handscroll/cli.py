@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,7 +19,7 @@ import numpy as np
 import typer
 from rich.progress import Progress
 
-from handscroll.canvas import Canvas, Known, PromptRegion
+from handscroll.canvas import Branch, Canvas, Known, PromptRegion
 from handscroll.errors import HandscrollError, InvalidRequest
 from handscroll.geometry import (
     TILE_PX,
@@ -112,6 +112,17 @@ def render(
     back_and_forth: Annotated[
         bool, typer.Option("--back-and-forth", help="close the loop: play forth and back")
     ] = False,
+    repaint: Annotated[
+        str,
+        typer.Option(
+            help="X,Y,WIDTH,HEIGHT: a rectangle of the finest level to paint anew, joining all "
+            "around it"
+        ),
+    ] = "",
+    repaint_seed: Annotated[int, typer.Option(help="another number, another try")] = 1,
+    repaint_prompt: Annotated[
+        str, typer.Option(help="what it should show there; default: what it should show anyway")
+    ] = "",
     model: Annotated[Path | None, typer.Option(help="checkpoint folder; default: shipped")] = None,
     workers: Annotated[int, typer.Option(help="cores to use; default: all")] = 0,
 ) -> None:
@@ -156,13 +167,28 @@ def render(
         regions=tuple(map(_prompt_region, region)),
         motion=motion,
     )
-    with (
-        Progress(transient=True) as progress,
-        Painter(loaded, canvas, workers or os.cpu_count() or 1, picture=pixels) as painter,
-    ):
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(transient=True))
+        task = progress.add_task("painting")
+
+        def opened(canvas: Canvas, parent: Painter | None = None) -> Painter:
+            """A painter, as long as the command lasts."""
+            made = Painter(
+                loaded,
+                canvas,
+                workers or os.cpu_count() or 1,
+                on_patch=lambda _: progress.advance(task),
+                picture=pixels if canvas.known else None,
+                parent=parent,
+            )
+            return stack.enter_context(made)
+
+        painter = opened(canvas)
+        if repaint:
+            canvas = _branched(canvas, repaint, repaint_seed, repaint_prompt)
+            painter = opened(canvas, painter)
         last = shown._replace(frame=frames - 1) if is_film(format) else shown
-        task = progress.add_task("painting", total=len(painter.cone(last)))
-        painter.on_patch = lambda _: progress.advance(task)
+        progress.update(task, total=painter.cost(last))
         if is_film(format):
             content = film(format, list(_frames(painter, shown)), fps, back_and_forth)
             write_file(out, [content])
@@ -191,13 +217,23 @@ def _frames(painter: Painter, region: Region) -> Iterator[Pixels]:
 def _prompt_region(text: str) -> PromptRegion:
     """A place with words of its own."""
     place, _, prompt = text.partition(" ")
+    return PromptRegion(prompt, *_rectangle('--region must be "X,Y,WIDTH,HEIGHT words"', place))
+
+
+def _branched(canvas: Canvas, place: str, seed: int, prompt: str) -> Canvas:
+    """A canvas with a rectangle painted anew."""
+    branch = Branch(canvas.id, *_rectangle("--repaint must be X,Y,WIDTH,HEIGHT", place))
+    again = replace(canvas, seed=seed, known=None, branch=branch)
+    return replace(again, prompt=prompt, regions=()) if prompt else again
+
+
+def _rectangle(expected: str, text: str) -> tuple[int, int, int, int]:
+    """The top, left, height and width of an option."""
     try:
-        left, top, width, height = (int(number) for number in place.split(","))
+        left, top, width, height = (int(number) for number in text.split(","))
     except ValueError:
-        raise InvalidRequest(
-            f'--region must be "X,Y,WIDTH,HEIGHT words" in whole pixels, not {text!r:.80}'
-        ) from None
-    return PromptRegion(prompt, top, left, height, width)
+        raise InvalidRequest(f"{expected} in whole pixels, not {text!r:.80}") from None
+    return top, left, height, width
 
 
 def _content(path: Path) -> bytes:

@@ -20,9 +20,9 @@ import numpy as np
 
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Known
-from handscroll.context import Codes, Floats
+from handscroll.context import Codes, Field, Floats
 from handscroll.errors import InvalidRequest
-from handscroll.field import CELL_PX, ProceduralField, cell_values, near
+from handscroll.field import CELL_PX, cell_values, near
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region, Tile, tile_region
 
 WINDOW_TOK = 32
@@ -218,14 +218,14 @@ class KnownField:
         statistics_hw4: of the picture's tokens at level 0, see `field.statistics`.
     """
 
-    wild: ProceduralField
+    wild: Field
     place: KnownPlace
     statistics_hw4: Floats
 
     def around(self, patch: Patch) -> tuple[Floats, Floats]:
         """Values (M, V) and places (M, 2) of a level-0 patch's cells and those beside them."""
         values_MV, place_M2 = self.wild.around(patch)
-        f, place = self.wild.f, self.place.region(0)
+        f, place = PATCH_PX // self.place.side, self.place.region(0)
         corner = np.array([patch.row, patch.col]) * PATCH_PX - (place.top, place.left)
         centre_M2 = (place_M2 + 0.5) * f + corner  # from the picture's corner, in pixels
         nearest_M2 = np.clip(centre_M2, 0, (place.height, place.width))
@@ -236,7 +236,7 @@ class KnownField:
 
     def _cell(self, down: int, right: int) -> Floats:
         """The values of a cell around a pixel of the picture, or of as much as there is of one."""
-        f = self.wild.f
+        f = PATCH_PX // self.place.side
         cell = CELL_PX // f
         rows, cols = (
             slice(first := max(0, min(at // f - cell // 2, size - cell)), first + cell)

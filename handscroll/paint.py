@@ -6,20 +6,22 @@ the command line, for notebooks and for tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 
 import torch
 
 from handscroll.assemble import Pixels, strips, window_codes
-from handscroll.canvas import Canvas, check_learned, order_of
+from handscroll.branch import BranchField, BranchTokens, Lineage
+from handscroll.canvas import Canvas, check_learned
 from handscroll.checkpoint import Checkpoint
-from handscroll.context import Codes, Context, Field, NearbyContextPool
+from handscroll.context import Codes, Context, Field, Given, NearbyContextPool
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import ProceduralField, statistics
 from handscroll.geometry import TILE_PX, Patch, Region, Tile, tiles_of, window_patches
-from handscroll.known import KnownField, known_pixels, known_tokens
+from handscroll.known import KnownField, KnownPixels, known_pixels, known_tokens
 from handscroll.render import render
 from handscroll.sample import PatchSampler
 from handscroll.text import TextEncoder
@@ -40,13 +42,14 @@ class Painter:
         keep: how many patches stay in memory when nothing needs them.
         on_patch: called as each patch is drawn.
         picture: the pixels (H, W, 3) that the canvas is painted around, if it is around any.
+        parent: paints what the canvas was branched from, if it was; it must outlive this one.
 
     Raises:
-        SpecMismatch: the canvas names another model, does not fit its world, or text was learned
-            with another encoder.
+        SpecMismatch: the canvas names another model, does not fit its world or its parent, or text
+            was learned with another encoder.
         NotFound: the model has no such world.
         Unavailable: there is a prompt, and the text encoder is not installed.
-        InvalidRequest: the picture is not the one that the canvas names.
+        InvalidRequest: the picture or the parent is not the one that the canvas names.
     """
 
     def __init__(
@@ -57,32 +60,45 @@ class Painter:
         keep: int = 4096,
         on_patch: Callable[[Patch], None] = lambda patch: None,
         picture: Pixels | None = None,
+        parent: Painter | None = None,
     ) -> None:
         vectors = _embed(checkpoint, prompts_of(canvas))
         self.sampler = sampler_of(checkpoint, canvas, vectors)
         world = checkpoint.world(canvas.world)
         self.tokenizer, self.canvas, self.on_patch = checkpoint.tokenizer, canvas, on_patch
         self.side = checkpoint.decoder.config.side
-        self.order = order_of(canvas)
+        self.parent = parent
+        self.line: Lineage = Lineage(canvas, self.side, parent.line if parent else None)
+        self.order = self.line.order
         self.f = checkpoint.tokenizer.config.downsampling
         torch.set_num_threads(1)
-        wild = ProceduralField(
+        field: Field = ProceduralField(
             canvas.seed, canvas.extent, world.palette, self.f, words_of(canvas, vectors)
         )
-        field: Field = wild
-        self.known, given = None, None
+        self.known: KnownPixels | None = None
+        given: Given | None = None
+        if self.line.place is not None and parent is not None:
+            field = BranchField(self.line.place, parent.field, field)
         if canvas.known is not None:
             if picture is None:
                 raise InvalidRequest("the canvas is painted around a picture, and none is given")
             self.known = known_pixels(canvas, picture, self.side)
             given = known_tokens(self.known, self._encode)
-            field = KnownField(wild, self.known.place, statistics(self.known.levels[0], self.f))
-        self.pool = NearbyContextPool(self.order, self.side, field, keep, given)
+            field = KnownField(field, self.known.place, statistics(self.known.levels[0], self.f))
+        if self.line.place is not None and parent is not None:
+            codes = checkpoint.decoder.config.codes
+            given = BranchTokens(self.line.place, codes, parent.pool.__getitem__, given)
+        self.field: Field = field
+        self.pool: NearbyContextPool = NearbyContextPool(self.order, self.side, field, keep, given)
         self.workers = ThreadPoolExecutor(workers)
 
     def patches(self, wanted: Sequence[Patch]) -> Iterator[tuple[Patch, Codes]]:
-        """Draw patches and all they stand on, as far as the pool does not hold them."""
-        return render(wanted, self.order, self.pool, self._sample)
+        """Draw patches and all they stand on, as far as the pool does not hold them.
+
+        Those of a branch's parent are drawn first, and not among what is yielded.
+        """
+        with self._parents_held(wanted):
+            yield from render(wanted, self.order, self.pool, self._sample)
 
     def tile(self, tile: Tile) -> Pixels:
         """One tile: (TILE_PX, TILE_PX, 3) uint8."""
@@ -95,6 +111,17 @@ class Painter:
     def cone(self, region: Region) -> set[Patch]:
         """Every patch that must be drawn for a region to stand, and is not there yet."""
         return self.order.cone(self._under(tiles_of(region, self.canvas.extent)), self.pool)
+
+    def cost(self, region: Region) -> int:
+        """How many patches that is, those of a branch's ancestors among them."""
+        painter: Painter | None = self
+        wanted: Collection[Patch] = self._under(tiles_of(region, self.canvas.extent))
+        found = 0
+        while painter is not None:
+            cone = painter.order.cone(wanted, painter.pool)
+            found, wanted = found + len(cone), painter._below(wanted)
+            painter = painter.parent
+        return found
 
     def close(self) -> None:
         """Stop the workers; patches not yet begun are not drawn."""
@@ -118,14 +145,35 @@ class Painter:
         return list(found)
 
     def _tiles(self, tiles: Sequence[Tile]) -> Iterator[Pixels]:
-        under = self._under(tiles)
-        self.pool.claim(under)
-        try:
-            for _ in self.patches(under):
-                pass
+        with self._held(self._under(tiles)):
             yield from self.workers.map(self._decode, tiles)
+
+    @contextmanager
+    def _held(self, patches: Collection[Patch]) -> Iterator[None]:
+        """Have patches in the pool, drawn if they are not there, until they were read."""
+        self.pool.claim(patches)
+        try:
+            with self._parents_held(patches):
+                for _ in render(patches, self.order, self.pool, self._sample):
+                    pass
+                yield
         finally:
-            self.pool.release(under)
+            self.pool.release(patches)
+
+    def _parents_held(self, wanted: Collection[Patch]) -> AbstractContextManager[None]:
+        """Have what these patches are, or are drawn from, in the pool of the parent, if any."""
+        if self.parent is None:
+            return nullcontext()
+        return self.parent._held(self._below(wanted))
+
+    def _below(self, wanted: Collection[Patch]) -> set[Patch]:
+        """The parent's patches that a branch's are, or see."""
+        if self.line.place is None:
+            return set()
+        found = {patch for patch in wanted if not self.line.place.touches(patch)}
+        for patch in self.order.cone(wanted, self.pool):
+            found.update(self.line.place.below(patch))
+        return found
 
     def _decode(self, tile: Tile) -> Pixels:
         codes, inside, window = window_codes(
@@ -135,8 +183,14 @@ class Painter:
         pixels = self.tokenizer.decode(
             torch.from_numpy(codes)[None], torch.from_numpy(inside)[None], (rows, cols)
         )
-        painted = to_rgb(pixels[0]).numpy()
-        return painted if self.known is None else self.known.lay_over(tile, painted)
+        return self._lay_over(tile, to_rgb(pixels[0]).numpy())
+
+    def _lay_over(self, tile: Tile, painted: Pixels) -> Pixels:
+        """A tile with the pictures that are known laid over, the parents' outside the branch."""
+        laid = painted
+        if self.line.place is not None and self.parent is not None:
+            laid = self.line.place.laid(tile, self.parent._lay_over(tile, painted), painted)
+        return laid if self.known is None else self.known.lay_over(tile, laid)
 
     def _encode(self, pixels: Pixels) -> Codes:
         codes = self.tokenizer.encode(from_rgb(torch.from_numpy(pixels)[None]))

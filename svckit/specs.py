@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cachetools import TTLCache
 
+from handscroll.branch import MAX_BRANCHES, shows_branch
 from handscroll.canvas import Canvas
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch
 from handscroll.geometry import Tile, patches_of, tile_region
@@ -45,6 +46,31 @@ class Specs:
         if canvas.id != canvas_id:
             raise SpecMismatch(f"the spec stored for canvas {canvas_id} is that of {canvas.id}")
         self._kept[canvas_id] = canvas
+        return canvas
+
+    async def line(self, canvas: Canvas) -> list[Canvas]:
+        """A canvas, what it was branched from, and so on.
+
+        Raises:
+            NotFound: one of them was deleted.
+            InvalidRequest: they are more than may be.
+            SpecMismatch, StoreUnavailable: see `get`.
+        """
+        found = [canvas]
+        while found[-1].branch is not None:
+            if len(found) > MAX_BRANCHES:
+                raise InvalidRequest(f"a chain of branches may be {MAX_BRANCHES} long")
+            found.append(await self.get(found[-1].branch.parent))
+        return found
+
+    async def shown(self, canvas: Canvas, tile: Tile) -> Canvas:
+        """The canvas that a tile of a canvas is one of: itself, or what it was branched from.
+
+        Raises:
+            NotFound, SpecMismatch, StoreUnavailable: see `get`.
+        """
+        while canvas.branch is not None and not shows_branch(canvas, tile):
+            canvas = await self.get(canvas.branch.parent)
         return canvas
 
     def forget(self, canvas_id: str) -> None:

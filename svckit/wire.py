@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
-from handscroll.canvas import Canvas, Known, PromptRegion, Sampling
+from handscroll.canvas import Branch, Canvas, Known, PromptRegion, Sampling
 from handscroll.context import Codes
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import Extent, Patch
@@ -133,6 +133,28 @@ def known_from_pb(message: canvas_pb.Known) -> Known:
     )
 
 
+def branch_to_pb(branch: Branch) -> canvas_pb.Branch:
+    """Where a branch differs."""
+    return canvas_pb.Branch(
+        parent=branch.parent,
+        top_px=branch.top,
+        left_px=branch.left,
+        height_px=branch.height,
+        width_px=branch.width,
+    )
+
+
+def branch_from_pb(message: canvas_pb.Branch) -> Branch:
+    """Where a branch differs.
+
+    Raises:
+        InvalidRequest: a number is out of its range.
+    """
+    return Branch(
+        message.parent, message.top_px, message.left_px, message.height_px, message.width_px
+    )
+
+
 def region_to_pb(region: PromptRegion) -> canvas_pb.PromptRegion:
     """A region with words of its own."""
     return canvas_pb.PromptRegion(
@@ -172,6 +194,7 @@ def canvas_to_pb(canvas: Canvas) -> canvas_pb.Canvas:
         known=known_to_pb(canvas.known) if canvas.known else None,
         regions=[region_to_pb(region) for region in canvas.regions],
         motion=canvas.motion,
+        branch=branch_to_pb(canvas.branch) if canvas.branch else None,
     )
 
 
@@ -193,6 +216,7 @@ def canvas_from_pb(message: canvas_pb.Canvas) -> Canvas:
         known=known_from_pb(message.known) if message.HasField("known") else None,
         regions=tuple(region_from_pb(region) for region in message.regions),
         motion=message.motion,
+        branch=branch_from_pb(message.branch) if message.HasField("branch") else None,
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Iterable
 
 from cachetools import TTLCache
 
-from handscroll.canvas import Canvas, order_of
+from handscroll.branch import Lineage
 from handscroll.geometry import Patch
-from handscroll.known import KnownPlace
 from svckit import access
 from svckit.budgets import MINUTE_S
 from svckit.jobs import READS, at_once
@@ -36,15 +35,11 @@ class Admission:
         self._store = store
         self._charged: TTLCache[tuple[str, str, Patch], bool] = TTLCache(CHARGED, MINUTE_S)
 
-    async def paint(
-        self, canvas_id: str, canvas: Canvas, side_tok: int, patches: Collection[Patch]
-    ) -> None:
+    async def paint(self, line: Lineage, patches: Collection[Patch]) -> None:
         """Go on only if these patches are there, or may be painted for the caller.
 
         Args:
-            canvas_id: the canvas' id.
-            canvas: the canvas.
-            side_tok: tokens to a patch's side.
+            line: the canvas, and those it was branched from.
             patches: what is wanted.
 
         Raises:
@@ -54,25 +49,24 @@ class Admission:
             InvalidRequest: they are more than the caller's budget for a whole minute.
         """
         caller = access.caller.get()
-        known: Container[Patch] = ()  # and so need not be painted
-        if canvas.known is not None:
-            known = KnownPlace(canvas.extent, canvas.known, side_tok)
-            patches = [patch for patch in patches if patch not in known]
         if caller.role < Role.PAINT:
-            if await self._missing(canvas_id, patches):
+            homes = ((line.home(patch), patch) for patch in patches)
+            if await self._missing(
+                (one.id, patch) for one, patch in homes if patch not in one.known
+            ):
                 caller.require(Role.PAINT)
         elif caller.budgets.patches:
-            cone = await asyncio.to_thread(order_of(canvas).cone, patches, known)
+            cone = await asyncio.to_thread(line.cone, patches)
             missing = await self._missing(
-                canvas_id,
-                (one for one in cone if (caller.name, canvas_id, one) not in self._charged),
+                one for one in cone if (caller.name, *one) not in self._charged
             )
             caller.spend("patches", len(missing))
             for one in missing:
-                self._charged[caller.name, canvas_id, one] = True
+                self._charged[caller.name, *one] = True
 
-    async def _missing(self, canvas_id: str, patches: Iterable[Patch]) -> list[Patch]:
+    async def _missing(self, patches: Iterable[tuple[str, Patch]]) -> list[tuple[str, Patch]]:
+        """Those, each with the canvas it is of, that are not in the store."""
         wanted = list(patches)
-        keys = [patch_key(canvas_id, one) for one in wanted]
+        keys = [patch_key(*one) for one in wanted]
         found = await at_once(READS, self._store.get, keys)
         return [one for one, codes in zip(wanted, found, strict=True) if not codes]

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from handscroll.branch import Lineage
 from handscroll.canvas import Canvas, check_learned
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch, StillNeeded
 from handscroll.geometry import Extent
@@ -24,6 +25,7 @@ from svckit.jobs import READS, at_once
 from svckit.keys import (
     Key,
     Prefix,
+    branch_key,
     branch_prefix,
     canvas_key,
     canvas_of,
@@ -149,8 +151,9 @@ class Canvases:
             The canvas, and whether there was none.
 
         Raises:
-            SpecMismatch: its world cannot be painted like this.
-            NotFound: there is no such picture to paint around.
+            SpecMismatch: its world cannot be painted like this, or its parent is another's.
+            NotFound: there is no such picture to paint around, or no such parent of a branch.
+            InvalidRequest: the chain of branches would be too long.
         """
         canvas = replace(
             canvas,
@@ -162,6 +165,7 @@ class Canvases:
             motion=_said(canvas.motion),
         )
         check_learned(canvas.world, model.worlds[canvas.world], canvas.extent)
+        Lineage.of(await self._specs.line(canvas), model.side_tok)  # refuses what is none
         texts = [await self._text(model, prompt) for prompt in prompts_of(canvas)]
         for key, vector in texts:
             await self._store.create(key, vector)
@@ -178,9 +182,24 @@ class Canvases:
         stored = await self._store.get(key)
         if stored not in (None, canvas.canonical()):
             await self._store.delete(key)  # what a power cut left: only this spec has this id
+        if canvas.branch is not None:
+            await self._store.create(branch_key(canvas.branch.parent, canvas_id), b"")
         if stored != canvas.canonical():
             await self._store.create(key, canvas.canonical())
+        if canvas.branch is not None:
+            await self._keep_with_parent(canvas.branch.parent, key)
         return canvas, stored is None
+
+    async def _keep_with_parent(self, parent: str, key: Key) -> None:
+        """Take the spec of a branch back whose parent was deleted meanwhile.
+
+        Looked up after the spec is there: whoever deletes the parent looks for it the other way
+        round, so that one of both sees the other.
+        """
+        if await self._store.get(canvas_key(parent)) is None:
+            await self._store.delete(key)
+            self._specs.forget(parent)
+            raise NotFound(f"there is no canvas {parent}")
 
     async def get(self, canvas_id: str) -> Canvas:
         """The canvas of an id.
@@ -247,8 +266,8 @@ class Canvases:
             alone = not await self._any(holder_prefix(canvas_id), but=own)
             if not (admin and alone and await self._store.get(own) is not None):
                 raise NotFound(f"canvas {canvas_id} is not among your own")
-        if not await self._any(holder_prefix(canvas_id), but=own) and await self._any(
-            branch_prefix(canvas_id)
+        if not await self._any(holder_prefix(canvas_id), but=own) and await self._branched(
+            canvas_id
         ):
             raise StillNeeded(f"other canvases branch off from {canvas_id}: delete those first")
         await self._store.delete(own)
@@ -262,8 +281,10 @@ class Canvases:
         spec = await self._store.get(canvas_key(canvas_id))
         await self._store.delete(canvas_key(canvas_id))
         self._specs.forget(canvas_id)
+        if spec is not None and await self._branched(canvas_id):
+            await self._store.create(holder_key(canvas_id, ANYBODY), b"")  # it is nobody's else
         if spec is not None and await self._any(holder_prefix(canvas_id)):
-            # Somebody made it again and may have found the spec still there.
+            # Somebody made it again or branched it, and may have found the spec still there.
             await self._store.create(canvas_key(canvas_id), spec)
             return
         async for key in self._store.keys(exported_prefix(canvas_id)):
@@ -271,6 +292,16 @@ class Canvases:
             await self._store.delete(key)
         await self._store.delete_all(tiles_prefix(canvas_id))
         await self._store.delete_all(patches_prefix(canvas_id))
+        branch = Canvas.parse(spec).branch if spec else None
+        if branch is not None:
+            await self._store.delete(branch_key(branch.parent, canvas_id))
+
+    async def _branched(self, canvas_id: str) -> bool:
+        """Whether there are branches of a canvas; marks of such as were deleted do not count."""
+        async for key in self._store.keys(branch_prefix(canvas_id)):
+            if await self._store.get(canvas_key(canvas_of(key))) is not None:
+                return True
+        return False
 
     async def _any(self, prefix: Prefix, but: Key | None = None) -> bool:
         async for key in self._store.keys(prefix):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import groupby, islice
 from typing import NamedTuple
@@ -19,6 +19,7 @@ import numpy as np
 from prometheus_client import Counter, Histogram
 
 from handscroll.assemble import Pixels, strips, window_codes
+from handscroll.branch import Lineage
 from handscroll.canvas import Canvas
 from handscroll.errors import InvalidRequest, NotFound
 from handscroll.formats import encode_tile
@@ -122,12 +123,13 @@ class Engine:
         check_frame(canvas, tile.frame)
         if not shows(canvas, tile):
             raise NotFound(f"the tile lies outside this {canvas.extent.kind}")
-        found = await self._store.get(tile_key(canvas_id, tile, format))
+        canvas = await self._specs.shown(canvas, tile)
+        found = await self._store.get(tile_key(canvas.id, tile, format))
         if found:
             _STORE.inc()
             return found
         await self._admit(canvas, [tile])
-        return await self._image(canvas_id, canvas, tile, format, urgent)
+        return await self._image(canvas, tile, format, urgent)
 
     async def rectangle(self, canvas_id: str, first: Tile, last: Tile) -> tuple[Canvas, list[Tile]]:
         """The tiles of the canvas in a rectangle, from its middle outwards.
@@ -172,9 +174,10 @@ class Engine:
             Unauthenticated, Forbidden, OverBudget: see `Admission.paint`.
             Overloaded: too much is waiting to be drawn or decoded.
         """
-        canvas_id, rest, missing = canvas.id, iter(tiles), []
+        rest, missing = iter(tiles), []
         while some := list(islice(rest, READS)):
-            keys = [tile_key(canvas_id, tile, format) for tile in some]
+            shown = [await self._specs.shown(canvas, tile) for tile in some]
+            keys = [tile_key(one.id, tile, format) for one, tile in zip(shown, some, strict=True)]
             for tile, found in zip(some, await at_once(READS, self._store.get, keys), strict=True):
                 if not found:  # an empty one was cut short by a power cut
                     missing.append(tile)
@@ -212,7 +215,7 @@ class Engine:
         per_band = max(1, BAND_TILES // (region.width // TILE_PX + 2))
         while band := list(islice(bands, per_band)):
             under = self._under(canvas, model, (tile for row in band for tile in row))
-            await self._admission.paint(canvas_id, canvas, model.side_tok, under)
+            await self._admission.paint(await self._line(canvas, model), under)
             # Nobody watches a region come; viewports go before it.
             async with self._feed(canvas, model, under, urgent=False) as feed:
                 for row in band:
@@ -232,7 +235,7 @@ class Engine:
         """
         model = await self._models.of(canvas.model)
         under = self._under(canvas, model, tiles)
-        await self._admission.paint(canvas.id, canvas, model.side_tok, under)
+        await self._admission.paint(await self._line(canvas, model), under)
         async with self._feed(canvas, model, under, urgent=False) as feed:
             return await at_once(self._at_once, partial(self._decoded, canvas, model, feed), tiles)
 
@@ -240,11 +243,10 @@ class Engine:
         """Go on only if these tiles may be painted; a job belongs to nobody, and asks no more."""
         model = await self._models.of(canvas.model)
         under = self._under(canvas, model, tiles)
-        await self._admission.paint(canvas.id, canvas, model.side_tok, under)
+        await self._admission.paint(await self._line(canvas, model), under)
 
     async def _image(
         self,
-        canvas_id: str,
         canvas: Canvas,
         tile: Tile,
         format: TileFormat,
@@ -254,22 +256,21 @@ class Engine:
         """A tile as a file, from the one job that there is for it."""
 
         async def work(urged: asyncio.Event) -> Image:
-            return await self._find_or_paint(canvas_id, canvas, tile, format, urged, codes)
+            return await self._find_or_paint(canvas, tile, format, urged, codes)
 
-        image = await self._jobs.join((canvas_id, tile, format), work, urgent)
+        image = await self._jobs.join((canvas.id, tile, format), work, urgent)
         (_STORE if image.cached else _PAINTED).inc()
         return image.content
 
     async def _find_or_paint(
         self,
-        canvas_id: str,
         canvas: Canvas,
         tile: Tile,
         format: TileFormat,
         urged: asyncio.Event,
         codes: dict[Patch, bytes] | None,
     ) -> Image:
-        key = tile_key(canvas_id, tile, format)
+        key = tile_key(canvas.id, tile, format)
         trace.current().describe({"tile": key})
         found = await self._store.get(key)
         if found:
@@ -279,7 +280,7 @@ class Engine:
         model = await self._models.of(canvas.model)
         if codes is None:
             with _timed("patches"):
-                codes = await self._codes(canvas_id, canvas, model, tile, urged)
+                codes = await self._codes(canvas, model, tile, urged)
         rgb = await self._decode(canvas, model, tile, codes)
         with _timed("encode"):
             content = await asyncio.to_thread(
@@ -289,7 +290,7 @@ class Engine:
             return Image(await self._store.create(key, content), cached=False)
 
     async def _codes(
-        self, canvas_id: str, canvas: Canvas, model: Model, tile: Tile, urged: asyncio.Event
+        self, canvas: Canvas, model: Model, tile: Tile, urged: asyncio.Event
     ) -> dict[Patch, bytes]:
         """The patches of one tile; asked for again when somebody comes who is in a hurry."""
         under = self._under(canvas, model, [tile])
@@ -309,7 +310,7 @@ class Engine:
         self, canvas: Canvas, tiles: list[Tile], format: TileFormat, urgent: bool
     ) -> AsyncGenerator[tuple[Tile, bytes], None]:
         """Tiles as they are painted, each as soon as its own patches are there."""
-        canvas_id, model = canvas.id, await self._models.of(canvas.model)
+        model = await self._models.of(canvas.model)
         room = asyncio.Semaphore(UNREAD)
         done: asyncio.Queue[tuple[Tile, bytes] | Exception] = asyncio.Queue()
         async with self._feed(canvas, model, self._under(canvas, model, tiles), urgent) as feed:
@@ -318,7 +319,8 @@ class Engine:
                 try:
                     codes = await feed.codes(self._under(canvas, model, [tile]))
                     await room.acquire()
-                    image = await self._image(canvas_id, canvas, tile, format, urgent, codes)
+                    shown = await self._specs.shown(canvas, tile)
+                    image = await self._image(shown, tile, format, urgent, codes)
                     done.put_nowait((tile, image))
                 except Exception as error:
                     done.put_nowait(error)
@@ -359,10 +361,20 @@ class Engine:
                         model.digest, codes, inside, window.top_px, window.left_px
                     ),
                 )
-        return await self._pictures.lay_over(canvas, model, tile, pixels)
+        return await self._pictures.lay_over(await self._specs.line(canvas), model, tile, pixels)
 
-    def _feed(self, canvas: Canvas, model: Model, patches: Iterable[Patch], urgent: bool) -> Feed:
-        return Feed(self._store, self._generator, canvas.id, patches, model.patch_bytes, urgent)
+    @asynccontextmanager
+    async def _feed(
+        self, canvas: Canvas, model: Model, patches: Iterable[Patch], urgent: bool
+    ) -> AsyncIterator[Feed]:
+        line = await self._line(canvas, model)
+        async with Feed(
+            self._store, self._generator, line, patches, model.patch_bytes, urgent
+        ) as feed:
+            yield feed
+
+    async def _line(self, canvas: Canvas, model: Model) -> Lineage:
+        return Lineage.of(await self._specs.line(canvas), model.side_tok)
 
     def _under(self, canvas: Canvas, model: Model, tiles: Iterable[Tile]) -> list[Patch]:
         """The patches that tiles are decoded from, each once."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Iterable
 from contextlib import aclosing
 from typing import Self
 
+from handscroll.branch import Lineage
 from handscroll.geometry import Patch
 from svckit.jobs import READS, at_once
 from svckit.keys import patch_key
@@ -20,7 +21,7 @@ class Feed:
     Args:
         store: where committed patches are.
         generator: draws the others.
-        canvas_id: the canvas.
+        line: the canvas, and those it was branched from.
         patches: what is wanted, the most wanted first.
         patch_bytes: size of each. A stored one of another size was cut short by a power cut: the
             generator mends it.
@@ -31,13 +32,13 @@ class Feed:
         self,
         store: Store,
         generator: Generator,
-        canvas_id: str,
+        line: Lineage,
         patches: Iterable[Patch],
         patch_bytes: int,
         urgent: bool,
     ) -> None:
         self._patch_bytes = patch_bytes
-        self._store, self._generator, self._canvas_id = store, generator, canvas_id
+        self._store, self._generator, self._line = store, generator, line
         loop = asyncio.get_running_loop()
         self._codes: dict[Patch, asyncio.Future[bytes]] = {
             patch: loop.create_future() for patch in patches
@@ -71,7 +72,7 @@ class Feed:
 
     async def _look_and_draw(self) -> None:
         async def look(patch: Patch) -> None:
-            found = await self._store.get(patch_key(self._canvas_id, patch))
+            found = await self._store.get(patch_key(self._line.home(patch).id, patch))
             if found is not None and len(found) == self._patch_bytes:
                 self._put(patch, found)
 
@@ -85,7 +86,7 @@ class Feed:
         async def draw() -> None:
             missing = [patch for patch, codes in self._codes.items() if not codes.done()]
             if missing:
-                drawn = self._generator.patches(self._canvas_id, missing, urgent)
+                drawn = self._generator.patches(self._line.id, missing, urgent)
                 async with aclosing(drawn):
                     async for patch, codes in drawn:
                         self._put(patch, codes)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 from cachetools import LRUCache
 
 from handscroll.assemble import Pixels
+from handscroll.branch import BranchPlace
 from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes
 from handscroll.errors import InvalidRequest, NotFound, Overloaded
@@ -119,15 +120,28 @@ class Pictures:
         key = known_key(model.digest, known.picture, canvas.extent.finest)
         await self._encoding.join(key, lambda _: self._encode(key, canvas, model), urgent=True)
 
-    async def lay_over(self, canvas: Canvas, model: Model, tile: Tile, pixels: Pixels) -> Pixels:
-        """A tile (TILE_PX, TILE_PX, 3) with the canvas' picture, where it lies there, laid over.
+    async def lay_over(
+        self, line: Sequence[Canvas], model: Model, tile: Tile, pixels: Pixels
+    ) -> Pixels:
+        """A tile (TILE_PX, TILE_PX, 3) with the pictures laid over that lie there.
+
+        Args:
+            line: the canvas, what it was branched from, and so on.
+            model: that paints them.
+            tile: the tile.
+            pixels: as it was decoded.
 
         Raises:
-            Unavailable: the picture is not in the store any more, or was cut short.
+            Unavailable: a picture is not in the store any more, or was cut short.
         """
-        if canvas.known is None or place_of(canvas, model).under(tile) is None:
-            return pixels
-        return (await self._pixels(canvas, model)).lay_over(tile, pixels)
+        laid = pixels
+        for canvas in reversed(line):
+            if canvas.branch is not None and laid is not pixels:
+                place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
+                laid = place.laid(tile, laid, pixels)
+            if canvas.known is not None and place_of(canvas, model).under(tile) is not None:
+                laid = (await self._pixels(canvas, model)).lay_over(tile, laid)
+        return laid
 
     async def _pixels(self, canvas: Canvas, model: Model) -> KnownPixels:
         """A canvas' picture, read once however many wait for it."""

@@ -210,6 +210,9 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
     ) -> canvas_pb.CreateCanvasResponse:
         """Make a canvas, or find it."""
         owner = _owner(context)
+        if request.HasField("branch"):
+            parent = await self._canvases.get(request.branch.parent)
+            request = _completed(request, parent)
         model = await self._models.of_world(request.world, request.model)
         canvas = _canvas(request, model, await self._known(request))
         canvas, created = await self._canvases.create(canvas, model, owner)
@@ -380,6 +383,24 @@ def _urgent(priority: int) -> bool:
     return priority != generator_pb.PRIORITY_PREFETCH
 
 
+def _completed(
+    request: canvas_pb.CreateCanvasRequest, parent: Canvas
+) -> canvas_pb.CreateCanvasRequest:
+    """What a branch does not say is as in its parent; what it shows, it says."""
+    told = wire.canvas_to_pb(parent)
+    completed = canvas_pb.CreateCanvasRequest(
+        world=parent.world,
+        model=parent.model,
+        extent=None if request.HasField("extent") else told.extent,
+        order=parent.order,
+        frames=parent.frames,
+        sampling=told.sampling,
+        motion=parent.motion,
+    )
+    completed.MergeFrom(request)
+    return completed
+
+
 def _canvas(request: canvas_pb.CreateCanvasRequest, model: Model, known: Known | None) -> Canvas:
     """The spec that a request asks for; what it does not say is as the model has it."""
     extent = model.worlds[request.world]
@@ -399,6 +420,7 @@ def _canvas(request: canvas_pb.CreateCanvasRequest, model: Model, known: Known |
         known,
         tuple(wire.region_from_pb(region) for region in request.regions),
         request.motion,
+        wire.branch_from_pb(request.branch) if request.HasField("branch") else None,
     )
 
 

@@ -7,8 +7,9 @@
 /** @typedef {import("./grid.js").Extent} Extent */
 /** @typedef {{name: string, canvas: string, extent: Extent}} World */
 /** @typedef {{picture: string, top: number, left: number, height: number, width: number}} Known */
+/** @typedef {import("./grid.js").Rectangle & {parent: string}} Branch */
 /** @typedef {{id: string, world: string, seed: number, prompt: string, extent: Extent,
- *   known: Known|null}} Canvas */
+ *   known: Known|null, regions: object[], branch: Branch|null}} Canvas */
 
 /** @typedef {{id: string, state: "running"|"done"|"stopped", done: number, total: number,
  *   problem: string|null}} Export */
@@ -94,8 +95,9 @@ export function uploadPicture(file) {
 }
 
 /**
- * @param {{world: string, seed: number, prompt: string, frames?: number,
- *          motion?: string, known?: {picture: string}}} spec
+ * @param {{seed: number, prompt: string, world?: string, frames?: number, motion?: string,
+ *   known?: {picture: string}, regions?: object[], branch?: Branch}} spec a branch has its parent's
+ *   world
  * @returns {Promise<Canvas>}
  */
 export function createCanvas(spec) {

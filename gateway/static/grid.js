@@ -14,11 +14,18 @@ const { CRS, LatLngBounds, Point } = window.L;
  *  A rectangle of tiles, all four sides inclusive. */
 /** @typedef {{level: number, top: number, left: number, height: number, width: number}} Region
  *  A rectangle of pixels of one level. */
+/** @typedef {{top: number, left: number, height: number, width: number}} Rectangle
+ *  A rectangle of pixels of the finest level. */
 /** @typedef {{zoom: number, x: number, y: number}} View
  *  What is looked at: a zoom, and the middle in canvas pixels at the finest level. */
 
 export const ROOT_ZOOM = 14;
 export const TILE_PX = 256;
+
+/** Pixels to a token's side, at each level. */
+const TOKEN_PX = 16;
+/** Sides of a rectangle that is repainted, at most. */
+const MAX_BRANCH_PX = 4096;
 
 /** Zooms beyond the finest level that may be looked at, scaled up. */
 const OVERZOOM = 2;
@@ -138,6 +145,24 @@ export function regionOf(extent, bounds, zoom) {
   const [top, height] = along(first.y, last.y, extent.height_px);
   const [left, width] = along(first.x, last.x, extent.width_px);
   return { level, top, left, height, width };
+}
+
+/**
+ * The least rectangle of whole tokens of all levels around two places of a canvas.
+ * @param {Extent} extent @param {{x: number, y: number}} one @param {{x: number, y: number}} other
+ * @returns {Rectangle|null} null where none of it lies in the canvas; as large as a branch may be
+ */
+export function snapped(extent, one, other) {
+  const step = TOKEN_PX * 2 ** extent.finest;
+  const along = (from, to, size_px) => {
+    const inside = (place) => Math.min(size_px ?? Infinity, Math.max(size_px === null ? -Infinity : 0, place));
+    const start = inside(step * Math.floor(Math.min(from, to) / step));
+    const end = inside(step * Math.ceil(Math.max(from, to) / step));
+    return [start, Math.min(MAX_BRANCH_PX, end - start)];
+  };
+  const [top, height] = along(one.y, other.y, extent.height_px);
+  const [left, width] = along(one.x, other.x, extent.width_px);
+  return height && width ? { top, left, height, width } : null;
 }
 
 /** @param {Extent} extent @param {{x: number, y: number}} pixel @returns {L.LatLng} */

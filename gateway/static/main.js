@@ -7,6 +7,7 @@ import { askForKey } from "./keys.js";
 import { formatLink, parseLink } from "./link.js";
 import { Panel, titleOf } from "./panel.js";
 import { Picture } from "./picture.js";
+import { Repainting } from "./repainting.js";
 import { Saving } from "./saving.js";
 import { describe, say, setProgress, setState, unsay } from "./status.js";
 
@@ -27,6 +28,11 @@ let worlds = [];
 let picture = null;
 /** @type {Film|null} */
 let film = null;
+const repainting = new Repainting(
+  map,
+  () => picture,
+  () => panel.toggle(false),
+);
 new Saving(() => picture && { canvas: picture.canvas.id, frame: picture.frame, ...picture.region() });
 /** Counts what was asked to be opened: only the last is. */
 let opening = 0;
@@ -162,6 +168,7 @@ function show(canvas, { view }) {
   document.documentElement.dataset.canvas = canvas.id;
   document.title = `${titleOf(canvas)} · Handscroll`;
   panel.setCanvas(canvas);
+  repainting.shown(canvas);
   writeAddress();
 }
 
@@ -187,6 +194,7 @@ async function stayUnpainted(problem) {
 function showLost() {
   opening += 1;
   close();
+  repainting.shown(null);
   setState("problem");
   document.getElementById("lost").hidden = false;
   document.getElementById("home").href = formatLink(worlds[0].canvas);

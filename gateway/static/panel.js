@@ -33,6 +33,12 @@ export function titleOf({ prompt, world }) {
   return prompt || `Untitled ${world}`;
 }
 
+/** @param {Canvas} canvas @returns {string} */
+function aboutOf({ world, seed, motion, branch }) {
+  const about = [world, `seed ${seed}`, motion, branch && "repainted"];
+  return about.filter(Boolean).join(" · ");
+}
+
 /**
  * @param {string} tag @param {object} [properties] @param {(Node|string)[]} children
  * @returns {any}
@@ -117,8 +123,8 @@ export class Panel {
   setCanvas(canvas) {
     this.#canvas = canvas;
     byId("title").textContent = titleOf(canvas);
-    const about = [canvas.world, `seed ${canvas.seed}`, canvas.motion];
-    byId("about").textContent = about.filter(Boolean).join(" · ");
+    byId("about").textContent = aboutOf(canvas);
+    byId("branch").hidden = !canvas.branch;
     for (const choice of this.root.querySelectorAll("[name=world]")) {
       choice.checked = choice.value === canvas.world;
     }
@@ -137,6 +143,8 @@ export class Panel {
   setView(view) {
     this.#view = view;
     const { zoom, x, y } = view;
+    const { branch } = this.#canvas ?? {};
+    if (branch) byId("undo").href = formatLink(branch.parent, { zoom, x, y });
     byId("place").textContent = `${number.format(Math.round(x))}, ${number.format(Math.round(y))}`;
     byId("zoom").textContent = zoom.toFixed(1);
   }
@@ -173,7 +181,7 @@ export class Panel {
       "a",
       { href: formatLink(canvas.id) },
       element("span", { className: "name" }, titleOf(canvas)),
-      element("span", { className: "note" }, `${canvas.world} · seed ${canvas.seed}`),
+      element("span", { className: "note" }, aboutOf(canvas)),
     );
     if (canvas.id === this.#canvas?.id) link.setAttribute("aria-current", "true");
     const remove = element(
@@ -208,7 +216,11 @@ export class Panel {
         await deleteCanvas(canvas.id);
       } catch (problem) {
         row.replaceChildren(...before);
-        row.append(element("span", { className: "error" }, `${describe(problem)}.`));
+        const why =
+          problem.status === 409
+            ? "What was repainted of it must be deleted first."
+            : `${describe(problem)}.`;
+        row.append(element("span", { className: "error" }, why));
         return;
       }
       this.#own = this.#own.filter(({ id }) => id !== canvas.id);

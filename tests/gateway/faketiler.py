@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+from handscroll.branch import shows_branch
 from handscroll.canvas import Canvas, Known, Sampling
 from handscroll.errors import HandscrollError, InvalidRequest, NotFound
 from handscroll.geometry import Extent, patches_of, tile_region, xyz_to_tile
@@ -21,6 +22,7 @@ from svckit.keys import TileFormat, canvas_key, check_canvas_id, tile_key
 from svckit.server import Servicer
 from svckit.store import Store
 from svckit.wire import (
+    branch_from_pb,
     canvas_to_pb,
     extent_from_pb,
     extent_to_pb,
@@ -140,6 +142,8 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         self, request: canvas_pb.CreateCanvasRequest, context: Any
     ) -> canvas_pb.CreateCanvasResponse:
         self._begin(context)
+        if request.HasField("branch") and not request.world:
+            request.world = (await self._canvas(request.branch.parent)).world
         if request.world not in WORLDS:
             raise NotFound(f"there is no world {request.world!r}")
         given = request.HasField("extent")
@@ -154,6 +158,7 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
             sampling=sampling_from_pb(request.sampling, Sampling()),
             known=self._known(request),
             regions=tuple(region_from_pb(region) for region in request.regions),
+            branch=branch_from_pb(request.branch) if request.HasField("branch") else None,
         )
         created = await self.store.get(canvas_key(canvas.id)) is None
         await self.store.create(canvas_key(canvas.id), canvas.canonical())
@@ -243,6 +248,8 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         if not _shown(canvas, address):
             return None
         tile = xyz_to_tile(address.x, address.y, address.z)._replace(frame=frame)
+        while canvas.branch is not None and not shows_branch(canvas, tile):
+            canvas = await self._canvas(canvas.branch.parent)
         key = tile_key(canvas.id, tile, _FORMATS[format])
         found = await self.store.get(key)
         if found is None:

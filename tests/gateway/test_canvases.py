@@ -51,10 +51,40 @@ def test_every_field_reaches_the_tiler(stack: Stack) -> None:
     assert (told["order"], told["frames"], told["model"]) == ("outward", 4, "cd")
 
 
+def test_a_branch_needs_no_world_and_reaches_the_tiler(stack: Stack) -> None:
+    with stack.client() as client:
+        parent = client.post("/canvases", json={"world": "scroll", "seed": 5}).json()
+        assert parent["branch"] is None
+        place = {"parent": parent["id"], "top": 64, "left": -128, "height": 192, "width": 256}
+        child = client.post("/canvases", json={"seed": 6, "branch": place}).json()
+        assert child["branch"] == place and child["world"] == "scroll"
+        assert client.get(f"/canvases/{child['id']}").json() == child
+
+
+def test_a_tile_that_a_branch_shares_is_read_where_its_parent_has_it(stack: Stack) -> None:
+    """Without waiting it is there for the branch as soon as for the parent, and the same bytes."""
+    with stack.client() as client:
+        parent = client.post("/canvases", json={"world": "planet", "seed": 8}).json()["id"]
+        place = {"parent": parent, "top": 0, "left": 0, "height": 64, "width": 64}
+        child = client.post("/canvases", json={"seed": 9, "branch": place}).json()["id"]
+        far, near = "16/32868/32768.webp", "16/32767/32767.webp"
+        assert client.get(f"/tiles/{child}/{far}?wait=0").status_code == 202
+        for tile in (far, near):
+            assert client.get(f"/tiles/{parent}/{tile}").status_code == 200
+        shared = client.get(f"/tiles/{child}/{far}?wait=0")
+        assert shared.status_code == 200
+        assert shared.content == client.get(f"/tiles/{parent}/{far}").content
+        assert client.get(f"/tiles/{child}/{near}?wait=0").status_code == 202
+        own = client.get(f"/tiles/{child}/{near}")
+        assert own.content != client.get(f"/tiles/{parent}/{near}").content
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
         ({}, "world is missing"),
+        ({"branch": None}, "world is missing"),
+        ({"branch": {"parent": "ab"}}, "branch.top is missing"),
         ({"world": 3}, "world must be string, not 3"),
         ({"world": "planet", "sead": 1}, "there is no field 'sead'"),
         ({"world": "planet", "seed": "1"}, "seed must be integer, not '1'"),

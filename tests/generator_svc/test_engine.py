@@ -13,7 +13,8 @@ import pytest
 
 from generator_svc.easel import Easel
 from generator_svc.engine import PREFETCH, VIEWPORT, Engine
-from handscroll.canvas import Canvas, Known, Sampling
+from handscroll.branch import Lineage
+from handscroll.canvas import Branch, Canvas, Known, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes
 from handscroll.errors import (
@@ -29,7 +30,7 @@ from handscroll.geometry import Extent, Patch
 from handscroll.known import KnownTokens, digest_of
 from handscroll.order import Lattice
 from handscroll.paint import Painter
-from svckit.keys import canvas_key, known_key, patch_key
+from svckit.keys import Prefix, canvas_key, known_key, patch_key
 from svckit.known import tokens_content
 from svckit.store import Store
 from tests.support.toys import ModelPainters, ToyLedger, ToyPainters, served_by
@@ -154,6 +155,53 @@ def test_engine_paints_around_a_picture_as_render_does(
     assert drawn == 0
     for patch in wanted:
         np.testing.assert_array_equal(found[patch], expected[patch])
+
+
+def test_engine_paints_branches_as_render_does(
+    model: Checkpoint, make_engine: MakeEngine, put_canvas: PutCanvas, store: Store
+) -> None:
+    """What is shared is the parent's own; each patch of the cone is drawn once, and no other."""
+    wanted = block(-2, 0, 3, 3)
+
+    async def served() -> None:
+        root = await put_canvas()
+        child = await put_canvas(seed=8, branch=Branch(root.id, -128, 192, 256, 320))
+        last = await put_canvas(seed=9, branch=Branch(child.id, 64, 384, 128, 256))
+        painters = ModelPainters(model)
+        engine = make_engine(painters, backlog=500)
+        parts = (wanted[:4], wanted[2:], wanted[3:5])
+        found = await asyncio.gather(*(ask(engine, last.id, part) for part in parts))
+        line = Lineage.of([last, child, root], 16)
+        stored = [key async for key in store.keys(Prefix("patches/"))]
+        assert sorted(stored) == sorted(patch_key(*one) for one in line.cone(wanted))
+        with (
+            Painter(model, root) as first,
+            Painter(model, child, parent=first) as second,
+            Painter(model, last, parent=second) as painter,
+        ):
+            list(painter.patches(wanted))
+            for patch in wanted:
+                for answer in found:
+                    if patch in answer:
+                        np.testing.assert_array_equal(answer[patch], painter.pool[patch])
+
+    asyncio.run(served())
+
+
+def test_a_branch_is_admitted_for_all_that_it_stands_on(
+    make_engine: MakeEngine, put_canvas: PutCanvas
+) -> None:
+    async def served() -> None:
+        root = await put_canvas()
+        child = await put_canvas(seed=8, branch=Branch(root.id, -128, 192, 256, 320))
+        cost = len(Lineage.of([child, root], 16).cone(block(-1, 0)))
+        with pytest.raises(InvalidRequest, match=f"stand on {cost} patches"):
+            await ask(make_engine(ToyPainters(), backlog=cost - 1), child.id, block(-1, 0))
+        painters = ToyPainters()
+        await ask(make_engine(painters, backlog=cost), child.id, block(-1, 0))
+        assert painters.drawn.total() == cost
+
+    asyncio.run(served())
 
 
 def test_codes_do_not_depend_on_who_asks_for_what_when(

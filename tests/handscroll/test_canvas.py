@@ -12,6 +12,7 @@ from handscroll.canvas import (
     FORMAT,
     MAX_FRAMES,
     MAX_PROMPT_CHARACTERS,
+    Branch,
     Canvas,
     Known,
     PromptRegion,
@@ -191,6 +192,12 @@ CHANGES: list[tuple[str, object]] = [
     ("regions", (PromptRegion("sea", 0, 0, 5, 5, 6),)),
     ("regions", (PromptRegion("sea", 0, 0, 5, 5, 5), PromptRegion("ice", 0, 0, 5, 5, 5))),
     ("regions", (PromptRegion("ice", 0, 0, 5, 5, 5), PromptRegion("sea", 0, 0, 5, 5, 5))),
+    ("branch", Branch("a" * 64, 0, 0, 64, 64)),
+    ("branch", Branch("b" * 64, 0, 0, 64, 64)),
+    ("branch", Branch("a" * 64, 64, 0, 64, 64)),
+    ("branch", Branch("a" * 64, 0, 64, 64, 64)),
+    ("branch", Branch("a" * 64, 0, 0, 128, 64)),
+    ("branch", Branch("a" * 64, 0, 0, 64, 128)),
 ]
 SAMPLING_CHANGES: list[tuple[str, object]] = [
     ("dtype", "bfloat16"),
@@ -343,7 +350,7 @@ def test_canvas_refuses_to_guess_what_is_missing(name: str) -> None:
         Canvas.parse(json.dumps(spec))
 
 
-@pytest.mark.parametrize("name", ["Seed", "seed ", "canonical", "id", "branch", "region"])
+@pytest.mark.parametrize("name", ["Seed", "seed ", "canonical", "id", "region"])
 def test_canvas_refuses_unknown_fields(name: str) -> None:
     """A misspelt or a future setting must not be painted as if it were not there."""
     with pytest.raises(InvalidRequest, match=f"canvas has no field {name}"):

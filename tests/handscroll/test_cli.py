@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +17,14 @@ from pmtiles.reader import MemorySource, all_tiles
 import handscroll
 from handscroll.archive import tiles_in
 from handscroll.assemble import Pixels
-from handscroll.canvas import Canvas, PromptRegion, Sampling
+from handscroll.canvas import Branch, Canvas, Known, PromptRegion, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.cli import MAX_PIXELS, region_of, run, write_file
 from handscroll.errors import HandscrollError, InvalidRequest
 from handscroll.film import FilmFormat, film
 from handscroll.formats import encode_tile
 from handscroll.geometry import Extent, Region, tile_to_xyz
+from handscroll.known import digest_of
 from handscroll.paint import Painter
 from launcher.__main__ import main
 
@@ -199,6 +201,60 @@ def test_regions_that_are_none_are_refused(
     command: Command, tiny: Path, tmp_path: Path, text: str
 ) -> None:
     assert_one_line(command(*options(tmp_path / "out.png", tiny), f"--region={text}"))
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_render_repaints_a_rectangle(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path, around: bool
+) -> None:
+    """What is painted is the branch; its parent is the canvas that the other options name."""
+    out, told, known, pixels = tmp_path / "out.png", dict[str, object](), None, None
+    if around:
+        file, pixels = photo(tmp_path / "photo.png")
+        told = {"picture": file, "picture-at": "-128,-64"}
+        known = Known(digest_of(pixels), -64, -128, *pixels.shape[:2])
+    result = command(*options(out, tiny, **told, **{"repaint": "-64,-128,192,256"}))
+    assert result.code == 0, result.err
+    parent = Canvas(model.digest, "planet", 3, PLANE, known=known)
+    child = Canvas(model.digest, "planet", 1, PLANE, branch=Branch(parent.id, -128, -64, 256, 192))
+    assert child.id[:16] in result.out
+    with (
+        Painter(model, parent, picture=pixels) as before,
+        Painter(model, child, parent=before) as painter,
+    ):
+        expected = np.concatenate(list(painter.region(Region(0, -10, -20, 30, 40))))
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), expected)
+
+
+def test_repainting_takes_a_seed_and_words_of_its_own(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path
+) -> None:
+    parent = Canvas(model.digest, "planet", 3, PLANE, regions=(PromptRegion("", 0, 0, 64, 64),))
+    told = options(tmp_path / "out.png", tiny, region="0,0,64,64", repaint="0,0,64,64")
+    branch = Branch(parent.id, 0, 0, 64, 64)
+    result = command(*told, "--repaint-seed=9")
+    assert replace(parent, seed=9, branch=branch).id[:16] in result.out
+    refused = command(*told, "--repaint-prompt=sea")
+    assert "text encoder" in refused.err  # this one has none
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("1,2,3", "--repaint must be X,Y,WIDTH,HEIGHT"),
+        ("0,0,64,a", "--repaint must be X,Y,WIDTH,HEIGHT"),
+        ("0,32,64,64", "multiples of 64 px"),
+        ("0,0,64,0", "height must be 1 to 4096"),
+        ("0,0,8192,64", "width must be 1 to 4096"),
+    ],
+)
+def test_rectangles_that_cannot_be_repainted_are_refused(
+    command: Command, tiny: Path, tmp_path: Path, place: str, words: str
+) -> None:
+    result = command(*options(tmp_path / "out.png", tiny, repaint=place))
+    assert_one_line(result)
+    assert words in result.err
     assert not (tmp_path / "out.png").exists()
 
 

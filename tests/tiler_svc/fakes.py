@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from grpc import aio
 
+from handscroll.branch import Lineage
 from handscroll.canvas import Canvas, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes
@@ -30,6 +31,7 @@ from svckit.client import connect
 from svckit.keys import canvas_key, patch_key, picture_key
 from svckit.server import Servicer, door_of, started
 from svckit.settings import ServiceSettings
+from svckit.specs import Specs
 from svckit.store import Store
 from svckit.wire import Model
 from tiler_svc import service as tiler
@@ -85,6 +87,7 @@ class FakeGenerator(generator_grpc.GeneratorServiceServicer):
         self.go.set()
         self.failures: list[Exception] = []
         self._painters: dict[str, Painter] = {}
+        self._specs = Specs(store)
 
     async def ListModels(self, request: Any, context: Any) -> generator_pb.ListModelsResponse:
         self.asked_models += 1
@@ -103,8 +106,9 @@ class FakeGenerator(generator_grpc.GeneratorServiceServicer):
             for message in request.patches:
                 await self.go.wait()
                 patch = wire.patch_from_pb(message)
-                codes = await self._draw(request.canvas, patch)
-                key = patch_key(request.canvas, patch)
+                home = await self._home(request.canvas, patch)
+                codes = await self._draw(home, patch)
+                key = patch_key(home, patch)
                 content = await self.store.create(key, codes.tobytes())
                 if len(content) != codes.nbytes:  # cut short: the real one mends it too
                     await self.store.delete(key)
@@ -114,21 +118,29 @@ class FakeGenerator(generator_grpc.GeneratorServiceServicer):
             self.left += 1
             raise
 
+    async def _home(self, canvas_id: str, patch: Patch) -> str:
+        """The canvas that a patch of a branch is one of."""
+        line = await self._specs.line(await self._specs.get(canvas_id))
+        return Lineage.of(line, self.model.side_tok).home(patch).id
+
     async def _draw(self, canvas_id: str, patch: Patch) -> Codes:
         if self.checkpoint is None:
             return scatter(canvas_id, patch)
+        painter = await self._painter(self.checkpoint, canvas_id)
+        await asyncio.to_thread(lambda: list(painter.patches([patch])))
+        return painter.pool[patch]
+
+    async def _painter(self, checkpoint: Checkpoint, canvas_id: str) -> Painter:
         if canvas_id not in self._painters:
-            spec = await self.store.get(canvas_key(canvas_id))
-            assert spec is not None
-            canvas, picture = Canvas.parse(spec), None
+            canvas, picture, parent = await self._specs.get(canvas_id), None, None
             if canvas.known is not None:
                 file = await self.store.get(picture_key(canvas.known.picture))
                 assert file is not None
                 picture = from_png(file)
-            self._painters[canvas_id] = Painter(self.checkpoint, canvas, picture=picture)
-        painter = self._painters[canvas_id]
-        await asyncio.to_thread(lambda: list(painter.patches([patch])))
-        return painter.pool[patch]
+            if canvas.branch is not None:
+                parent = await self._painter(checkpoint, canvas.branch.parent)
+            self._painters[canvas_id] = Painter(checkpoint, canvas, picture=picture, parent=parent)
+        return self._painters[canvas_id]
 
     def close(self) -> None:
         for painter in self._painters.values():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from grpc import aio
 
-from handscroll.canvas import Canvas, PromptRegion
+from handscroll.branch import MAX_BRANCHES
+from handscroll.canvas import Branch, Canvas, PromptRegion
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch, StillNeeded
 from handscroll.geometry import Extent, Patch, Tile
 from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
@@ -18,7 +19,6 @@ from svckit.client import calling
 from svckit.keys import (
     Key,
     Prefix,
-    branch_key,
     canvas_key,
     holder_prefix,
     owner_key,
@@ -247,18 +247,108 @@ async def test_deletion_cut_short_can_be_ended(home: House) -> None:
     assert await there(home) == []
 
 
+def branch(parent: str, **place: int) -> dict[str, Any]:
+    """What asks for a branch of a canvas."""
+    place = {"top_px": 0, "left_px": -64, "height_px": 64, "width_px": 128} | place
+    return {"world": "", "seed": 8, "branch": pb.Branch(parent=parent, **place)}
+
+
+async def test_a_branch_is_as_its_parent_unless_it_says_otherwise(home: House) -> None:
+    sampling = pb.Sampling(temperature=0.5, top_k=9)
+    extent = pb.Extent(kind=pb.Extent.KIND_PICTURE, finest=1, height_px=320, width_px=640)
+    told = (
+        await create(home, extent=extent, order="raster", sampling=sampling, prompt="a lake")
+    ).canvas
+    changed = pb.Sampling(temperature=0.9)
+    wish = branch(told.id, left_px=64) | {"sampling": changed}
+    parent, child = (
+        wire.canvas_from_pb(one) for one in (told, (await create(home, **wish)).canvas)
+    )
+    assert child.branch == Branch(parent.id, 0, 64, 64, 128)
+    assert child.sampling == replace(parent.sampling, temperature=0.9)
+    assert (child.seed, child.prompt) == (8, ""), "what it shows, it says"
+    expected = replace(parent, seed=8, prompt="", sampling=child.sampling, branch=child.branch)
+    assert child == expected
+
+
+async def test_nothing_is_written_for_a_branch_that_cannot_be(home: House) -> None:
+    parent = (await create(home, world="scroll")).canvas.id
+    before = await there(home)
+    plane = pb.Extent(kind=pb.Extent.KIND_PLANE, finest=2)
+    cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (NotFound, "there is no canvas bbbb", branch("b" * 64)),
+        (InvalidRequest, "canvas id must be 64", branch("x")),
+        (InvalidRequest, "multiples of 64 px", branch(parent, top_px=32)),
+        (InvalidRequest, "only 0 to 704", branch(parent, height_px=768)),
+        (InvalidRequest, "width must be 1 to 4096", branch(parent, width_px=4160)),
+        (SpecMismatch, "parent's world, scroll, not planet", {"world": "planet", "extent": plane}),
+        (SpecMismatch, "parent's frames, 1, not 2", {"frames": 2}),
+    ]
+    for kind, message, spec in cases:
+        with pytest.raises(kind, match=message):
+            await create(home, ANNE, **branch(parent) | spec)
+    assert await there(home) == before
+
+
+async def test_a_chain_of_branches_is_bounded(home: House) -> None:
+    last = (await create(home)).canvas.id
+    for _ in range(MAX_BRANCHES):
+        last = (await create(home, **branch(last))).canvas.id
+    with pytest.raises(InvalidRequest, match=f"{MAX_BRANCHES} long"):
+        await create(home, **branch(last))
+
+
 async def test_canvas_with_branches_stays(home: House) -> None:
     canvas = (await create(home, ANNE)).canvas.id
-    branch = branch_key(canvas, "b" * 64)
-    await home.store.create(branch, b"")
-    with pytest.raises(StillNeeded, match="delete those first"):
-        await delete(home, ANNE, canvas)
-    assert await ids(home, ANNE) == [canvas]
+    child = (await create(home, BERT, **branch(canvas))).canvas.id
+    grandchild = (await create(home, ANNE, **branch(child))).canvas.id
+    for owner, one in ((ANNE, canvas), (BERT, child)):
+        with pytest.raises(StillNeeded, match="delete those first"):
+            await delete(home, owner, one)
+    assert set(await ids(home, ANNE)) == {canvas, grandchild}
     await create(home, BERT)
     await delete(home, BERT, canvas)  # it stays Anne's
-    await home.store.delete(branch)
-    await delete(home, ANNE, canvas)
+    for owner, one in ((ANNE, grandchild), (BERT, child), (ANNE, canvas)):
+        await delete(home, owner, one)
     assert await there(home) == []
+
+
+async def test_a_mark_that_a_death_left_keeps_no_canvas(home: House) -> None:
+    canvas = (await create(home, ANNE)).canvas.id
+    child = (await create(home, ANNE, **branch(canvas))).canvas.id
+    await home.store.delete(canvas_key(child))  # its deletion got so far
+    await delete(home, ANNE, canvas)
+    assert await home.store.get(canvas_key(canvas)) is None
+
+
+async def test_a_branch_made_while_its_parent_is_deleted_is_whole_or_not_at_all(
+    home: House,
+) -> None:
+    """Whichever comes first: no branch without a parent is left."""
+    canvases = Canvases(
+        home.store,
+        Specs(home.store),
+        Models(home.generator),  # type: ignore[arg-type]
+        home.tokenizer,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        {},
+    )
+    for pause in range(12):
+        parent = Canvas(home.model.digest, "planet", pause, home.model.worlds["planet"])
+        await canvases.create(parent, home.model, ANNE)
+        child = replace(parent, branch=Branch(parent.id, 0, 0, 64, 64))
+
+        async def remove(parent: Canvas = parent, pause: int = pause) -> None:
+            for _ in range(pause):
+                await asyncio.sleep(0.001)
+            await canvases.delete(parent.id, ANNE)
+
+        made, _ = await asyncio.gather(
+            canvases.create(child, home.model, BERT), remove(), return_exceptions=True
+        )
+        alive = [await home.store.get(canvas_key(one.id)) for one in (child, parent)]
+        assert alive[0] is None or alive[1] is not None
+        assert isinstance(made, NotFound) == (alive[0] is None)
 
 
 async def test_worlds_have_a_canvas_to_open_first_that_nobody_can_delete(home: House) -> None:

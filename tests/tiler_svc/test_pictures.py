@@ -149,11 +149,11 @@ async def test_a_picture_is_read_once_and_only_where_it_lies(
     monkeypatch.setattr(pictures, "load_pixels", counted)
     kept = Pictures(home.store, home.tokenizer)  # type: ignore[arg-type]
     blank = np.zeros((256, 256, 3), np.uint8)
-    far = [kept.lay_over(canvas, home.model, Tile(2, 10**5, col), blank) for col in range(8)]
+    far = [kept.lay_over([canvas], home.model, Tile(2, 10**5, col), blank) for col in range(8)]
     assert all(one is blank for one in await asyncio.gather(*far)) and not reads
     later = Tile(2, 0, 0, 1)
-    assert await kept.lay_over(canvas, home.model, later, blank) is blank and not reads
-    there = [kept.lay_over(canvas, home.model, Tile(2, 0, col), blank) for col in (0, 1, 0, 1)]
+    assert await kept.lay_over([canvas], home.model, later, blank) is blank and not reads
+    there = [kept.lay_over([canvas], home.model, Tile(2, 0, col), blank) for col in (0, 1, 0, 1)]
     assert all(one.any() for one in await asyncio.gather(*there))
     assert len(reads) == 1
 

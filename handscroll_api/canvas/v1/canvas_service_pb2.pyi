@@ -235,6 +235,50 @@ class Known(_message.Message):
 Global___Known: _TypeAlias = Known  # noqa: Y015
 
 @_typing.final
+class Branch(_message.Message):
+    """Where a canvas differs from another, its parent: everywhere else it is the parent. Inside, it is
+    painted anew by its own spec so that it joins all around. Nothing is copied, and the parent cannot
+    be deleted while it has branches. Pixels change up to 80 px beside the rectangle, at each level,
+    which is how far a token reaches.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    TOP_PX_FIELD_NUMBER: _builtins.int
+    LEFT_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Id of the parent. A chain of branches, each of the one before, may be 64 long."""
+    top_px: _builtins.int
+    """First row of the rectangle, in pixels of the finest level. All four are multiples of
+    16 * 2^finest.
+    """
+    left_px: _builtins.int
+    """First column."""
+    height_px: _builtins.int
+    """Rows, up to 4096."""
+    width_px: _builtins.int
+    """Columns, up to 4096."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        top_px: _builtins.int = ...,
+        left_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+        width_px: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "left_px", b"left_px", "parent", b"parent", "top_px", b"top_px", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Branch: _TypeAlias = Branch  # noqa: Y015
+
+@_typing.final
 class PromptRegion(_message.Message):
     """A rectangle of a canvas with a prompt of its own, in pixels of the finest level."""
 
@@ -296,6 +340,7 @@ class Canvas(_message.Message):
     KNOWN_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     MOTION_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """SHA-256 of the canonical spec, 64 hexadecimal digits in lower case."""
     model: _builtins.str
@@ -328,6 +373,10 @@ class Canvas(_message.Message):
     def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptRegion]:
         """Places with prompts of their own; the later lie over the earlier."""
 
+    @_builtins.property
+    def branch(self) -> Global___Branch:
+        """Where it differs from its parent, if it has one."""
+
     def __init__(
         self,
         *,
@@ -343,10 +392,11 @@ class Canvas(_message.Message):
         known: Global___Known | None = ...,
         regions: _abc.Iterable[Global___PromptRegion] | None = ...,
         motion: _builtins.str = ...,
+        branch: Global___Branch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "known", b"known", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "extent", b"extent", "known", b"known", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "id", b"id", "known", b"known", "model", b"model", "motion", b"motion", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "extent", b"extent", "frames", b"frames", "id", b"id", "known", b"known", "model", b"model", "motion", b"motion", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -431,7 +481,7 @@ Global___ListWorldsResponse: _TypeAlias = ListWorldsResponse  # noqa: Y015
 
 @_typing.final
 class CreateCanvasRequest(_message.Message):
-    """A spec, of which only the world must be given."""
+    """A spec, of which only the world must be given, or instead the branch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -446,6 +496,7 @@ class CreateCanvasRequest(_message.Message):
     KNOWN_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     MOTION_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
     world: _builtins.str
     """One of the worlds."""
     seed: _builtins.int
@@ -480,6 +531,12 @@ class CreateCanvasRequest(_message.Message):
         earlier.
         """
 
+    @_builtins.property
+    def branch(self) -> Global___Branch:
+        """Makes it a branch of another canvas. World, model, extent, order, frames, motion and sampling, where they
+        are absent, are the parent's; a known picture must lie in the rectangle.
+        """
+
     def __init__(
         self,
         *,
@@ -494,10 +551,11 @@ class CreateCanvasRequest(_message.Message):
         known: Global___Known | None = ...,
         regions: _abc.Iterable[Global___PromptRegion] | None = ...,
         motion: _builtins.str = ...,
+        branch: Global___Branch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "known", b"known", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "extent", b"extent", "known", b"known", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "frames", b"frames", "known", b"known", "model", b"model", "motion", b"motion", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "extent", b"extent", "frames", b"frames", "known", b"known", "model", b"model", "motion", b"motion", "order", b"order", "prompt", b"prompt", "regions", b"regions", "sampling", b"sampling", "seed", b"seed", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

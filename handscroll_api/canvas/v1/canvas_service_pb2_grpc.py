@@ -98,8 +98,9 @@ class CanvasServiceServicer:
         Idempotent. Status codes:
 
         - INVALID_ARGUMENT: a field is out of its range, or they do not fit each other.
-        - NOT_FOUND: no such world or model, or no such picture.
-        - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level.
+        - NOT_FOUND: no such world or model, no such picture, or no such parent of a branch.
+        - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level;
+        or a branch is of another model, world, extent or number of frames than its parent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -69,8 +69,9 @@ class CanvasServiceStub:
     Idempotent. Status codes:
 
     - INVALID_ARGUMENT: a field is out of its range, or they do not fit each other.
-    - NOT_FOUND: no such world or model, or no such picture.
-    - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level.
+    - NOT_FOUND: no such world or model, no such picture, or no such parent of a branch.
+    - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level;
+      or a branch is of another model, world, extent or number of frames than its parent.
     """
     UploadPicture: _grpc.StreamUnaryMultiCallable[_canvas_service_pb2.UploadPictureRequest, _canvas_service_pb2.UploadPictureResponse]
     """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
@@ -133,8 +134,9 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
     Idempotent. Status codes:
 
     - INVALID_ARGUMENT: a field is out of its range, or they do not fit each other.
-    - NOT_FOUND: no such world or model, or no such picture.
-    - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level.
+    - NOT_FOUND: no such world or model, no such picture, or no such parent of a branch.
+    - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level;
+      or a branch is of another model, world, extent or number of frames than its parent.
     """
     UploadPicture: _aio.StreamUnaryMultiCallable[_canvas_service_pb2.UploadPictureRequest, _canvas_service_pb2.UploadPictureResponse]  # type: ignore[assignment]
     """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
@@ -206,8 +208,9 @@ class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent. Status codes:
 
         - INVALID_ARGUMENT: a field is out of its range, or they do not fit each other.
-        - NOT_FOUND: no such world or model, or no such picture.
-        - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level.
+        - NOT_FOUND: no such world or model, no such picture, or no such parent of a branch.
+        - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level;
+          or a branch is of another model, world, extent or number of frames than its parent.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,154 @@
+"""Repainting a part, by mouse and by keyboard, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from handscroll.canvas import Canvas, PromptRegion
+from handscroll.errors import Overloaded
+from tests.gateway.conftest import Stack, soon
+
+PATIENCE_MS = 60_000
+REGIONS = (PromptRegion("ice", 0, 0, 100, 100),)
+
+
+@pytest.fixture
+def parent(stack: Stack) -> Canvas:
+    """What is repainted."""
+    return stack.canvas("scroll", prompt="a lake", regions=REGIONS)
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack, parent: Canvas) -> Iterator[Page]:
+    """A window, at the finest level of the canvas around pixel -100, 350, ready to be marked."""
+    page = browser.new_page(viewport={"width": 900, "height": 600})
+    page.set_default_timeout(PATIENCE_MS)
+    wrongs: list[str] = []
+    page.on("pageerror", lambda error: wrongs.append(str(error)))
+    page.goto(f"{stack.url}/#{parent.id}/16/-100/350")
+    page.wait_for_selector("[data-canvas]")
+    page.click("#seal")
+    yield page
+    page.close()
+    assert not wrongs
+
+
+def mark(page: Page, words: str = "") -> None:
+    """Mark columns -200 to 30 and rows 300 to 645."""
+    page.fill("#repaint-words", words)
+    page.click("#repaint")
+    expect(page.locator("#panel")).to_be_hidden()
+    page.mouse.move(350, 250)
+    page.mouse.down()
+    page.mouse.move(500, 400)
+    expect(page.locator("#mark")).to_be_visible()
+    page.mouse.move(580, 595)
+    page.mouse.up()
+
+
+def in_sight(page: Page, number: int | None) -> None:
+    """Wait until a candidate is in sight; None for what was there before."""
+    if number is None:
+        expect(page.locator("#candidates [aria-pressed=true]")).to_have_count(0)
+    else:
+        pressed = page.locator("#candidates [aria-pressed=true]")
+        expect(pressed).to_have_text(str(number))
+
+
+def told(page: Page, stack: Stack) -> dict[str, Any]:
+    """The canvas in sight, by its address."""
+    canvas = page.evaluate("location.hash").removeprefix("#").partition("/")[0]
+    answer: dict[str, Any] = stack.get(f"/canvases/{canvas}").json()
+    return answer
+
+
+def test_what_is_marked_is_branched_and_kept(stack: Stack, page: Page, parent: Canvas) -> None:
+    mark(page)
+    in_sight(page, 1)
+    first = told(page, stack)
+    place = {"top": 256, "left": -256, "height": 448, "width": 320}
+    assert first["branch"] == {"parent": parent.id, **place}
+    assert first["prompt"] == "a lake" and first["regions"][0]["prompt"] == "ice"
+    assert page.evaluate("location.hash").endswith("/16/-100/350")
+    page.click("#candidates button:nth-child(3)")
+    in_sight(page, 3)
+    third = told(page, stack)
+    assert third["branch"] == first["branch"] and third["seed"] != first["seed"]
+    page.click("#candidates button:nth-child(1)")
+    in_sight(page, 1)
+    page.click("#choose")
+    expect(page.locator("#choosing")).to_be_hidden()
+    assert told(page, stack) == first
+    soon(lambda: stack.get(f"/canvases/{third['id']}").status_code == 404, "the other goes")
+    page.click("#seal")
+    expect(page.locator("#about")).to_contain_text("repainted")
+    page.click("#undo")
+    page.wait_for_selector(f"[data-canvas='{parent.id}']")
+    assert page.evaluate("location.hash").endswith("/16/-100/350")
+    expect(page.locator("#branch")).to_be_hidden()
+
+
+def test_words_are_for_what_is_marked_alone(stack: Stack, page: Page) -> None:
+    mark(page, " a small boat ")
+    in_sight(page, 1)
+    made = told(page, stack)
+    assert (made["prompt"], made["regions"]) == ("a small boat", [])
+
+
+def test_undo_leaves_all_as_it_was(stack: Stack, page: Page, parent: Canvas) -> None:
+    mark(page)
+    in_sight(page, 1)
+    first = told(page, stack)
+    page.click("#choose-none")
+    page.wait_for_selector(f"[data-canvas='{parent.id}']")
+    expect(page.locator("#choosing")).to_be_hidden()
+    soon(lambda: stack.get(f"/canvases/{first['id']}").status_code == 404, "it goes")
+
+
+def test_the_keyboard_takes_the_middle_or_nothing(stack: Stack, page: Page) -> None:
+    page.focus("#repaint")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.locator("#marking")).to_be_hidden()
+    page.focus("#seal")
+    page.keyboard.press("Enter")
+    page.focus("#repaint")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    in_sight(page, 1)
+    assert page.evaluate("document.activeElement.textContent") == "1"
+    place = told(page, stack)["branch"]
+    assert (place["left"], place["width"]) == (-256, 320)
+    assert (place["top"], place["height"]) == (256, 192)
+
+
+def test_a_touch_marks_nothing(page: Page) -> None:
+    page.click("#repaint")
+    page.mouse.click(400, 300)
+    expect(page.locator("#marking")).to_be_visible()
+    expect(page.locator("#choosing")).to_be_hidden()
+
+
+def test_who_goes_elsewhere_chooses_no_more(stack: Stack, page: Page) -> None:
+    mark(page)
+    in_sight(page, 1)
+    other = stack.canvas("planet")
+    page.evaluate("(id) => { location.hash = id }", other.id)
+    page.wait_for_selector(f"[data-canvas='{other.id}']")
+    expect(page.locator("#choosing")).to_be_hidden()
+
+
+def test_what_cannot_be_branched_says_why(stack: Stack, page: Page) -> None:
+    stack.tiler.failure = Overloaded("too much to do", 1)
+    mark(page)
+    expect(page.locator("#repaint-error")).to_contain_text("busy. Please try again")
+    in_sight(page, None)
+    expect(page.locator("#choose")).to_be_disabled()
+    stack.tiler.failure = None
+    page.click("#candidates button:nth-child(1)")
+    in_sight(page, 1)
+    expect(page.locator("#repaint-error")).to_be_empty()
