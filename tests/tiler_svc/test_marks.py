@@ -276,16 +276,23 @@ async def test_where_everybody_may_paint_there_is_no_limit(home: House) -> None:
 # Races: what whoever was told that it is done has, they have.
 
 
-ROUNDS, LATE_S = 120, 0.08
+STEPS = 20
+"""Requests to the store after which the second of two comes: more than the first makes."""
 
 
 class Jittery:
-    """A back end whose answers take a while, and not always the same."""
+    """A back end whose answers take a while, and not always the same.
+
+    Attributes:
+        asked: how many requests there were.
+    """
 
     def __init__(self, seed: int) -> None:
         self._raw, self._random = MemoryStore(), random.Random(seed)
+        self.asked = 0
 
     async def _after(self, work: Awaitable[Any]) -> Any:
+        self.asked += 1
         await asyncio.sleep(self._random.random() * 0.004)
         found = await work
         await asyncio.sleep(self._random.random() * 0.004)
@@ -307,6 +314,7 @@ class Jittery:
         await self._after(self._raw.delete_async(paths))
 
     def list(self, prefix: str, *, chunk_size: int) -> Any:
+        self.asked += 1
         return self._raw.list(prefix, chunk_size=chunk_size)
 
 
@@ -322,7 +330,8 @@ class Race:
     """A store with a picture of Anne's in it, and what may be done to it."""
 
     def __init__(self, model: Model, seed: int) -> None:
-        self.store, self.model = Store(Jittery(seed)), model
+        self.raw, self.model, self.seed = Jittery(seed), model, seed
+        self.store = Store(self.raw)
         self.pictures = Pictures(self.store, Blank())  # type: ignore[arg-type]
         self.canvases = Canvases(
             self.store,
@@ -333,7 +342,6 @@ class Race:
             {},
         )
         self.sampling = replace(model.sampling, group=64)
-        self.late, self.late_too = (random.Random(seed + n).random() * LATE_S for n in (0, ROUNDS))
 
     async def begin(self) -> None:
         self.picture, height, width = await self.pictures.take(FILE, ANNE)
@@ -355,9 +363,8 @@ class Race:
             await wipe(self.store, self.picture)
 
 
-async def outcome(work: Awaitable[None], late_s: float = 0.0) -> type[HandscrollError] | None:
+async def outcome(work: Awaitable[None]) -> type[HandscrollError] | None:
     """What came of it."""
-    await asyncio.sleep(late_s)
     try:
         await work
     except HandscrollError as error:
@@ -365,18 +372,29 @@ async def outcome(work: Awaitable[None], late_s: float = 0.0) -> type[Handscroll
     return None
 
 
+Two = tuple[type[HandscrollError] | None, type[HandscrollError] | None]
+
+
+async def both(race: Race, one: Awaitable[None], other: Awaitable[None]) -> Two:
+    """What came of two that race: either comes first, and the second at any step of the first."""
+    first, second = (one, other) if race.seed % 2 else (other, one)
+    begun, asked = asyncio.create_task(outcome(first)), race.raw.asked
+    while not begun.done() and race.raw.asked < asked + race.seed // 2 % STEPS:
+        await asyncio.sleep(0.0005)
+    late = await outcome(second)
+    return (await begun, late) if race.seed % 2 else (late, await begun)
+
+
 async def races(model: Checkpoint) -> list[Race]:
-    found = [Race(model_of(model), seed) for seed in range(ROUNDS)]
+    found = [Race(model_of(model), seed) for seed in range(4 * STEPS)]
     await asyncio.gather(*(race.begin() for race in found))
     return found
 
 
 async def test_picture_given_while_it_is_deleted_is_there(model: Checkpoint) -> None:
     async def run(race: Race) -> None:
-        dropped, given = await asyncio.gather(
-            outcome(race.pictures.delete(race.picture, ANNE)),
-            outcome(_take(race, BERT), race.late),
-        )
+        deleting = race.pictures.delete(race.picture, ANNE)
+        dropped, given = await both(race, deleting, _take(race, BERT))
         assert (dropped, given) == (None, None)
         assert await race.store.get(picture_key(race.picture))
         assert not await race.store.any(uploads_prefix(ANNE))
@@ -394,11 +412,8 @@ async def test_canvas_made_while_its_picture_is_deleted_has_it_or_is_not_made(
     model: Checkpoint,
 ) -> None:
     async def run(race: Race) -> tuple[Any, Any]:
-        # Either may come first.
-        dropped, made = await asyncio.gather(
-            outcome(race.pictures.delete(race.picture, ANNE), race.late),
-            outcome(race.make(BERT), race.late_too),
-        )
+        deleting = race.pictures.delete(race.picture, ANNE)
+        dropped, made = await both(race, deleting, race.make(BERT))
         if made is None:
             assert dropped is StillNeeded
             await race.check_canvas()
@@ -420,11 +435,10 @@ async def test_canvas_deleted_and_made_at_a_time_still_stands_on_its_picture(
 ) -> None:
     async def run(race: Race) -> None:
         await race.make(ANNE)
-        gone, made, dropped = await asyncio.gather(
-            outcome(race.canvases.delete(race.canvas.id, ANNE)),
-            outcome(race.make(BERT), race.late),
-            outcome(race.pictures.delete(race.picture, ANNE), race.late_too),
-        )
+        dropping = asyncio.create_task(outcome(race.pictures.delete(race.picture, ANNE)))
+        going = race.canvases.delete(race.canvas.id, ANNE)
+        gone, made = await both(race, going, race.make(BERT))
+        dropped = await dropping
         assert gone is None
         if made is None:
             assert dropped is StillNeeded
