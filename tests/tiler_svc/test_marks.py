@@ -226,7 +226,7 @@ async def test_mark_cut_short_by_a_power_cut_is_made_again(home: House) -> None:
 # How much.
 
 
-def bounded(**most: int) -> dict[str, Any]:
+def bounded(**most: Any) -> dict[str, Any]:
     return {"access": AccessSettings(anonymous="paint", **most)}
 
 
