@@ -36,7 +36,7 @@ from handscroll_api.tiler.v1 import export_service_pb2 as export_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from handscroll_api.tiler.v1.export_service_pb2_grpc import ExportServiceStub
 from handscroll_api.tiler.v1.tiler_service_pb2_grpc import TilerServiceStub
-from svckit.keyring import Role, changed_keys, new_key
+from svckit.keyring import Role, RoleName, changed_keys, new_key
 from svckit.keys import canvas_key
 from svckit.server import started
 from svckit.settings import ServiceSettings, StoreSettings
@@ -277,14 +277,11 @@ async def doors(
     """Gateway and tiler as processes, before a generator and a tokenizer that are quick."""
     folder = tmp_path_factory.mktemp("doors")
     keys, file = {}, folder / "keys.json"
-    few = {"own_canvases": 1, "own_picture_bytes": 600}
-    for name, role, most in (
-        ("read", "read", {}),
-        ("paint", "paint", {}),
-        ("admin", "admin", {}),
-        ("few", "paint", few),
-    ):
-        keys[name], key = new_key(f"Anna {name}", role, **most)
+    roles: tuple[RoleName, ...] = ("read", "paint", "admin")
+    made = [new_key(f"Anna {role}", role) for role in roles]
+    made.append(new_key("Anna few", "paint", own_canvases=1, own_picture_bytes=600))
+    for name, (shown, key) in zip((*roles, "few"), made, strict=True):
+        keys[name] = shown
         with changed_keys(file) as found:
             found[key.id] = key
     store, served = Store.open(str(folder / "store")), model_of(model)
