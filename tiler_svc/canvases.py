@@ -179,6 +179,8 @@ class Canvases:
             await self._store.delete(key)  # what a power cut left: only this spec has this id
         if stored != canvas.canonical():
             await self._store.create(key, canvas.canonical())
+        if not await self._marks.held_by(canvas.id, owner):  # the same owner has let go of it
+            return await self._commit(canvas, model, owner, use)
         return canvas, stored is None
 
     async def get(self, canvas_id: str) -> Canvas:
@@ -235,7 +237,7 @@ class Canvases:
             raise StillNeeded(f"other canvases branch off from {canvas_id}: delete those first")
 
     async def _wipe(self, canvas_id: str) -> None:
-        """Delete a canvas, the spec first, so that nothing half deleted is served."""
+        """Delete a canvas, the spec before what it shows: nothing half deleted is served."""
         spec = await self._store.get(canvas_key(canvas_id))
         async with self._pictures.needed(_parsed(spec)) as use:
             if use is not None:

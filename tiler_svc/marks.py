@@ -103,6 +103,8 @@ class Marks:
             await self._store.delete(key)
             await self._store.create(key, text)
         await self._store.create(self._kind.holder(id, owner), b"")
+        if not await self.has(id, owner):  # the same owner lets go of it elsewhere
+            await self._store.create(key, text)
 
     async def has(self, id: str, owner: str) -> bool:
         """Whether an owner holds a thing."""
@@ -111,6 +113,15 @@ class Marks:
     async def held(self, id: str) -> bool:
         """Whether anybody holds a thing."""
         return await self._store.any(self._kind.holders(id))
+
+    async def held_by(self, id: str, owner: str | None) -> bool:
+        """Whether this owner still holds a thing.
+
+        Who takes hold looks once the thing is written: the same owner may be letting go of it in
+        another window. If it does later, all of the thing goes, and if it did before our mark, it
+        has found that or was done with the thing.
+        """
+        return await self._store.size(self._kind.holder(id, owner or ANYBODY)) is not None
 
     async def count(self, owner: str) -> int:
         """How many things an owner holds."""
@@ -171,7 +182,8 @@ class Marks:
         """
         kind, store = self._kind, self._store
         mark, own = kind.mark(owner, id), kind.holder(id, owner)
-        if not await self.has(id, owner):
+        told = await store.get(mark)
+        if told is None:
             own = kind.holder(id, ANYBODY)
             alone = not await store.any(kind.holders(id), but=own)
             if not (admin and alone and await store.get(own) is not None):
@@ -187,6 +199,8 @@ class Marks:
                 await store.create(own, b"")
                 raise
         await store.delete(mark)
+        if told is not None and await store.size(own) is not None:
+            await store.create(mark, told)  # the same owner has taken hold of it elsewhere
 
     def _read_token(self, token: str) -> tuple[str, str]:
         try:

@@ -161,6 +161,8 @@ class Pictures:
         if kept != file and not await asyncio.to_thread(_shows, kept, picture):
             await self._store.delete(key)  # a power cut has cut it short
             await self._store.create(key, file)
+        if not await self._marks.held_by(picture, owner):  # the same owner has let go of it
+            return await self.take(content, owner, most_bytes)
         return picture, height, width
 
     async def own(

@@ -404,6 +404,35 @@ async def test_picture_given_while_it_is_deleted_is_there(model: Checkpoint) -> 
     await asyncio.gather(*map(run, await races(model)))
 
 
+async def test_picture_given_and_deleted_by_the_same_owner_is_theirs_or_gone(
+    model: Checkpoint,
+) -> None:
+    """In two windows, say."""
+
+    async def run(race: Race) -> bool:
+        deleting = race.pictures.delete(race.picture, ANNE)
+        assert await both(race, deleting, _take(race, ANNE)) == (None, None)
+        kept = bool(await there(race.store))
+        if kept:
+            assert [one.name for one in (await race.pictures.own(ANNE, 0, ""))[0]] == [race.picture]
+            assert await race.store.get(picture_key(race.picture))
+            await race.pictures.delete(race.picture, ANNE)
+        assert await there(race.store) == []
+        return kept
+
+    assert set(await asyncio.gather(*map(run, await races(model)))) == {True, False}
+
+
+async def test_who_lets_go_while_they_take_hold_again_still_holds(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race = Race(model_of(model), 1)
+    await race.begin()
+    upon(race, monkeypatch, upload_key(ANNE, race.picture), _take(race, ANNE))
+    await race.pictures.delete(race.picture, ANNE)
+    assert [one.name for one in (await race.pictures.own(ANNE, 0, ""))[0]] == [race.picture]
+
+
 async def _take(race: Race, owner: str) -> None:
     await race.pictures.take(FILE, owner)
 
