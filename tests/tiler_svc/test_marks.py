@@ -490,17 +490,19 @@ async def test_owners_who_leave_a_picture_together_leave_nothing(model: Checkpoi
     await asyncio.gather(*map(run, (await races(model))[:30]))
 
 
-def upon(race: Race, patch: pytest.MonkeyPatch, key: Key, work: Awaitable[None]) -> None:
-    """Have something happen just before a value is deleted for the first time."""
-    real, begun = race.store.delete, list[Key]()
+def upon(
+    race: Race, patch: pytest.MonkeyPatch, key: Key, work: Awaitable[None], method: str = "delete"
+) -> None:
+    """Have something happen just before something is done to a value for the first time."""
+    real, begun = getattr(race.store, method), list[Key]()
 
-    async def deleting(one: Key) -> None:
+    async def doing(one: Key, *value: bytes) -> Any:
         if one == key and not begun:
             begun.append(one)
             await work
-        await real(one)
+        return await real(one, *value)
 
-    patch.setattr(race.store, "delete", deleting)
+    patch.setattr(race.store, method, doing)
 
 
 async def test_picture_given_just_before_its_file_goes_is_put_back(
@@ -512,6 +514,55 @@ async def test_picture_given_just_before_its_file_goes_is_put_back(
     await race.pictures.delete(race.picture, ANNE)
     assert await race.store.get(picture_key(race.picture))
     assert not (await race.pictures.own(ANNE, 0, ""))[0]
+
+
+async def test_who_takes_hold_while_they_let_go_holds_all_of_it(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race = Race(model_of(model), 1)
+    await race.begin()
+    letting_go = race.pictures.delete(race.picture, ANNE)
+    upon(race, monkeypatch, picture_key(race.picture), letting_go, "create")
+    await race.pictures.take(FILE, ANNE)
+    assert [one.name for one in (await race.pictures.own(ANNE, 0, ""))[0]] == [race.picture]
+    assert await race.store.get(picture_key(race.picture))
+    await race.make(ANNE)
+    gone = race.canvases.delete(race.canvas.id, ANNE)
+    upon(race, monkeypatch, canvas_key(race.canvas.id), gone, "get")
+    await race.make(ANNE)
+    await race.canvases.delete(race.canvas.id, ANNE)
+    await race.pictures.delete(race.picture, ANNE)
+    assert await there(race.store) == []
+
+
+async def test_canvas_made_just_before_its_mark_goes_is_put_back_with_it(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race = Race(model_of(model), 1)
+    await race.begin()
+    await race.make(ANNE)
+    upon(race, monkeypatch, use_key(race.picture, race.canvas.id), race.make(BERT))
+    await race.canvases.delete(race.canvas.id, ANNE)
+    await race.check_canvas()
+
+
+async def test_picture_stays_while_a_canvas_on_it_is_being_deleted(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may yet be put back."""
+    race = Race(model_of(model), 1)
+    await race.begin()
+    await race.make(ANNE)
+    refused = list[object]()
+
+    async def drop() -> None:
+        refused.append(await outcome(race.pictures.delete(race.picture, ANNE)))
+
+    upon(race, monkeypatch, canvas_key(race.canvas.id), drop())
+    await race.canvases.delete(race.canvas.id, ANNE)
+    assert refused == [StillNeeded]
+    await race.pictures.delete(race.picture, ANNE)
+    assert await there(race.store) == []
 
 
 async def test_who_is_too_late_to_delete_a_picture_still_holds_it(
