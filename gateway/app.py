@@ -30,6 +30,7 @@ from gateway.tiler import Tiler
 from gateway.tiles import Tiles
 from gateway.traced import Traced
 from gateway.uploads import Uploads
+from gateway.usage import Usage
 from handscroll.errors import InvalidRequest
 from svckit import trace
 from svckit.access import Access
@@ -63,6 +64,7 @@ def create_app(settings: GatewaySettings) -> Edge:
     pictures = Pictures(Memory(settings.cache_bytes), store, Specs(store), tiler)
     canvases = Canvases(tiler, pictures, settings.public_url)
     exports = Exports(tiler)
+    uploads = Uploads(tiler, settings.public_url)
     checks = Checks(tiler, store)
     sessions = Sessions(access, settings.public_url)
     viewer = _Viewer(directory=STATIC)
@@ -79,7 +81,10 @@ def create_app(settings: GatewaySettings) -> Edge:
         Route("/canvases/{canvas}", canvases.delete, methods=["DELETE"]),
         Route("/canvases/{canvas}/tilejson.json", canvases.tilejson),
         Route("/canvases/{canvas}/events", Events(tiler, pictures).stream),
-        Route("/pictures", Uploads(tiler).take, methods=["POST"]),
+        Route("/pictures", uploads.own),
+        Route("/pictures", uploads.take, methods=["POST"]),
+        Route("/pictures/{picture}", uploads.delete, methods=["DELETE"]),
+        Route("/usage", Usage(tiler).get),
         Route("/exports", exports.create, methods=["POST"]),
         Route("/exports/{export}", exports.get),
         Route("/exports/{export}", exports.delete, methods=["DELETE"]),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -13,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway import bodies, queries
 from gateway.bodies import Sint32, Strict, Uint32
+from gateway.owners import newly_signed, remember, signed
 from gateway.pictures import Pictures
 from gateway.tilejson import tilejson
 from gateway.tiler import ASK_S, CALLEE, TAKE_S, Tiler
@@ -20,16 +19,9 @@ from handscroll.canvas import MAX_REGIONS, Canvas
 from handscroll.errors import InvalidRequest, NotFound
 from handscroll.geometry import Extent
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
-from svckit import access
 from svckit.client import calling
 from svckit.wire import canvas_from_pb, extent_from_pb, extent_to_pb
 
-MAX_PAGE = 1000
-COOKIE = "handscroll_owner"
-YEAR_S = 365 * 86400
-
-_OWNER = re.compile(r"[!-~]{16,128}", re.ASCII)
-_OWN_COOKIE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FRESH = {"Cache-Control": "no-store"}
 
 
@@ -127,44 +119,27 @@ class Canvases:
     async def create(self, request: Request) -> Response:
         """``POST /canvases``: make a canvas, or find it."""
         wish = _asked(await bodies.read(request, _Wish))
-        signed, new_owner = _signed(request), None
-        if signed is None:
-            new_owner = secrets.token_hex(16)
-            signed = (("x-owner", new_owner),)
+        said, secret = newly_signed(request)
         wait_s = TAKE_S if wish.HasField("known") else ASK_S
         with calling(CALLEE):
-            reply = await self._tiler.canvases.CreateCanvas(wish, timeout=wait_s, metadata=signed)
+            reply = await self._tiler.canvases.CreateCanvas(wish, timeout=wait_s, metadata=said)
         canvas = canvas_from_pb(reply.canvas)
         response = JSONResponse(
             _told(canvas),
             201 if reply.created else 200,
             _FRESH | {"Location": f"/canvases/{canvas.id}"},
         )
-        if new_owner:
-            response.set_cookie(
-                COOKIE,
-                new_owner,
-                max_age=YEAR_S,
-                httponly=True,
-                samesite="lax",
-                secure=self._base(request).startswith("https:"),
-            )
+        remember(response, secret, self._base(request))
         return response
 
     async def own(self, request: Request) -> Response:
         """``GET /canvases``: the caller's own, newest first."""
-        query = request.query_params
-        page_size = queries.whole("page_size", query.get("page_size", "0"), 0, MAX_PAGE)
-        wish = canvas_pb.ListCanvasesRequest(
-            page_size=page_size, page_token=query.get("page_token", "")
-        )
-        signed = _signed(request)
-        reply = canvas_pb.ListCanvasesResponse()
-        if signed is not None:
+        size, token = queries.page(request.query_params)
+        wish = canvas_pb.ListCanvasesRequest(page_size=size, page_token=token)
+        said, reply = signed(request), canvas_pb.ListCanvasesResponse()
+        if said is not None:
             with calling(CALLEE):
-                reply = await self._tiler.canvases.ListCanvases(
-                    wish, timeout=ASK_S, metadata=signed
-                )
+                reply = await self._tiler.canvases.ListCanvases(wish, timeout=ASK_S, metadata=said)
         canvases = [
             _told(canvas_from_pb(one.canvas)) | {"made_at": one.made_at.ToJsonString()}
             for one in reply.canvases
@@ -181,14 +156,14 @@ class Canvases:
     async def delete(self, request: Request) -> Response:
         """``DELETE /canvases/{canvas}``: take one from the caller's own."""
         canvas_id = request.path_params["canvas"]
-        signed = _signed(request)
-        if signed is None:
+        said = signed(request)
+        if said is None:
             raise NotFound(f"canvas {canvas_id} is not yours: no owner came with the request")
         with calling(CALLEE):
             await self._tiler.canvases.DeleteCanvas(
                 canvas_pb.DeleteCanvasRequest(canvas=canvas_id),
                 timeout=ASK_S,
-                metadata=signed,
+                metadata=said,
             )
         self._pictures.forget(canvas_id)
         return Response(status_code=204, headers=_FRESH)
@@ -207,28 +182,6 @@ class Canvases:
 
 def _told(canvas: Canvas) -> dict[str, Any]:
     return {"id": canvas.id, **asdict(canvas), "tilejson": f"/canvases/{canvas.id}/tilejson.json"}
-
-
-def _owner(request: Request) -> str | None:
-    """The secret that makes the caller who they are, if they sent one."""
-    given = request.headers.get("x-owner")
-    if given is not None:
-        if not _OWNER.fullmatch(given):
-            raise InvalidRequest(
-                f"X-Owner must be 16 to 128 visible ASCII characters, not these {len(given)}"
-            )
-        return given
-    # A cookie that is not of our making is as good as none.
-    kept = request.cookies.get(COOKIE, "")
-    return kept if _OWN_COOKIE.fullmatch(kept) else None
-
-
-def _signed(request: Request) -> tuple[tuple[str, str], ...] | None:
-    """Metadata that says who holds canvases, where the key does not; None for nobody."""
-    if access.caller.get().owner:
-        return ()
-    owner = _owner(request)
-    return (("x-owner", owner),) if owner else None
 
 
 def _asked(wish: _Wish) -> canvas_pb.CreateCanvasRequest:

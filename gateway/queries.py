@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import MAX_LEVEL, ROOT_ZOOM, Tile, xyz_to_tile
+
+MAX_PAGE = 1000
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})", re.ASCII)
@@ -23,6 +26,16 @@ def whole(name: str, text: str, low: int, high: int) -> int:
     if not _WHOLE.fullmatch(text) or not low <= int(text) <= high:
         raise InvalidRequest(f"{name} must be a whole number {low} to {high}, not {text!r:.40}")
     return int(text)
+
+
+def page(query: QueryParams) -> tuple[int, str]:
+    """How many things a page may show, 0 for as many as usual, and where the last page ended.
+
+    Raises:
+        InvalidRequest: a page cannot have so many.
+    """
+    size = whole("page_size", query.get("page_size", "0"), 0, MAX_PAGE)
+    return size, query.get("page_token", "")
 
 
 def seconds(name: str, text: str, high: float) -> float:

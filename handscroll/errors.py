@@ -9,6 +9,7 @@ HandscrollError
 │   └── BrokenCheckpoint    a checkpoint that is truncated, altered, or not one of ours
 ├── Mistaken            a service made a mistake; it is in its log
 ├── StillNeeded         it cannot go while something else stands on it
+├── OverQuota           the caller holds as much as they may
 └── Unavailable         it exists, but cannot be had now or here
     ├── Overloaded          too much is asked for at once; says when to try again
     │   └── OverBudget          by this one caller
@@ -56,6 +57,10 @@ class Mistaken(HandscrollError):
 
 class StillNeeded(HandscrollError):
     """The thing cannot be deleted: something else stands on it."""
+
+
+class OverQuota(HandscrollError):
+    """The caller would hold more than they may; deleting something of theirs makes room."""
 
 
 class Overloaded(Unavailable):

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from handscroll.errors import InvalidRequest, NotFound
-from svckit.keyring import KEYS_FILE, RoleName, changed_keys, new_key, read_keys
+from svckit.keyring import BUDGETS, KEYS_FILE, RoleName, changed_keys, new_key, read_keys
 
 app = typer.Typer(no_args_is_help=True, help="Keys of those who may look, paint or administer.")
 
@@ -30,6 +30,8 @@ def create(
     patches_per_minute: _Budget = None,
     canvases_per_minute: _Budget = None,
     streams: _Budget = None,
+    own_canvases: _Budget = None,
+    own_picture_bytes: _Budget = None,
 ) -> None:
     """Make a key and print it: the only time that it can be seen."""
     shown, key = new_key(
@@ -39,6 +41,8 @@ def create(
         patches_per_minute=patches_per_minute,
         canvases_per_minute=canvases_per_minute,
         streams=streams,
+        own_canvases=own_canvases,
+        own_picture_bytes=own_picture_bytes,
     )
     with changed_keys(file) as keys:
         keys[key.id] = key
@@ -48,10 +52,9 @@ def create(
 @app.command(name="list")
 def list_keys(file: _File) -> None:
     """List all keys."""
-    budgets = ("requests_per_minute", "patches_per_minute", "canvases_per_minute", "streams")
-    table = Table("id", "role", "name", *(name.replace("_", " ") for name in budgets), box=None)
+    table = Table("id", "role", "name", *(name.replace("_", " ") for name in BUDGETS), box=None)
     for key in read_keys(file).values():
-        own = (getattr(key, name) for name in budgets)
+        own = (getattr(key, name) for name in BUDGETS)
         said = ("" if one is None else str(one) for one in own)
         table.add_row(key.id, key.role, escape(key.name), *said)
     Console().print(table)

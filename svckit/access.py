@@ -24,7 +24,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from handscroll.errors import Forbidden, InvalidRequest, Unauthenticated
 from svckit.budgets import Meter
-from svckit.keyring import KEYS_FILE, Key, Keyring, Role
+from svckit.keyring import BUDGETS, KEYS_FILE, Key, Keyring, Role
 from svckit.tls import TlsSettings
 
 _BEARER = re.compile(r"bearer +(\S+) *", re.ASCII | re.IGNORECASE)
@@ -32,7 +32,7 @@ _DEEDS = {Role.READ: "looking", Role.PAINT: "painting", Role.ADMIN: "administrat
 
 
 class AccessSettings(BaseSettings):
-    """Who may do what. Budgets count in each process by itself; 0 is no limit.
+    """Who may do what. Budgets by the minute count in each process by itself; 0 is no limit.
 
     Where nothing of this is set, a door on a loopback address lets everybody paint without limit.
     """
@@ -53,6 +53,10 @@ class AccessSettings(BaseSettings):
     )
     canvases_per_minute: int = Field(30, ge=0, description="canvases that a caller may make")
     streams: int = Field(16, ge=0, description="streams that a caller may have open at a time")
+    own_canvases: int = Field(1000, ge=0, description="canvases that a caller may hold")
+    own_picture_bytes: int = Field(
+        2**30, ge=0, description="bytes of uploaded pictures that a caller may hold"
+    )
     trusted_network: bool = Field(
         False,
         description="the network lets nobody but our own services reach those behind the doors",
@@ -74,12 +78,14 @@ class Rule(NamedTuple):
 
 
 class Budgets(NamedTuple):
-    """What a caller may have by the minute, and streams at a time; 0 is no limit."""
+    """What a caller may have by the minute, streams at a time, and hold; 0 is no limit."""
 
     requests: int = 0
     patches: int = 0
     canvases: int = 0
     streams: int = 0
+    own_canvases: int = 0
+    own_picture_bytes: int = 0
 
 
 class Caller(NamedTuple):
@@ -160,6 +166,8 @@ class Access:
             settings.patches_per_minute,
             settings.canvases_per_minute,
             settings.streams,
+            settings.own_canvases,
+            settings.own_picture_bytes,
         )
         self._meter = Meter()
 
@@ -185,8 +193,7 @@ class Access:
         key = self.find(shown[1])
         if key is None:
             raise Unauthenticated("the key that was shown is not, or no longer, one of ours")
-        own = key.requests_per_minute, key.patches_per_minute, key.canvases_per_minute, key.streams
-        both = zip(own, self._budgets, strict=True)
+        both = zip((getattr(key, name) for name in BUDGETS), self._budgets, strict=True)
         budgets = Budgets(*(usual if one is None else one for one, usual in both))
         return Caller(f"key {key.id}", Role[key.role.upper()], key, budgets, self._meter)
 

@@ -75,8 +75,19 @@ class Key(BaseModel):
     patches_per_minute: _Budget = None
     canvases_per_minute: _Budget = None
     streams: _Budget = None
+    own_canvases: _Budget = None
+    own_picture_bytes: _Budget = None
 
 
+BUDGETS = (
+    "requests_per_minute",
+    "patches_per_minute",
+    "canvases_per_minute",
+    "streams",
+    "own_canvases",
+    "own_picture_bytes",
+)
+"""What a key may have budgets of its own for."""
 _FILE = TypeAdapter(list[Key])
 
 

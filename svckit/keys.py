@@ -9,8 +9,12 @@ local folder could not hold both.
     tiles/{canvas}/{level}/{frame}/{row}/{col}.{format}    its pictures, which may expire
     texts/{encoder}/{prompt}                               a prompt's vectors
     pictures/{picture}.png                                 a picture to paint around
-    known/{model}/{picture}/{finest}                       its tokens
-    owners/{owner}/{canvas}                                what an owner holds
+    known/{picture}/{model}/{finest}                       its tokens
+    uploads/{owner}/{picture}                              the pictures that an owner holds
+    uploaders/{picture}/{owner}                            who holds a picture
+    uses/{picture}/{canvas}                                what is painted around a picture
+    making/{picture}/{nonce}                               somebody makes or deletes such a canvas
+    owners/{owner}/{canvas}                                the canvases that an owner holds
     holders/{canvas}/{owner}                               who holds a canvas
     branches/{canvas}/{child}                              what was branched from a canvas
     exports/{export}/spec.json                             what an export is
@@ -40,7 +44,10 @@ Prefix = NewType("Prefix", str)
 
 TileFormat = Literal["webp", "png", "jpg"]
 
+CANVASES, TILES, PICTURES = Prefix("canvases/"), Prefix("tiles/"), Prefix("pictures/")
+EXPORTS, EXPORTED = Prefix("exports/"), Prefix("exported/")
 PROBES = Prefix("probe/")
+"""Folders of all that is of a kind."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -92,7 +99,27 @@ def picture_key(picture: str) -> Key:
 
 def known_key(model: str, picture: str, finest: int) -> Key:
     """Where the tokens of a known picture are, for canvases of so many levels."""
-    return Key(f"known/{_digest('a model', model)}/{_digest('a picture', picture)}/{finest:d}")
+    return Key(f"{tokens_prefix(picture)}{_digest('a model', model)}/{finest:d}")
+
+
+def upload_key(owner: str, picture: str) -> Key:
+    """The mark that an owner holds a picture, among the marks of that owner."""
+    return Key(f"{uploads_prefix(owner)}{_digest('a picture', picture)}")
+
+
+def uploader_key(picture: str, owner: str) -> Key:
+    """The same mark among the marks of that picture."""
+    return Key(f"{uploaders_prefix(picture)}{_hash(owner)}")
+
+
+def use_key(picture: str, canvas_id: str) -> Key:
+    """The mark that a canvas is painted around a picture."""
+    return Key(f"{uses_prefix(picture)}{check_canvas_id(canvas_id)}")
+
+
+def making_key(picture: str, nonce: str) -> Key:
+    """The mark that somebody makes or deletes a canvas that is painted around a picture."""
+    return Key(f"{making_prefix(picture)}{_nonce(nonce)}")
 
 
 def owner_key(owner: str, canvas_id: str) -> Key:
@@ -178,6 +205,31 @@ def branch_prefix(canvas_id: str) -> Prefix:
     return Prefix(f"branches/{check_canvas_id(canvas_id)}/")
 
 
+def tokens_prefix(picture: str) -> Prefix:
+    """All tokens of a picture."""
+    return Prefix(f"known/{_digest('a picture', picture)}/")
+
+
+def uploads_prefix(owner: str) -> Prefix:
+    """All pictures of an owner."""
+    return Prefix(f"uploads/{_hash(owner)}/")
+
+
+def uploaders_prefix(picture: str) -> Prefix:
+    """All owners of a picture."""
+    return Prefix(f"uploaders/{_digest('a picture', picture)}/")
+
+
+def uses_prefix(picture: str) -> Prefix:
+    """All canvases that are painted around a picture."""
+    return Prefix(f"uses/{_digest('a picture', picture)}/")
+
+
+def making_prefix(picture: str) -> Prefix:
+    """The marks of all who make or delete such a canvas."""
+    return Prefix(f"making/{_digest('a picture', picture)}/")
+
+
 def export_prefix(export_id: str) -> Prefix:
     """All of an export."""
     return Prefix(f"exports/{_digest('an export id', export_id)}/")
@@ -209,8 +261,13 @@ def export_of(key: Key) -> str:
 
 
 def canvas_of(key: Key) -> str:
-    """The canvas that a key under an `owner_prefix` or a `branch_prefix` names."""
+    """The canvas that a key under an `owner_prefix`, `branch_prefix` or `uses_prefix` names."""
     return check_canvas_id(key.rpartition("/")[2])
+
+
+def picture_of(key: Key) -> str:
+    """The picture that a key under an `uploads_prefix`, or the key of a picture, names."""
+    return _digest("a picture", key.rpartition("/")[2].removesuffix(".png"))
 
 
 def _digest(name: str, text: str) -> str:
@@ -224,7 +281,9 @@ def _digest(name: str, text: str) -> str:
 
 def _nonce(text: str) -> str:
     if not _NONCE.fullmatch(text):
-        raise InvalidRequest(f"a run must be 32 characters of 0 to 9 and a to f, not {text!r:.80}")
+        raise InvalidRequest(
+            f"a nonce must be 32 characters of 0 to 9 and a to f, not {text!r:.80}"
+        )
     return text
 
 

@@ -29,6 +29,7 @@ class Codes(NamedTuple):
     http: HTTPStatus
 
 
+# OverQuota is 507, which RFC 4918 has for this: asking again helps once something was deleted.
 # OutOfTime is 503 and not 504: map clients try again after the first, and give up on the second.
 TABLE: dict[type[HandscrollError], Codes] = {
     errors.InvalidRequest: Codes(grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.BAD_REQUEST),
@@ -41,6 +42,7 @@ TABLE: dict[type[HandscrollError], Codes] = {
     ),
     errors.Mistaken: Codes(grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
     errors.StillNeeded: Codes(grpc.StatusCode.FAILED_PRECONDITION, HTTPStatus.CONFLICT),
+    errors.OverQuota: Codes(grpc.StatusCode.RESOURCE_EXHAUSTED, HTTPStatus.INSUFFICIENT_STORAGE),
     errors.Unavailable: Codes(grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
     errors.UnsafeStore: Codes(grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
     errors.StoreUnavailable: Codes(grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),

@@ -25,9 +25,9 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from obstore import open_writer_async
@@ -103,6 +103,20 @@ class S3Settings(BaseModel):
     def allow_http(self) -> bool:
         """Whether the endpoint is one without TLS."""
         return self.endpoint is not None and self.endpoint.startswith("http:")
+
+
+class Entry(NamedTuple):
+    """A value, as a listing shows it.
+
+    Attributes:
+        key: its name.
+        size_bytes: how large it is.
+        written: when that was, by the store's clock, with its time zone.
+    """
+
+    key: Key
+    size_bytes: int
+    written: datetime
 
 
 class Raw(Protocol):
@@ -267,23 +281,44 @@ class Store:
 
     async def delete_all(self, prefix: Prefix) -> None:
         """Delete every value in a folder."""
-        async for batch in self._batches(prefix):
-            try:
-                await self._call("delete", prefix, self._raw.delete_async(batch))
-            except FileNotFoundError:
-                # Somebody else deletes here too, and a folder stops at the first missing value.
-                for key in batch:
-                    await self.delete(key)
+        async for batch in self.batches(prefix):
+            await self.delete_many([entry.key for entry in batch])
+
+    async def delete_many(self, keys: Sequence[Key]) -> None:
+        """Delete some values, 1000 at most; they need not be there."""
+        if not keys:
+            return
+        try:
+            await self._call("delete", keys[0], self._raw.delete_async(keys))
+        except FileNotFoundError:
+            # Somebody else deletes here too, and a folder stops at the first missing value.
+            for key in keys:
+                await self.delete(key)
 
     async def keys(self, prefix: Prefix) -> AsyncIterator[Key]:
         """The keys in a folder and its folders, in no order."""
-        async for batch in self._batches(prefix):
-            for key in batch:
-                yield key
+        async for batch in self.batches(prefix):
+            for entry in batch:
+                yield entry.key
+
+    async def batches(self, prefix: Prefix) -> AsyncIterator[list[Entry]]:
+        """What is in a folder and its folders, in no order, up to 1000 at a time."""
+        stream = self._raw.list(prefix, chunk_size=BATCH)
+        while (batch := await self._call("list", prefix, anext(stream, None))) is not None:
+            yield [
+                Entry(Key(entry["path"]), entry["size"], entry["last_modified"]) for entry in batch
+            ]
+
+    async def any(self, prefix: Prefix, but: Key | None = None) -> bool:
+        """Whether there is something in a folder, other than one value."""
+        async for key in self.keys(prefix):
+            if key != but:
+                return True
+        return False
 
     async def ready(self) -> None:
         """Ask the store something small, to see that it answers and lets us in."""
-        async for _ in self._batches(PROBES):
+        async for _ in self.batches(PROBES):
             break
 
     async def probe(self, writers: int = PROBE_WRITERS) -> None:
@@ -366,11 +401,6 @@ class Store:
 
     async def _put(self, key: Key, value: bytes) -> None:
         await self._call("create", key, self._raw.put_async(key, value, mode="create"))
-
-    async def _batches(self, prefix: Prefix) -> AsyncIterator[list[Key]]:
-        stream = self._raw.list(prefix, chunk_size=BATCH)
-        while (batch := await self._call("list", prefix, anext(stream, None))) is not None:
-            yield [Key(entry["path"]) for entry in batch]
 
     async def _call(self, what: str, key: str, request: Awaitable[T]) -> T:
         """Wait for a request; what is missing or there already stays an error of its own."""

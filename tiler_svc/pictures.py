@@ -1,11 +1,21 @@
-"""Pictures that canvases are painted around: taken in, encoded, and laid over what is painted."""
+"""Pictures that canvases are painted around: taken in, encoded, laid over what is painted, deleted.
+
+A picture has owners (see `tiler_svc.marks`), and cannot be deleted while a canvas stands on it. So
+each canvas leaves a mark at its picture, which counts as long as the canvas is there; and whoever
+makes or deletes such a canvas leaves another meanwhile, before they look whether the picture is
+there. Who deletes the picture looks for these marks once more when its file is gone, and puts it
+back if there are any.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 from cachetools import LRUCache
 
@@ -13,17 +23,39 @@ from handscroll.assemble import Pixels
 from handscroll.branch import BranchPlace
 from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes
-from handscroll.errors import InvalidRequest, NotFound, Overloaded
+from handscroll.errors import (
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    OverQuota,
+    StillNeeded,
+    StoreUnavailable,
+)
 from handscroll.field import statistics
 from handscroll.geometry import PATCH_PX, Extent, Tile
 from handscroll.known import KnownPixels, KnownTokens, Slices, Window, digest_of, joined, windows
 from handscroll.picture import from_png, read_picture, size_of, to_png
-from svckit.jobs import Jobs, at_once
-from svckit.keys import Key, known_key, picture_key
+from svckit.jobs import READS, Jobs, at_once
+from svckit.keys import (
+    Key,
+    canvas_key,
+    canvas_of,
+    known_key,
+    making_key,
+    making_prefix,
+    new_nonce,
+    picture_key,
+    tokens_prefix,
+    uploaders_prefix,
+    use_key,
+    uses_prefix,
+)
 from svckit.known import content_bytes, load_pixels, place_of, tokens_content
 from svckit.refusal import Refusal
 from svckit.store import Store
 from svckit.wire import Model
+from tiler_svc import marks
+from tiler_svc.marks import Marks, token_after
 from tiler_svc.peers import Tokenizer, again
 
 UPLOADS = 2
@@ -34,7 +66,29 @@ ENCODES = 2
 """Windows of one picture that are encoded at a time."""
 LONGEST_ENCODE_S = 600.0
 RETRY_S = 2.0
+MAKING_S = 3600.0
+"""After how long the making of a canvas counts as given up; clocks may differ by some of it."""
+FACTS = 3
+"""What the mark of a picture says: bytes of its file, height and width."""
 _FULL = Refusal("uploads")
+
+
+class OwnPicture(NamedTuple):
+    """A picture of the caller's own.
+
+    Attributes:
+        name: what it is called.
+        height: in pixels.
+        width: in pixels.
+        size_bytes: of its file, as it is kept.
+        made_at: when the caller gave it.
+    """
+
+    name: str
+    height: int
+    width: int
+    size_bytes: int
+    made_at: datetime
 
 
 class Pictures:
@@ -50,6 +104,7 @@ class Pictures:
         self._kept: LRUCache[tuple[Known, Extent], KnownPixels] = LRUCache(KEPT)
         self._uploads = asyncio.Semaphore(UPLOADS)
         self._reading = asyncio.Semaphore(1)  # each takes a hundred megabytes for a moment
+        self._marks = Marks(store, marks.PICTURES)
         self._encoding = Jobs[Key, None]("encode", LONGEST_ENCODE_S)
 
     async def close(self) -> None:
@@ -69,14 +124,22 @@ class Pictures:
         async with self._uploads:
             yield
 
-    async def take(self, content: bytes | bytearray) -> tuple[str, int, int]:
+    async def take(
+        self, content: bytes | bytearray, owner: str | None, most_bytes: int = 0
+    ) -> tuple[str, int, int]:
         """Keep a picture's pixels.
+
+        Args:
+            content: of its file.
+            owner: whose it becomes; None for nobody's.
+            most_bytes: of pictures that the owner may hold; 0 for no limit.
 
         Returns:
             Its name, height and width.
 
         Raises:
             InvalidRequest: not a picture, or none that we take.
+            OverQuota: the owner would hold more than they may.
         """
 
         def read() -> tuple[Pixels, bytes]:
@@ -85,12 +148,76 @@ class Pictures:
 
         pixels, file = await asyncio.to_thread(read)
         picture = await asyncio.to_thread(digest_of, pixels)
+        height, width = pixels.shape[:2]
+        if owner is not None and most_bytes and not await self._marks.has(picture, owner):
+            held = await self.held_bytes(owner)
+            if held + len(file) > most_bytes:
+                raise OverQuota(
+                    f"you hold {held} bytes of pictures, and may hold {most_bytes}; this one has "
+                    f"{len(file)}: delete some first"
+                )
+        await self._marks.hold(picture, owner, len(file), height, width)
         key = picture_key(picture)
         kept = await self._store.create(key, file)
         if kept != file and not await asyncio.to_thread(_shows, kept, picture):
             await self._store.delete(key)  # a power cut has cut it short
             await self._store.create(key, file)
-        return picture, *pixels.shape[:2]
+        if not await self._marks.held_by(picture, owner):  # the same owner has let go of it
+            return await self.take(content, owner, most_bytes)
+        return picture, height, width
+
+    async def own(
+        self, owner: str, page_size: int, page_token: str
+    ) -> tuple[list[OwnPicture], str]:
+        """A page of an owner's pictures, newest first, and the token of the next; empty at the end.
+
+        Raises:
+            InvalidRequest: see `Marks.page`.
+        """
+        held, size = await self._marks.page(owner, FACTS, page_size, page_token)
+        page = []
+        for mark in held[:size]:
+            size_bytes, height, width = mark.facts
+            page.append(OwnPicture(mark.id, height, width, size_bytes, mark.made_at))
+        return page, token_after(held, len(page))
+
+    async def held_bytes(self, owner: str) -> int:
+        """How many bytes of pictures an owner holds."""
+        return sum(mark.facts[0] for mark in await self._marks.of(owner, FACTS))
+
+    async def delete(self, picture: str, owner: str, admin: bool = False) -> None:
+        """Take a picture from an owner's; delete it when it is nobody's any more.
+
+        Args:
+            picture: which.
+            owner: whose.
+            admin: whether a picture that is nobody's, since it came without a name, may go too.
+
+        Raises:
+            InvalidRequest: not a picture's name.
+            NotFound: not among the owner's own.
+            StillNeeded: canvases stand on it.
+        """
+        check = partial(check_free, self._store)
+        await self._marks.let_go(picture, owner, admin, check, partial(wipe, self._store))
+
+    @asynccontextmanager
+    async def needed(self, canvas: Canvas | None) -> AsyncIterator[Key | None]:
+        """Keep a canvas' picture, if it has one, while the canvas is made or deleted inside.
+
+        Yields:
+            The mark that the canvas stands on it; None where there is no picture.
+        """
+        if canvas is None or canvas.known is None:
+            yield None
+            return
+        making = making_key(canvas.known.picture, new_nonce())
+        await self._store.create(making, f"{time.time():.0f}".encode())
+        try:
+            yield use_key(canvas.known.picture, canvas.id)
+        finally:
+            with suppress(StoreUnavailable):  # it counts for MAKING_S then
+                await self._store.delete(making)
 
     async def placed(self, picture: str, top: int, left: int) -> Known:
         """A picture in its own size at a place of a canvas.
@@ -179,6 +306,56 @@ class Pictures:
         if file is None:
             raise NotFound(f"there is no picture {picture}")
         return size_of(file)
+
+
+async def check_free(store: Store, picture: str) -> None:
+    """Go on only with a picture that no canvas stands on; marks that count no more are cleared.
+
+    Raises:
+        StillNeeded: one does, or is being made or deleted.
+    """
+    # These first: who takes back theirs has left the other by then.
+    async for making in store.keys(making_prefix(picture)):
+        began = await store.get(making)
+        if began is not None and time.time() - float(began or 0) < MAKING_S:
+            raise StillNeeded(f"a canvas around picture {picture} is being made or deleted")
+        await store.delete(making)
+    async for use in store.keys(uses_prefix(picture)):
+        if await store.size(canvas_key(canvas_of(use))) is not None:
+            raise StillNeeded(
+                f"canvas {canvas_of(use)} stands on picture {picture}: delete that first"
+            )
+
+
+async def wipe(store: Store, picture: str) -> None:
+    """Delete a picture that nobody holds, with its tokens.
+
+    Raises:
+        StillNeeded: a canvas stands on it, or is being made or deleted.
+    """
+    await check_free(store, picture)
+    key = picture_key(picture)
+    file = await store.get(key)
+    await store.delete(key)
+    wanted = True
+    try:
+        await check_free(store, picture)
+        # Somebody who gave it again may have found the file still there.
+        wanted = await store.any(uploaders_prefix(picture))
+    finally:
+        if wanted and file is not None:
+            await store.create(key, file)
+    if wanted:
+        return
+    prefixes = (tokens_prefix(picture), uses_prefix(picture))
+    left = [key for prefix in prefixes async for key in store.keys(prefix)]
+    contents = await at_once(READS, store.get, left)
+    await store.delete_many(left)
+    if await store.size(key) is not None:
+        # It was given again meanwhile, and a canvas may have been made around it.
+        for one, content in zip(left, contents, strict=True):
+            if content is not None:
+                await store.create(one, content)
 
 
 def _shows(file: bytes, picture: str) -> bool:

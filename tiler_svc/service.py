@@ -80,6 +80,9 @@ RULES = {
         (_CANVASES, "ListWorlds", Rule(Role.READ)),
         (_CANVASES, "CreateCanvas", Rule(Role.PAINT, makes=True)),
         (_CANVASES, "UploadPicture", Rule(Role.PAINT, makes=True)),
+        (_CANVASES, "ListPictures", Rule(Role.READ)),
+        (_CANVASES, "DeletePicture", Rule(Role.PAINT)),
+        (_CANVASES, "GetUsage", Rule(Role.READ)),
         (_CANVASES, "GetCanvas", Rule(Role.READ)),
         (_CANVASES, "ListCanvases", Rule(Role.READ)),
         (_CANVASES, "DeleteCanvas", Rule(Role.PAINT)),
@@ -215,7 +218,8 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
             request = _completed(request, parent)
         model = await self._models.of_world(request.world, request.model)
         canvas = _canvas(request, model, await self._known(request))
-        canvas, created = await self._canvases.create(canvas, model, owner)
+        most = access.caller.get().budgets.own_canvases
+        canvas, created = await self._canvases.create(canvas, model, owner, most)
         return canvas_pb.CreateCanvasResponse(canvas=wire.canvas_to_pb(canvas), created=created)
 
     async def _known(self, request: canvas_pb.CreateCanvasRequest) -> Known | None:
@@ -231,14 +235,55 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
         self, request: AsyncIterator[canvas_pb.UploadPictureRequest], context: Any
     ) -> canvas_pb.UploadPictureResponse:
         """Take a picture in."""
-        content = bytearray()
+        owner, content = _owner(context), bytearray()
+        most_bytes = access.caller.get().budgets.own_picture_bytes
         async with self._pictures.room():
             async for piece in request:
                 content += piece.content
                 if len(content) > MAX_FILE_BYTES:
                     raise InvalidRequest(f"a picture's file may have {MAX_FILE_BYTES} bytes")
-            picture, height, width = await self._pictures.take(content)
+            picture, height, width = await self._pictures.take(content, owner, most_bytes)
         return canvas_pb.UploadPictureResponse(picture=picture, height_px=height, width_px=width)
+
+    async def ListPictures(
+        self, request: canvas_pb.ListPicturesRequest, context: Any
+    ) -> canvas_pb.ListPicturesResponse:
+        """A page of the caller's own pictures."""
+        page, token = await self._pictures.own(
+            _named_owner(context), request.page_size, request.page_token
+        )
+        response = canvas_pb.ListPicturesResponse(next_page_token=token)
+        for one in page:
+            told = response.pictures.add(
+                picture=one.name,
+                height_px=one.height,
+                width_px=one.width,
+                size_bytes=one.size_bytes,
+            )
+            told.made_at.FromDatetime(one.made_at)
+        return response
+
+    async def DeletePicture(
+        self, request: canvas_pb.DeletePictureRequest, context: Any
+    ) -> canvas_pb.DeletePictureResponse:
+        """Take a picture from the caller's own."""
+        admin = access.caller.get().role >= Role.ADMIN
+        await self._pictures.delete(request.picture, _named_owner(context), admin)
+        return canvas_pb.DeletePictureResponse()
+
+    async def GetUsage(
+        self, request: canvas_pb.GetUsageRequest, context: Any
+    ) -> canvas_pb.GetUsageResponse:
+        """What the caller holds, and may hold."""
+        owner, budgets = _named_owner(context), access.caller.get().budgets
+        return canvas_pb.GetUsageResponse(
+            canvases=canvas_pb.Share(
+                held=await self._canvases.count(owner), most=budgets.own_canvases
+            ),
+            picture_bytes=canvas_pb.Share(
+                held=await self._pictures.held_bytes(owner), most=budgets.own_picture_bytes
+            ),
+        )
 
     async def GetCanvas(
         self, request: canvas_pb.GetCanvasRequest, context: Any

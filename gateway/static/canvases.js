@@ -25,7 +25,8 @@ export class Problem extends Error {
 
   /** @returns {boolean} whether asking again later makes sense */
   get passing() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    const full = this.status === 507; // until something is deleted
+    return this.status === 0 || this.status === 429 || (this.status >= 500 && !full);
   }
 
   /** @returns {boolean} whether a key, or another one, would help */
@@ -92,6 +93,23 @@ export function getCanvas(id) {
  */
 export function uploadPicture(file) {
   return call("pictures", { method: "POST", headers: { "Content-Type": file.type }, body: file });
+}
+
+/** @returns {Promise<{picture: string}[]>} the caller's own, newest first */
+export async function listPictures() {
+  return (await call("pictures")).pictures;
+}
+
+/** @param {string} picture @returns {Promise<null>} */
+export function deletePicture(picture) {
+  return call(`pictures/${picture}`, { method: "DELETE" });
+}
+
+/** @typedef {{held: number, most: number|null}} Share */
+
+/** @returns {Promise<{canvases: Share, picture_bytes: Share}>} what the caller holds and may hold */
+export function getUsage() {
+  return call("usage");
 }
 
 /**

@@ -1,13 +1,22 @@
 /** The panel: about the canvas in sight, a form for a new one, and the list of one's own. */
 
 import { fitted } from "./around.js";
-import { createCanvas, deleteCanvas, listCanvases, uploadPicture } from "./canvases.js";
+import {
+  createCanvas,
+  deleteCanvas,
+  deletePicture,
+  getUsage,
+  listCanvases,
+  listPictures,
+  uploadPicture,
+} from "./canvases.js";
 import { ROOT_ZOOM } from "./grid.js";
 import { askForKey } from "./keys.js";
 import { formatLink } from "./link.js";
 import { describe } from "./status.js";
 
 /** @typedef {import("./canvases.js").Canvas} Canvas */
+/** @typedef {import("./canvases.js").Share} Share */
 /** @typedef {import("./canvases.js").World} World */
 /** @typedef {import("./grid.js").View} View */
 
@@ -23,6 +32,7 @@ const NEAR_LIMIT = 200;
 /** Seeds from the dice: short enough to read out. */
 const DICE_SEEDS = 1_000_000;
 const COPIED_MS = 2000;
+const MIB = 2 ** 20;
 
 /** @returns {any} */
 const byId = (id) => document.getElementById(id);
@@ -66,10 +76,17 @@ function middleOf({ extent, known }) {
   return { zoom: ROOT_ZOOM + extent.finest, x: left + width / 2, y: top + height / 2 };
 }
 
+/** @param {Share} share @param {string} what @param {number} [unit] @returns {string} */
+function bounded({ held, most }, what, unit = 1) {
+  const [has, may] = [held, most].map((count) => number.format(Math.ceil(count / unit)));
+  return most === null ? "" : `${has} of ${may} ${what}`;
+}
+
 export class Panel {
   /** @type {Canvas|null} */ #canvas = null;
   /** @type {Canvas[]} */ #own = [];
   /** @type {View|undefined} */ #view;
+  /** @type {Set<string>} */ #pictures = new Set();
   /** @type {World[]} */ #worlds = [];
 
   /** @param {{deleted: (canvas: Canvas) => void}} events */
@@ -163,7 +180,12 @@ export class Panel {
 
   async #loadOwn() {
     try {
-      this.#own = await listCanvases();
+      const asked = [listCanvases(), listPictures(), getUsage()];
+      const [own, pictures, { canvases, picture_bytes }] = await Promise.all(asked);
+      this.#own = own;
+      this.#pictures = new Set(pictures.map(({ picture }) => picture));
+      const held = [bounded(canvases, "canvases"), bounded(picture_bytes, "MiB of pictures", MIB)];
+      byId("held").textContent = held.filter(Boolean).join(" · ");
       this.#listOwn();
     } catch (problem) {
       byId("own").replaceChildren(element("li", { className: "note" }, `${describe(problem)}.`));
@@ -197,11 +219,16 @@ export class Panel {
 
   /** @param {HTMLLIElement} row @param {Canvas} canvas */
   #confirmDelete(row, canvas) {
+    const picture = this.#pictureOnlyOf(canvas);
     const keep = element("button", { type: "button", className: "small" }, "Keep");
     const remove = element("button", { type: "button", className: "small danger" }, "Delete");
     const before = [...row.children];
     row.replaceChildren(
-      element("span", { className: "name" }, "Delete this canvas?"),
+      element(
+        "span",
+        { className: "name" },
+        picture ? "Delete this canvas and its picture?" : "Delete this canvas?",
+      ),
       keep,
       remove,
     );
@@ -214,6 +241,8 @@ export class Panel {
       remove.disabled = true;
       try {
         await deleteCanvas(canvas.id);
+        // Others may stand on it as well; then it stays.
+        if (picture) await deletePicture(picture).catch(() => {});
       } catch (problem) {
         row.replaceChildren(...before);
         const why =
@@ -225,9 +254,17 @@ export class Panel {
       }
       this.#own = this.#own.filter(({ id }) => id !== canvas.id);
       this.#listOwn();
+      this.#loadOwn();
       byId("close").focus();
       this.events.deleted(canvas);
     });
+  }
+
+  /** @param {Canvas} canvas @returns {string|undefined} a picture of one's own, for no other */
+  #pictureOnlyOf({ id, known }) {
+    const { picture } = known ?? {};
+    const others = this.#own.some((one) => one.id !== id && one.known?.picture === picture);
+    return this.#pictures.has(picture) && !others ? picture : undefined;
   }
 
   async #create() {

@@ -36,7 +36,7 @@ from handscroll_api.tiler.v1 import export_service_pb2 as export_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from handscroll_api.tiler.v1.export_service_pb2_grpc import ExportServiceStub
 from handscroll_api.tiler.v1.tiler_service_pb2_grpc import TilerServiceStub
-from svckit.keyring import Role, changed_keys, new_key
+from svckit.keyring import Role, RoleName, changed_keys, new_key
 from svckit.keys import canvas_key
 from svckit.server import started
 from svckit.settings import ServiceSettings, StoreSettings
@@ -169,6 +169,9 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
         Role.PAINT,
         http("/pictures", "POST", content=PICTURE, headers={"Content-Type": "image/png"}),
     ),
+    "own pictures": (Role.READ, http("/pictures")),
+    "delete picture": (Role.PAINT, http(f"/pictures/{NOBODYS}", "DELETE")),
+    "usage": (Role.READ, http("/usage")),
     "create export": (Role.PAINT, http("/exports", "POST", json=lambda: EXPORT)),
     "export": (Role.READ, http(f"/exports/{NOBODYS}")),
     "file of an export": (Role.READ, http(f"/exports/{NOBODYS}/file")),
@@ -199,6 +202,15 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
         Role.PAINT,
         rpc(CANVASES, "UploadPicture", lambda _: [canvas_pb.UploadPictureRequest(content=PICTURE)]),
     ),
+    "grpc own pictures": (
+        Role.READ,
+        rpc(CANVASES, "ListPictures", lambda _: canvas_pb.ListPicturesRequest()),
+    ),
+    "grpc delete picture": (
+        Role.PAINT,
+        rpc(CANVASES, "DeletePicture", lambda _: canvas_pb.DeletePictureRequest(picture=NOBODYS)),
+    ),
+    "grpc usage": (Role.READ, rpc(CANVASES, "GetUsage", lambda _: canvas_pb.GetUsageRequest())),
     "grpc delete": (
         Role.PAINT,
         rpc(CANVASES, "DeleteCanvas", lambda _: canvas_pb.DeleteCanvasRequest(canvas=NOBODYS)),
@@ -265,8 +277,11 @@ async def doors(
     """Gateway and tiler as processes, before a generator and a tokenizer that are quick."""
     folder = tmp_path_factory.mktemp("doors")
     keys, file = {}, folder / "keys.json"
-    for role in ("read", "paint", "admin"):
-        keys[role], key = new_key(f"Anna {role}", role)
+    roles: tuple[RoleName, ...] = ("read", "paint", "admin")
+    made = [new_key(f"Anna {role}", role) for role in roles]
+    made.append(new_key("Anna few", "paint", own_canvases=1, own_picture_bytes=600))
+    for name, (shown, key) in zip((*roles, "few"), made, strict=True):
+        keys[name] = shown
         with changed_keys(file) as found:
             found[key.id] = key
     store, served = Store.open(str(folder / "store")), model_of(model)
@@ -322,6 +337,34 @@ async def test_everybody_may_do_what_their_role_says(
         assert answer not in (401, 403, 429) and answer < 500
     else:
         assert answer == (401 if caller == "nobody" else 403)
+
+
+async def test_key_holds_as_much_as_it_may(doors: Doors) -> None:
+    """The tiler counts; the gateway says what came of it."""
+
+    def png(number: int) -> bytes:
+        return to_png(np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8))
+
+    headers = {"Authorization": f"Bearer {doors.keys['few']}"}
+    told = headers | {"Content-Type": "image/png"}
+    size = len(png(1))
+    async with httpx.AsyncClient(base_url=doors.http, timeout=PATIENCE_S) as client:
+        made = await client.post("/canvases", json=wish(), headers=headers)
+        more = await client.post("/canvases", json=wish(), headers=headers)
+        assert (made.status_code, more.status_code) == (201, 507)
+        assert "hold 1 canvases, and may hold 1" in more.json()["detail"]
+        given = await client.post("/pictures", content=png(1), headers=told)
+        more = await client.post("/pictures", content=png(2), headers=told)
+        assert (given.status_code, more.status_code) == (201, 507)
+        assert f"hold {size} bytes of pictures, and may hold 600" in more.json()["detail"]
+        assert (await client.get("/usage", headers=headers)).json() == {
+            "canvases": {"held": 1, "most": 1},
+            "picture_bytes": {"held": size, "most": 600},
+        }
+        for path in (f"/canvases/{made.json()['id']}", f"/pictures/{given.json()['picture']}"):
+            assert (await client.delete(path, headers=headers)).status_code == 204
+        again = await client.post("/pictures", content=png(2), headers=told)
+        assert again.status_code == 201
 
 
 @pytest.mark.parametrize("action", [name for name, (role, _) in ACTIONS.items() if role])

@@ -232,6 +232,22 @@ def test_a_canvas_is_painted_around_a_picture_of_ones_own(
         assert np.abs(pixels[..., 2] - (255 - across)).max() < 3
         assert page.input_value("#picture") == ""
         page.screenshot(path=tmp_path / "around.png")
+        # The picture was given for this canvas alone, and goes with it.
+        page.click(f"#own li:has(a[href='#{made.id}']) button")
+        page.get_by_text("Delete this canvas and its picture?").wait_for()
+        page.screenshot(path=tmp_path / "delete.png")
+        page.click("#own button.danger")
+        page.wait_for_selector(f"#own a[href='#{made.id}']", state="detached")
+        held = eventually(
+            lambda: [
+                one
+                for one in [page.evaluate("async () => (await fetch('usage')).json()")]
+                if not one["picture_bytes"]["held"]
+            ],
+            "the picture gone",
+        )
+        assert held[0]["canvases"]["held"] == 0
+        viewer.until(READY)
 
 
 def test_a_canvas_is_made_to_move_played_and_saved(

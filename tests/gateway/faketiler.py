@@ -32,6 +32,8 @@ from svckit.wire import (
 from tests.gateway.fakeexports import FakeExports
 
 MODEL = "ab" * 32
+BYTES = 1234
+"""Of each picture, as it is kept."""
 _DIGEST = re.compile("[0-9a-f]{64}")
 WORLDS = {"planet": Extent("plane", 2), "scroll": Extent("scroll", 2, 704)}
 _FORMATS: dict[int, TileFormat] = {0: "webp", 1: "webp", 2: "png", 3: "jpg"}
@@ -59,6 +61,7 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         self.owned: dict[str, list[str]] = {}
         self.exports = FakeExports(store, self._begin)
         self.pictures: dict[str, tuple[int, int]] = {}
+        self.given: dict[str, list[str]] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -187,11 +190,49 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
     async def UploadPicture(
         self, request: AsyncIterator[canvas_pb.UploadPictureRequest], context: Any
     ) -> canvas_pb.UploadPictureResponse:
+        content = b"".join([piece.content async for piece in request])
         self._begin(context)
-        pixels = read_picture(b"".join([piece.content async for piece in request]))
+        pixels = read_picture(content)
         picture, (height, width) = digest_of(pixels), pixels.shape[:2]
         self.pictures[picture] = height, width
+        given = self.given.setdefault(self._owner, [])
+        if picture not in given:
+            given.append(picture)
         return canvas_pb.UploadPictureResponse(picture=picture, height_px=height, width_px=width)
+
+    async def ListPictures(
+        self, request: canvas_pb.ListPicturesRequest, context: Any
+    ) -> canvas_pb.ListPicturesResponse:
+        self._begin(context)
+        shown, token = self._page(request, self.given)
+        response = canvas_pb.ListPicturesResponse(next_page_token=token)
+        for picture in shown:
+            height, width = self.pictures[picture]
+            response.pictures.add(
+                picture=picture, height_px=height, width_px=width, size_bytes=BYTES
+            ).made_at.FromSeconds(1)
+        return response
+
+    async def DeletePicture(
+        self, request: canvas_pb.DeletePictureRequest, context: Any
+    ) -> canvas_pb.DeletePictureResponse:
+        self._begin(context)
+        if not _DIGEST.fullmatch(request.picture):
+            raise InvalidRequest(f"a picture must be 64 characters, not {request.picture!r:.80}")
+        given = self.given.get(self._owner, [])
+        if request.picture not in given:
+            raise NotFound(f"picture {request.picture} is not yours")
+        given.remove(request.picture)
+        return canvas_pb.DeletePictureResponse()
+
+    async def GetUsage(
+        self, request: canvas_pb.GetUsageRequest, context: Any
+    ) -> canvas_pb.GetUsageResponse:
+        self._begin(context)
+        return canvas_pb.GetUsageResponse(
+            canvases=canvas_pb.Share(held=len(self.owned.get(self._owner, [])), most=7),
+            picture_bytes=canvas_pb.Share(held=BYTES * len(self.given.get(self._owner, []))),
+        )
 
     async def GetCanvas(
         self, request: canvas_pb.GetCanvasRequest, context: Any
@@ -202,14 +243,11 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         self, request: canvas_pb.ListCanvasesRequest, context: Any
     ) -> canvas_pb.ListCanvasesResponse:
         self._begin(context)
-        if not (request.page_token.isascii() and (request.page_token or "0").isdigit()):
-            raise InvalidRequest(f"page_token must be one that was given, not {request.page_token}")
-        start, size = int(request.page_token or 0), request.page_size or 100
-        own = self.owned.get(self._owner, [])[::-1]
-        page = [await self._canvas(one) for one in own[start : start + size]]
+        shown, token = self._page(request, self.owned)
+        page = [await self._canvas(one) for one in shown]
         return canvas_pb.ListCanvasesResponse(
             canvases=[canvas_pb.OwnCanvas(canvas=canvas_to_pb(one)) for one in page],
-            next_page_token=str(start + size) if start + size < len(own) else "",
+            next_page_token=token,
         )
 
     async def DeleteCanvas(
@@ -224,6 +262,14 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         if not any(request.canvas in others for others in self.owned.values()):
             await self.store.delete(canvas_key(request.canvas))
         return canvas_pb.DeleteCanvasResponse()
+
+    def _page(self, request: Any, held: dict[str, list[str]]) -> tuple[list[str], str]:
+        """What a page shows of the caller's own, and the token of the next."""
+        if not (request.page_token.isascii() and (request.page_token or "0").isdigit()):
+            raise InvalidRequest(f"page_token must be one that was given, not {request.page_token}")
+        start, size = int(request.page_token or 0), request.page_size or 100
+        own = held.get(self._owner, [])[::-1]
+        return own[start : start + size], str(start + size) if start + size < len(own) else ""
 
     @property
     def _owner(self) -> str:

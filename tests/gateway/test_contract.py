@@ -23,6 +23,7 @@ from svckit.settings import StoreSettings
 from tests.gateway.conftest import Stack
 
 OWNER = "contract-" * 2
+PICTURE = "ef" * 32
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -57,6 +58,7 @@ def test_answers_are_as_described(stack: Stack) -> None:
     region = {"level": 2, "top": -9, "left": 3, "height": 20, "width": 30}
     with stack.client() as client:
         export = client.post("/exports", json=region | {"canvas": canvas.id}).json()["id"]
+    stack.loop.run(_give(stack, PICTURE))
     schema = schemathesis.openapi.from_url(f"{stack.url}/openapi.json")
     for found in schema.get_all_operations():
         operation: Any = found.ok()  # type: ignore[union-attr]
@@ -66,6 +68,8 @@ def test_answers_are_as_described(stack: Stack) -> None:
         def holds(case: Any) -> None:
             if "canvas" in case.path_parameters:
                 case.path_parameters["canvas"] = canvas.id
+            if "picture" in case.path_parameters:
+                case.path_parameters["picture"] = PICTURE
             if "export" in case.path_parameters:
                 case.path_parameters["export"] = export
             case.call_and_validate(checks=CHECKS, timeout=20)
@@ -75,6 +79,11 @@ def test_answers_are_as_described(stack: Stack) -> None:
 
 async def _own(stack: Stack, canvas_id: str) -> None:
     stack.tiler.owned[OWNER] = [canvas_id]
+
+
+async def _give(stack: Stack, picture: str) -> None:
+    stack.tiler.pictures[picture] = 3, 4
+    stack.tiler.given[OWNER] = [picture]
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from gateway import uploads
+from handscroll.errors import OverQuota
 from handscroll.known import digest_of
 from handscroll.picture import MAX_FILE_BYTES
 from tests.gateway.conftest import Launch, Stack, soon
+from tests.gateway.faketiler import BYTES
 from tests.gateway.test_access import keyed, make_key
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (100, 130, 3), np.uint8)
@@ -51,6 +55,92 @@ def test_a_jpeg_is_taken(stack: Stack) -> None:
     with stack.client() as client:
         told = {"Content-Type": "image/jpeg; q=1"}
         assert client.post("/pictures", content=file("JPEG"), headers=told).status_code == 201
+
+
+def given(client: httpx.Client, **headers: str) -> str:
+    """A picture that was taken."""
+    answer = client.post(
+        "/pictures", content=file(), headers={"Content-Type": "image/png", **headers}
+    )
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["picture"])
+
+
+def test_pictures_are_their_givers_to_list_and_delete(stack: Stack) -> None:
+    """Whoever has no name is given one, which also holds the canvases."""
+    with stack.client() as client, stack.client() as stranger:
+        picture = given(client)
+        assert re.fullmatch("[0-9a-f]{32}", client.cookies["handscroll_owner"])
+        assert given(client) == picture
+        told = client.get("/pictures").json()
+        assert told == {
+            "pictures": [
+                {
+                    "picture": picture,
+                    "height": 100,
+                    "width": 130,
+                    "bytes": BYTES,
+                    "made_at": "1970-01-01T00:00:01Z",
+                }
+            ],
+            "next_page_token": "",
+        }
+        assert client.get("/canvases").json()["canvases"] == []
+        assert stranger.get("/pictures").json() == {"pictures": [], "next_page_token": ""}
+        assert stranger.delete(f"/pictures/{picture}").status_code == 404
+        gone = client.delete(f"/pictures/{picture}")
+        assert (gone.status_code, gone.content) == (204, b"")
+        assert client.delete(f"/pictures/{picture}").status_code == 404
+        assert client.get("/pictures").json()["pictures"] == []
+
+
+def test_a_secret_that_came_is_the_owners(stack: Stack) -> None:
+    with stack.client() as client:
+        picture = given(client, **{"X-Owner": "a-secret-of-anne"})
+        assert not client.cookies
+        mine = client.get("/pictures", headers={"X-Owner": "a-secret-of-anne"}).json()
+        assert [one["picture"] for one in mine["pictures"]] == [picture]
+        refused = client.get("/pictures", headers={"X-Owner": "short"})
+        assert refused.status_code == 400 and "16 to 128" in refused.json()["detail"]
+        for page in ("page_size=1001", "page_size=-1", "page_token=x"):
+            refused = client.get(f"/pictures?{page}", headers={"X-Owner": "a-secret-of-anne"})
+            assert refused.status_code == 400, page
+
+
+@pytest.mark.parametrize("picture", ["x", "A" * 64, "%2e%2e"])
+def test_what_is_no_picture_cannot_be_deleted(stack: Stack, picture: str) -> None:
+    with stack.client() as client:
+        answer = client.delete(f"/pictures/{picture}", headers={"X-Owner": "a-secret-of-anne"})
+    assert answer.status_code == 400 and "64 characters" in answer.json()["detail"]
+
+
+def test_usage_is_what_the_caller_holds_and_may_hold(stack: Stack) -> None:
+    with stack.client() as client:
+        nothing = {
+            "canvases": {"held": 0, "most": None},
+            "picture_bytes": {"held": 0, "most": None},
+        }
+        assert client.get("/usage").json() == nothing
+        given(client)
+        told = client.get("/usage")
+        assert told.json() == {
+            "canvases": {"held": 0, "most": 7},
+            "picture_bytes": {"held": BYTES, "most": None},
+        }
+        assert told.headers["cache-control"] == "no-store"
+
+
+def test_who_holds_too_much_is_told_so(stack: Stack) -> None:
+    stack.tiler.failure = OverQuota("you hold 7 canvases, and may hold 7: delete some first")
+    with stack.client() as client:
+        told = {"Content-Type": "image/png"}
+        for answer in (
+            client.post("/pictures", content=file(), headers=told),
+            client.post("/canvases", json={"world": "planet"}),
+        ):
+            assert answer.status_code == 507 and "Retry-After" not in answer.headers
+            assert "may hold 7" in answer.json()["detail"]
+            assert "set-cookie" not in answer.headers  # nobody holds anything
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class Watched:
         """Nothing outside has changed, and inside is what keys can name."""
         assert self.outside() == self.before
         kinds = {"canvases", "texts", "patches", "tiles", "owners", "holders", "branches", "probe"}
-        kinds |= {"exports", "exported"}
+        kinds |= {"exports", "exported", "uploads", "uploaders", "pictures", "making"}
         assert {one.name for one in self.store.iterdir()} <= kinds | {"secret"}
         for kind in self.store.iterdir():
             for one in kind.rglob("*"):
@@ -150,6 +150,14 @@ def test_services_take_no_path_either(loop: Loop, model: Checkpoint, watched: Wa
                     home.canvases.DeleteCanvas(
                         canvas_pb.DeleteCanvasRequest(canvas=one), metadata=metadata
                     ),
+                    home.canvases.DeletePicture(
+                        canvas_pb.DeletePictureRequest(picture=one), metadata=metadata
+                    ),
+                    home.canvases.CreateCanvas(
+                        canvas_pb.CreateCanvasRequest(
+                            world="planet", known=canvas_pb.Known(picture=one)
+                        )
+                    ),
                     home.canvases.CreateCanvas(canvas_pb.CreateCanvasRequest(world=one)),
                     home.canvases.CreateCanvas(
                         canvas_pb.CreateCanvasRequest(world="planet", model=one or "?")
@@ -158,6 +166,8 @@ def test_services_take_no_path_either(loop: Loop, model: Checkpoint, watched: Wa
                     assert await _answered(call) is not grpc.StatusCode.OK, one
                 page = canvas_pb.ListCanvasesRequest(page_token=one)
                 await _answered(home.canvases.ListCanvases(page, metadata=metadata))
+                pictures = canvas_pb.ListPicturesRequest(page_token=one)
+                await _answered(home.canvases.ListPictures(pictures, metadata=metadata))
 
     loop.run(ask())
 

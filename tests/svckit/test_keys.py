@@ -28,6 +28,12 @@ calls = st.one_of(
     st.tuples(st.just(keys.owner_key), texts, ids),
     st.tuples(st.just(keys.holder_key), ids, texts),
     st.tuples(st.just(keys.branch_key), ids, ids),
+    st.tuples(st.just(keys.picture_key), ids),
+    st.tuples(st.just(keys.known_key), ids, ids, st.integers(0, 6)),
+    st.tuples(st.just(keys.upload_key), texts, ids),
+    st.tuples(st.just(keys.uploader_key), ids, texts),
+    st.tuples(st.just(keys.use_key), ids, ids),
+    st.tuples(st.just(keys.making_key), ids, runs),
     st.tuples(st.just(keys.exported_key), ids, ids),
     st.tuples(st.sampled_from([keys.export_key, keys.done_key]), ids),
     st.tuples(st.sampled_from([keys.run_key, keys.file_key]), ids, runs),
@@ -68,6 +74,13 @@ def test_a_canvas_id_is_64_lowercase_hex_characters(wrong: str) -> None:
         lambda wrong: keys.branch_key(A, wrong),
         lambda wrong: keys.owner_key("me", wrong),
         lambda wrong: keys.text_key(wrong, "a prompt"),
+        keys.picture_key,
+        keys.tokens_prefix,
+        keys.uploaders_prefix,
+        keys.uses_prefix,
+        keys.making_prefix,
+        lambda wrong: keys.use_key(A, wrong),
+        lambda wrong: keys.upload_key("me", wrong),
         keys.export_key,
         keys.export_prefix,
         keys.exported_prefix,
@@ -108,6 +121,22 @@ def test_keys_lie_under_their_prefixes_and_name_their_canvas(
     assert keys.canvas_of(keys.branch_key(canvas, child)) == child
     assert keys.export_of(keys.exported_key(canvas, child)) == child
     assert keys.exported_key(canvas, child).startswith(keys.exported_prefix(canvas))
+    assert keys.canvas_of(keys.use_key(canvas, child)) == child
+    for key in (keys.upload_key(owner, child), keys.picture_key(child)):
+        assert keys.picture_of(key) == child
+    for key, prefix in (
+        (keys.picture_key(child), keys.PICTURES),
+        (keys.known_key(canvas, child, 2), keys.tokens_prefix(child)),
+        (keys.upload_key(owner, child), keys.uploads_prefix(owner)),
+        (keys.uploader_key(child, owner), keys.uploaders_prefix(child)),
+        (keys.use_key(child, canvas), keys.uses_prefix(child)),
+        (keys.making_key(child, "0" * 32), keys.making_prefix(child)),
+        (keys.canvas_key(canvas), keys.CANVASES),
+        (keys.tile_key(canvas, Tile(0, 0, 0), "png"), keys.TILES),
+        (keys.export_key(child), keys.EXPORTS),
+        (keys.exported_key(canvas, child), keys.EXPORTED),
+    ):
+        assert key.startswith(prefix)
     run = keys.new_nonce()
     for key, prefix in (
         (keys.run_key(child, run), keys.runs_prefix(child)),
@@ -120,6 +149,11 @@ def test_keys_lie_under_their_prefixes_and_name_their_canvas(
 
 @pytest.mark.parametrize("wrong", ["", "0" * 31, "0" * 33, "A" * 32, "../" + "0" * 29])
 def test_a_run_is_32_lowercase_hex_characters(wrong: str) -> None:
-    for make in (keys.run_key, keys.file_key, lambda export, run: keys.beat_key(export, run, 0)):
+    for make in (
+        keys.run_key,
+        keys.file_key,
+        keys.making_key,
+        lambda export, run: keys.beat_key(export, run, 0),
+    ):
         with pytest.raises(InvalidRequest, match="32 characters"):
             make(A, wrong)

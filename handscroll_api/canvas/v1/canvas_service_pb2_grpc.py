@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class CanvasServiceStub:
-    """Makes, finds, lists and deletes canvases.
+    """Makes, finds, lists and deletes canvases, and the pictures that they are painted around.
 
     A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
     16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
     caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
-    stays, until somebody with the role admin deletes it.
+    stays, until somebody with the role admin deletes it. What a caller may hold is bounded (GetUsage).
     """
 
     def __init__(self, channel):
@@ -55,6 +55,21 @@ class CanvasServiceStub:
                 request_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureRequest.SerializeToString,
                 response_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureResponse.FromString,
                 _registered_method=True)
+        self.ListPictures = channel.unary_unary(
+                '/handscroll_api.canvas.v1.CanvasService/ListPictures',
+                request_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.ListPicturesRequest.SerializeToString,
+                response_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.ListPicturesResponse.FromString,
+                _registered_method=True)
+        self.DeletePicture = channel.unary_unary(
+                '/handscroll_api.canvas.v1.CanvasService/DeletePicture',
+                request_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.DeletePictureRequest.SerializeToString,
+                response_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.DeletePictureResponse.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/handscroll_api.canvas.v1.CanvasService/GetUsage',
+                request_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
         self.GetCanvas = channel.unary_unary(
                 '/handscroll_api.canvas.v1.CanvasService/GetCanvas',
                 request_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.GetCanvasRequest.SerializeToString,
@@ -73,12 +88,12 @@ class CanvasServiceStub:
 
 
 class CanvasServiceServicer:
-    """Makes, finds, lists and deletes canvases.
+    """Makes, finds, lists and deletes canvases, and the pictures that they are painted around.
 
     A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
     16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
     caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
-    stays, until somebody with the role admin deletes it.
+    stays, until somebody with the role admin deletes it. What a caller may hold is bounded (GetUsage).
     """
 
     def ListWorlds(self, request, context):
@@ -101,6 +116,7 @@ class CanvasServiceServicer:
         - NOT_FOUND: no such world or model, no such picture, or no such parent of a branch.
         - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level;
         or a branch is of another model, world, extent or number of frames than its parent.
+        - RESOURCE_EXHAUSTED with the reason OVER_QUOTA: the caller holds as many canvases as they may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,14 +124,51 @@ class CanvasServiceServicer:
 
     def UploadPicture(self, request_iterator, context):
         """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
-        upright, what is transparent becomes white, and nothing else of the file is kept.
+        upright, what is transparent becomes white, and nothing else of the file is kept. The picture
+        joins the caller's own.
 
         Idempotent: the same pixels have the same name. Status codes:
 
         - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
         all, or broken.
         - RESOURCE_EXHAUSTED: as many pictures are being taken in as may be; RetryInfo says when to try
-        again.
+        again. With the reason OVER_QUOTA: the caller would hold more bytes of pictures than they may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPictures(self, request, context):
+        """List the caller's own pictures, newest first.
+
+        Idempotent. Status codes:
+
+        - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePicture(self, request, context):
+        """Take a picture from the caller's own. When it is nobody's any more it is deleted.
+
+        Idempotent, but the second time answers NOT_FOUND. Status codes:
+
+        - INVALID_ARGUMENT: not a picture's name, or neither key nor "x-owner".
+        - NOT_FOUND: not among the caller's own.
+        - FAILED_PRECONDITION: nobody else holds it, and canvases, of whomever, stand on it: delete those
+        first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """What the caller holds, and may hold.
+
+        Idempotent. Status codes:
+
+        - INVALID_ARGUMENT: neither key nor "x-owner".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,6 +229,21 @@ def add_CanvasServiceServicer_to_server(servicer, server):
                     request_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureRequest.FromString,
                     response_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureResponse.SerializeToString,
             ),
+            'ListPictures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPictures,
+                    request_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.ListPicturesRequest.FromString,
+                    response_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.ListPicturesResponse.SerializeToString,
+            ),
+            'DeletePicture': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePicture,
+                    request_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.DeletePictureRequest.FromString,
+                    response_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.DeletePictureResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.GetUsageRequest.FromString,
+                    response_serializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.GetUsageResponse.SerializeToString,
+            ),
             'GetCanvas': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCanvas,
                     request_deserializer=handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.GetCanvasRequest.FromString,
@@ -200,12 +268,12 @@ def add_CanvasServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CanvasService:
-    """Makes, finds, lists and deletes canvases.
+    """Makes, finds, lists and deletes canvases, and the pictures that they are painted around.
 
     A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
     16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
     caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
-    stays, until somebody with the role admin deletes it.
+    stays, until somebody with the role admin deletes it. What a caller may hold is bounded (GetUsage).
     """
 
     @staticmethod
@@ -279,6 +347,87 @@ class CanvasService:
             '/handscroll_api.canvas.v1.CanvasService/UploadPicture',
             handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureRequest.SerializeToString,
             handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.UploadPictureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPictures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/handscroll_api.canvas.v1.CanvasService/ListPictures',
+            handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.ListPicturesRequest.SerializeToString,
+            handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.ListPicturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePicture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/handscroll_api.canvas.v1.CanvasService/DeletePicture',
+            handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.DeletePictureRequest.SerializeToString,
+            handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.DeletePictureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/handscroll_api.canvas.v1.CanvasService/GetUsage',
+            handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.GetUsageRequest.SerializeToString,
+            handscroll__api_dot_canvas_dot_v1_dot_canvas__service__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

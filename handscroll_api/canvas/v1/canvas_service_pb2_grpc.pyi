@@ -44,12 +44,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CanvasServiceStub:
-    """Makes, finds, lists and deletes canvases.
+    """Makes, finds, lists and deletes canvases, and the pictures that they are painted around.
 
     A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
     16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
     caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
-    stays, until somebody with the role admin deletes it.
+    stays, until somebody with the role admin deletes it. What a caller may hold is bounded (GetUsage).
     """
 
     @_typing.overload
@@ -72,17 +72,43 @@ class CanvasServiceStub:
     - NOT_FOUND: no such world or model, no such picture, or no such parent of a branch.
     - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level;
       or a branch is of another model, world, extent or number of frames than its parent.
+    - RESOURCE_EXHAUSTED with the reason OVER_QUOTA: the caller holds as many canvases as they may.
     """
     UploadPicture: _grpc.StreamUnaryMultiCallable[_canvas_service_pb2.UploadPictureRequest, _canvas_service_pb2.UploadPictureResponse]
     """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
-    upright, what is transparent becomes white, and nothing else of the file is kept.
+    upright, what is transparent becomes white, and nothing else of the file is kept. The picture
+    joins the caller's own.
 
     Idempotent: the same pixels have the same name. Status codes:
 
     - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
       all, or broken.
     - RESOURCE_EXHAUSTED: as many pictures are being taken in as may be; RetryInfo says when to try
-      again.
+      again. With the reason OVER_QUOTA: the caller would hold more bytes of pictures than they may.
+    """
+    ListPictures: _grpc.UnaryUnaryMultiCallable[_canvas_service_pb2.ListPicturesRequest, _canvas_service_pb2.ListPicturesResponse]
+    """List the caller's own pictures, newest first.
+
+    Idempotent. Status codes:
+
+    - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
+    """
+    DeletePicture: _grpc.UnaryUnaryMultiCallable[_canvas_service_pb2.DeletePictureRequest, _canvas_service_pb2.DeletePictureResponse]
+    """Take a picture from the caller's own. When it is nobody's any more it is deleted.
+
+    Idempotent, but the second time answers NOT_FOUND. Status codes:
+
+    - INVALID_ARGUMENT: not a picture's name, or neither key nor "x-owner".
+    - NOT_FOUND: not among the caller's own.
+    - FAILED_PRECONDITION: nobody else holds it, and canvases, of whomever, stand on it: delete those
+      first.
+    """
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_canvas_service_pb2.GetUsageRequest, _canvas_service_pb2.GetUsageResponse]
+    """What the caller holds, and may hold.
+
+    Idempotent. Status codes:
+
+    - INVALID_ARGUMENT: neither key nor "x-owner".
     """
     GetCanvas: _grpc.UnaryUnaryMultiCallable[_canvas_service_pb2.GetCanvasRequest, _canvas_service_pb2.GetCanvasResponse]
     """Find a canvas by its id. Everyone who knows the id may look.
@@ -112,12 +138,12 @@ class CanvasServiceStub:
 
 @_typing.type_check_only
 class CanvasServiceAsyncStub(CanvasServiceStub):
-    """Makes, finds, lists and deletes canvases.
+    """Makes, finds, lists and deletes canvases, and the pictures that they are painted around.
 
     A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
     16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
     caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
-    stays, until somebody with the role admin deletes it.
+    stays, until somebody with the role admin deletes it. What a caller may hold is bounded (GetUsage).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -137,17 +163,43 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
     - NOT_FOUND: no such world or model, no such picture, or no such parent of a branch.
     - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level;
       or a branch is of another model, world, extent or number of frames than its parent.
+    - RESOURCE_EXHAUSTED with the reason OVER_QUOTA: the caller holds as many canvases as they may.
     """
     UploadPicture: _aio.StreamUnaryMultiCallable[_canvas_service_pb2.UploadPictureRequest, _canvas_service_pb2.UploadPictureResponse]  # type: ignore[assignment]
     """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
-    upright, what is transparent becomes white, and nothing else of the file is kept.
+    upright, what is transparent becomes white, and nothing else of the file is kept. The picture
+    joins the caller's own.
 
     Idempotent: the same pixels have the same name. Status codes:
 
     - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
       all, or broken.
     - RESOURCE_EXHAUSTED: as many pictures are being taken in as may be; RetryInfo says when to try
-      again.
+      again. With the reason OVER_QUOTA: the caller would hold more bytes of pictures than they may.
+    """
+    ListPictures: _aio.UnaryUnaryMultiCallable[_canvas_service_pb2.ListPicturesRequest, _canvas_service_pb2.ListPicturesResponse]  # type: ignore[assignment]
+    """List the caller's own pictures, newest first.
+
+    Idempotent. Status codes:
+
+    - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
+    """
+    DeletePicture: _aio.UnaryUnaryMultiCallable[_canvas_service_pb2.DeletePictureRequest, _canvas_service_pb2.DeletePictureResponse]  # type: ignore[assignment]
+    """Take a picture from the caller's own. When it is nobody's any more it is deleted.
+
+    Idempotent, but the second time answers NOT_FOUND. Status codes:
+
+    - INVALID_ARGUMENT: not a picture's name, or neither key nor "x-owner".
+    - NOT_FOUND: not among the caller's own.
+    - FAILED_PRECONDITION: nobody else holds it, and canvases, of whomever, stand on it: delete those
+      first.
+    """
+    GetUsage: _aio.UnaryUnaryMultiCallable[_canvas_service_pb2.GetUsageRequest, _canvas_service_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """What the caller holds, and may hold.
+
+    Idempotent. Status codes:
+
+    - INVALID_ARGUMENT: neither key nor "x-owner".
     """
     GetCanvas: _aio.UnaryUnaryMultiCallable[_canvas_service_pb2.GetCanvasRequest, _canvas_service_pb2.GetCanvasResponse]  # type: ignore[assignment]
     """Find a canvas by its id. Everyone who knows the id may look.
@@ -176,12 +228,12 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
     """
 
 class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Makes, finds, lists and deletes canvases.
+    """Makes, finds, lists and deletes canvases, and the pictures that they are painted around.
 
     A caller is its key. Without one, a caller is whoever sends the same metadata "x-owner": a secret of
     16 to 128 visible ASCII characters that the client makes up. Only its digest is kept. Without both, a
     caller is anonymous and can create and look, but neither list nor delete; what is made anonymously
-    stays, until somebody with the role admin deletes it.
+    stays, until somebody with the role admin deletes it. What a caller may hold is bounded (GetUsage).
     """
 
     @_abc_1.abstractmethod
@@ -211,6 +263,7 @@ class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND: no such world or model, no such picture, or no such parent of a branch.
         - FAILED_PRECONDITION: the world cannot be painted like this: another height, or too fine a level;
           or a branch is of another model, world, extent or number of frames than its parent.
+        - RESOURCE_EXHAUSTED with the reason OVER_QUOTA: the caller holds as many canvases as they may.
         """
 
     @_abc_1.abstractmethod
@@ -220,14 +273,57 @@ class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_canvas_service_pb2.UploadPictureResponse, _abc.Awaitable[_canvas_service_pb2.UploadPictureResponse]]:
         """Give a picture, to paint canvases around it: a PNG, JPEG or WebP file, in pieces. It is turned
-        upright, what is transparent becomes white, and nothing else of the file is kept.
+        upright, what is transparent becomes white, and nothing else of the file is kept. The picture
+        joins the caller's own.
 
         Idempotent: the same pixels have the same name. Status codes:
 
         - INVALID_ARGUMENT: another format, an animation, above 32 MiB, 8192 px a side or 16,777,216 px in
           all, or broken.
         - RESOURCE_EXHAUSTED: as many pictures are being taken in as may be; RetryInfo says when to try
-          again.
+          again. With the reason OVER_QUOTA: the caller would hold more bytes of pictures than they may.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPictures(
+        self,
+        request: _canvas_service_pb2.ListPicturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_canvas_service_pb2.ListPicturesResponse, _abc.Awaitable[_canvas_service_pb2.ListPicturesResponse]]:
+        """List the caller's own pictures, newest first.
+
+        Idempotent. Status codes:
+
+        - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePicture(
+        self,
+        request: _canvas_service_pb2.DeletePictureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_canvas_service_pb2.DeletePictureResponse, _abc.Awaitable[_canvas_service_pb2.DeletePictureResponse]]:
+        """Take a picture from the caller's own. When it is nobody's any more it is deleted.
+
+        Idempotent, but the second time answers NOT_FOUND. Status codes:
+
+        - INVALID_ARGUMENT: not a picture's name, or neither key nor "x-owner".
+        - NOT_FOUND: not among the caller's own.
+        - FAILED_PRECONDITION: nobody else holds it, and canvases, of whomever, stand on it: delete those
+          first.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _canvas_service_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_canvas_service_pb2.GetUsageResponse, _abc.Awaitable[_canvas_service_pb2.GetUsageResponse]]:
+        """What the caller holds, and may hold.
+
+        Idempotent. Status codes:
+
+        - INVALID_ARGUMENT: neither key nor "x-owner".
         """
 
     @_abc_1.abstractmethod
