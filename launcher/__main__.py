@@ -1,12 +1,14 @@
-"""``handscroll``: the commands of the algorithm, ``serve``, ``status`` and ``keys``."""
+"""``handscroll``: the commands of the algorithm, ``serve``, ``status``, ``keys`` and ``train``."""
 
 from handscroll.cli import app, run
 from launcher import keys
 from launcher.serve import serve
 from launcher.status import status
+from training.command import train
 
 app.command()(serve)
 app.command()(status)
+app.command()(train)
 app.add_typer(keys.app, name="keys")
 
 

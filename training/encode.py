@@ -27,7 +27,8 @@ from handscroll.text import TextEncoder
 from handscroll.tokenizer import Tokenizer, from_rgb
 from training import pictures, train_tokenizer
 from training.captions import earth_caption
-from training.pictures import LEVELS, SCROLL_HEIGHT_PX, Picture, Pixels
+from training.folder import WorldKind
+from training.pictures import Picture, Pixels
 
 CAPTION_STRIDE_PX = 128
 PALETTE = 256
@@ -36,14 +37,7 @@ VARIANTS = {
     "scroll": ((False, 0, 0), (True, 0, 24)),
     "plane": ((False, 0, 0), (False, 24, 40)),
 }
-"""Mirrored or not, and pixels cut off at the top and the left."""
-
-
-def extent_of(world: str) -> Extent:
-    """The extent of a world: a scroll is one photograph high, all else has no end."""
-    if world == "scroll":
-        return Extent("scroll", LEVELS - 1, SCROLL_HEIGHT_PX)
-    return Extent("plane", LEVELS - 1)
+"""Mirrored or not, and pixels cut off at the top and the left, where a patch is left below them."""
 
 
 def variants(picture: Picture) -> list[tuple[Pixels, ...]]:
@@ -54,11 +48,15 @@ def variants(picture: Picture) -> list[tuple[Pixels, ...]]:
     if picture.held_out:
         return [picture.levels]
     found = []
-    for mirror, down, right in VARIANTS[extent_of(picture.world).kind]:
-        part = picture.levels[-1][down:, right:]
+    whole, least = picture.levels[-1], PATCH_PX << picture.extent.finest
+    for mirror, *cuts in VARIANTS[picture.kind]:
+        sides = zip(cuts, whole.shape[:2], strict=True)
+        down, right = (cut if size - 64 >= least else 0 for cut, size in sides)
+        part = whole[down:, right:]
         part = part[:, ::-1] if mirror else part
         height, width = (size // 64 * 64 for size in part.shape[:2])
-        found.append(pictures.pyramid(Image.fromarray(part[:height, :width])))
+        image = Image.fromarray(part[:height, :width])
+        found.append(pictures.pyramid(image, len(picture.levels)))
     return found
 
 
@@ -137,19 +135,24 @@ def main(
     tokenizer: Annotated[Path, typer.Option(help="run folder of training.train_tokenizer")],
     out: Annotated[Path, typer.Option(help="file to write")],
     world: Annotated[str | None, typer.Option(help="world of a plain folder")] = None,
+    kind: Annotated[
+        WorldKind | None, typer.Option(help="of that world; default: scroll if it is called so")
+    ] = None,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Encode every picture with a trained tokenizer."""
     model = train_tokenizer.load(tokenizer).to(device)
     config = model.config
-    everything = pictures.load(data, world)
-    worlds = sorted({picture.world for picture in everything})
+    everything = pictures.load(data, world, kind)
+    extents = {picture.world: picture.extent for picture in everything}
+    worlds = sorted(extents)
     arrays: dict[str, NDArray[Any]] = {}
     sentences: dict[str, int] = {}
     entries: list[dict[str, Any]] = []
     level0: dict[str, list[NDArray[np.float32]]] = {name: [] for name in worlds}
     for picture in track(everything, "encoding"):
-        caption_grids = [captions(picture, level, sentences) for level in range(LEVELS)]
+        depth = range(len(picture.levels))
+        caption_grids = [captions(picture, level, sentences) for level in depth]
         for levels in variants(picture):
             number = len(entries)
             for level, pixels in enumerate(levels):
@@ -162,15 +165,15 @@ def main(
                 {"name": picture.name, "world": picture.world, "held_out": picture.held_out}
             )
     for name in worlds:
-        arrays[f"palette.{name}"] = palette(extent_of(name), level0[name], config.downsampling)
+        arrays[f"palette.{name}"] = palette(extents[name], level0[name], config.downsampling)
     if sentences:
         arrays["text"] = TextEncoder().embed(list(sentences))
     metadata = {
         "worlds": [
             {
                 "name": name,
-                "extent": asdict(extent_of(name)),
-                "spacing": ANCHOR_SPACING[extent_of(name).kind],
+                "extent": asdict(extents[name]),
+                "spacing": ANCHOR_SPACING[extents[name].kind],
             }
             for name in worlds
         ],

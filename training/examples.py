@@ -29,6 +29,8 @@ from training.encode import CAPTION_STRIDE_PX
 
 SERVED_GROUP = 16
 ENOUGH_PX = 32
+LEVEL_ODDS = (0.3, 0.3, 0.4)
+"""How often each level is drawn, the finest last."""
 
 
 class Encoded(NamedTuple):
@@ -76,7 +78,7 @@ class Dataset:
             names = [world.name for world in worlds]
             found = []
             for number, entry in enumerate(about["entries"]):
-                levels = range(worlds[0].extent.finest + 1)
+                levels = range(worlds[names.index(entry["world"])].extent.finest + 1)
                 found.append(
                     Encoded(
                         entry["name"],
@@ -170,7 +172,8 @@ class Examples:
         """One example."""
         world = self.worlds[rng.integers(len(self.worlds))]
         picture = self.pictures[world][rng.integers(len(self.pictures[world]))]
-        level = int(rng.choice(3, p=(0.3, 0.3, 0.4)))
+        odds = np.array(LEVEL_ODDS[-len(picture.codes) :])
+        level = int(rng.choice(len(odds), p=odds / odds.sum()))
         extent, patch = self._place(rng, picture, level)
         seen = self._seen(rng, extent, patch)
 

@@ -1,0 +1,239 @@
+"""A folder of pictures to a checkpoint that serves: the steps of training, one after another.
+
+They are those of training/README.md, each in its folder in ``OUT/work``, and each goes on where it
+was. Unless it is told to begin from nothing, the new world starts as the shipped one that is most
+like it: the tokenizer is taken as it is, and the decoder, which paints one world now, goes on
+learning.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from handscroll import checkpoint
+from handscroll.checkpoint import Checkpoint
+from handscroll.cli import write_file
+from handscroll.decoder import Decoder
+from handscroll.errors import InvalidRequest
+from handscroll.geometry import PATCH_PX, Region
+from handscroll.picture import to_png
+from handscroll.text import TextEncoder
+from training import encode, samples, ship, train_decoder, train_tokenizer
+from training.folder import CAPTIONS, Tell, WorldKind, files, look
+from training.run import steps_made
+
+SEEDS = 3
+"""Pictures on the sheet of samples."""
+TRIAL = 0.1
+"""The share of a step's time that shows how many steps fit into the rest."""
+TOKENIZER_SHARE = 0.45
+TRAINED_AT = 0.9
+"""The share of all the time at which training ends; the rest is for the samples."""
+TOKENIZER_STEPS, DECODER_STEPS = 6000, 4000
+"""At most; a few pictures are known by heart long before."""
+LEARNING_RATE = 1e-3
+"""Of a decoder that has learned already."""
+
+
+@dataclass(frozen=True)
+class Commission:
+    """A world to be made of pictures.
+
+    Attributes:
+        pictures: the folder they are in.
+        out: where the checkpoint goes.
+        kind: ``scroll`` or ``plane``.
+        name: of the world.
+        from_nothing: start without the shipped weights.
+        minutes: how long it may take in all.
+        base: the checkpoint that it starts from.
+
+    Raises:
+        InvalidRequest: the name or the minutes are none.
+    """
+
+    pictures: Path
+    out: Path
+    kind: WorldKind
+    name: str
+    from_nothing: bool
+    minutes: float
+    base: Path = checkpoint.SHIPPED
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w .-]{0,63}", self.name):
+            raise InvalidRequest(
+                "a world's --name has 1 to 64 letters, digits, spaces, points or dashes, "
+                f"not {self.name!r:.80}"
+            )
+        if not (math.isfinite(self.minutes) and self.minutes > 0):
+            raise InvalidRequest(f"--minutes must be above 0, not {self.minutes}")
+
+    @property
+    def work(self) -> Path:
+        """Where the steps keep what they do."""
+        return self.out / "work"
+
+    def carry_out(self, tell: Tell) -> None:
+        """Make the world, or go on making it.
+
+        Args:
+            tell: called with a line for people on each step.
+
+        Raises:
+            InvalidRequest: the pictures will not do, or ``out`` holds something else.
+            Unavailable: the text encoder is not installed.
+        """
+        TextEncoder()  # wanted at the very end: better missed now
+        base = checkpoint.load(self.base)
+        self._prepare(base, tell)
+        tokenizer, decoder = self.work / "tokenizer", self.work / "decoder"
+        data, tokens = self.work / "pictures", self.work / "tokens.safetensors"
+        given: dict[str, Any]
+        if self.from_nothing:
+            tell("Learning to write pictures as tokens")
+            minutes = TOKENIZER_SHARE * self.minutes
+            given = {"data": data, "world": self.kind}
+            self._train(train_tokenizer.main, tokenizer, minutes, TOKENIZER_STEPS, tell, **given)
+            given = {}
+        else:
+            start = self.work / "start"
+            _begin_with(base, self.kind, tokenizer, start)
+            given = {"init": start, "learning_rate": LEARNING_RATE}
+        if not tokens.exists():
+            tell("Writing the pictures as tokens: a second or so for each")
+            aside = tokens.with_suffix(".new")
+            encode.main(data, tokenizer, aside, world=self.name, kind=self.kind)
+            aside.replace(tokens)
+        tell("Learning to paint")
+        passed = (time.monotonic() - self.began) / 60
+        minutes = max(TRIAL, TRAINED_AT - passed / self.minutes) * self.minutes
+        given |= {"tokens": tokens, "tokenizer": tokenizer}
+        self._train(train_decoder.main, decoder, minutes, DECODER_STEPS, tell, **given)
+        (self.out / "config.json").unlink(missing_ok=True)  # no checkpoint until it is whole again
+        ship.main(tokenizer, decoder, tokens, self.out)
+        self._show(tell)
+
+    def _prepare(self, base: Checkpoint, tell: Tell) -> None:
+        """Bring the pictures to size, once; a folder that holds something else is left alone."""
+        task = {
+            "pictures": _digest(self.pictures),
+            "kind": self.kind,
+            "name": self.name,
+            "from_nothing": self.from_nothing,
+            "base": base.digest,
+        }
+        path = self.work / "task.json"
+        if path.exists():
+            there = json.loads(path.read_text())
+            other = sorted(name for name in task if task[name] != there.get(name))
+            if other:
+                raise InvalidRequest(
+                    f"{self.out} was begun with other {', '.join(other)}: name another --out"
+                )
+            return
+        if self.out.is_dir() and any(self.out.iterdir()) and not self.work.is_dir():
+            raise InvalidRequest(f"--out {self.out} is not empty, and no world was begun in it")
+        found = look(self.pictures, self.kind, tell)
+        tell(f"Bringing {len(found.sizes)} pictures to size, for levels 0 to {found.extent.finest}")
+        sized = self.work / "pictures"
+        try:
+            shutil.rmtree(sized, ignore_errors=True)
+            sized.mkdir(parents=True)
+            captions = io.StringIO()
+            writer = csv.writer(captions)
+            writer.writerow(("file", "caption"))
+            for name, image, caption in found.sources():
+                image.save(sized / f"{name}.png", compress_level=1)
+                writer.writerow((f"{name}.png", caption))
+        except OSError as error:
+            raise InvalidRequest(f"cannot write {sized}: {error.strerror}") from error
+        write_file(sized / CAPTIONS, [captions.getvalue().encode()])
+        write_file(path, [json.dumps(task).encode()])
+
+    def _train(
+        self,
+        main: Callable[..., None],
+        run: Path,
+        minutes: float,
+        most: int,
+        tell: Tell,
+        **given: Any,
+    ) -> None:
+        """As many steps of one training as fit, the learning rate falling over the last of them.
+
+        The first few show how long one takes. How many it will be is kept, so that a run which was
+        stopped goes on to the same end; told to take twice as long in all, to twice as many.
+        """
+        plan, began = run / "plan.json", time.monotonic()
+        if not plan.exists():
+            before = steps_made(run)
+            main(out=run, steps=most, minutes=TRIAL * minutes, **given)
+            pace = (steps_made(run) - before) / (time.monotonic() - began)
+            found = {"steps": before + 60 * minutes * pace, "minutes": self.minutes}
+            write_file(plan, [json.dumps(found).encode()])
+        found = json.loads(plan.read_text())
+        steps = min(most, round(found["steps"] * self.minutes / found["minutes"]))
+        left = max(0, steps - steps_made(run))
+        minutes -= (time.monotonic() - began) / 60
+        tell(f"{left} steps to go, at most {minutes:.1f} minutes")
+        main(out=run, steps=steps, minutes=minutes, **given)
+
+    def _show(self, tell: Tell) -> None:
+        """Paint the samples, and say what there is now."""
+        model = checkpoint.load(self.out)
+        extent = model.world(self.name).extent
+        height = extent.height_px or 2 * PATCH_PX
+        width = height if extent.height_px is None else 2 * height
+        tell(f"Painting {SEEDS} samples")
+        studio = samples.Studio(model, self.work / "samples", workers=os.cpu_count() or 1)
+        place = [Region(extent.finest, 0, 0, height, width)]
+        shown = [studio.paint(studio.canvas(self.name, seed), place)[0] for seed in range(SEEDS)]
+        sheet = self.out / "samples.png"
+        columns = SEEDS if extent.height_px is None else 1
+        write_file(sheet, [to_png(samples.rows(shown, columns))])
+        out, name = shlex.quote(str(self.out)), shlex.quote(self.name)
+        size = f"--width {width} --height {height}"
+        tell(
+            f"World {self.name} is in {self.out}, its samples are {sheet}. To look at it:\n"
+            f"  handscroll render --model {out} --world {name} {size} -o picture.png\n"
+            f"  scripts/start --model {out}"
+        )
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of all that is learned from in a folder."""
+    found = hashlib.sha256()
+    captions = [folder / CAPTIONS] if (folder / CAPTIONS).is_file() else []
+    for path in [*files(folder), *captions]:
+        content = path.read_bytes() if path.is_file() else b""
+        found.update(json.dumps((path.name, hashlib.sha256(content).hexdigest())).encode())
+    return found.hexdigest()
+
+
+def _begin_with(base: Checkpoint, kind: WorldKind, tokenizer: Path, decoder: Path) -> None:
+    """Leave what a new world starts from: the tokenizer, and the decoder of the world nearest."""
+    worlds = base.worlds.values()
+    nearest = min(worlds, key=lambda world: (world.extent.kind != kind, world.index))
+    state = base.decoder.state_dict()
+    state["world.weight"] = state["world.weight"][[nearest.index]]
+    model = Decoder(replace(base.decoder.config, worlds=1))
+    model.load_state_dict(state)
+    for folder in (tokenizer, decoder):
+        folder.mkdir(exist_ok=True)
+    train_tokenizer.save(base.tokenizer, tokenizer)
+    train_decoder.save(model, decoder)
