@@ -48,13 +48,14 @@ def variants(picture: Picture) -> list[tuple[Pixels, ...]]:
     if picture.held_out:
         return [picture.levels]
     found = []
-    whole, least = picture.levels[-1], PATCH_PX << picture.extent.finest
+    whole, finest = picture.levels[-1], picture.extent.finest
+    step = 16 << finest
     for mirror, *cuts in VARIANTS[picture.kind]:
         sides = zip(cuts, whole.shape[:2], strict=True)
-        down, right = (cut if size - 64 >= least else 0 for cut, size in sides)
+        down, right = (cut if size - cut >= PATCH_PX << finest else 0 for cut, size in sides)
         part = whole[down:, right:]
         part = part[:, ::-1] if mirror else part
-        height, width = (size // 64 * 64 for size in part.shape[:2])
+        height, width = (size // step * step for size in part.shape[:2])
         image = Image.fromarray(part[:height, :width])
         found.append(pictures.pyramid(image, len(picture.levels)))
     return found

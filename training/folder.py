@@ -58,7 +58,7 @@ def least(extent: Extent) -> tuple[int, int]:
 
 
 class Source(NamedTuple):
-    """One picture, brought to size."""
+    """One picture, brought to size; its name is that of its file."""
 
     name: str
     image: Image.Image
@@ -83,7 +83,7 @@ class Folder:
         """Every picture, brought to size, one after another."""
         for path in self.sizes:
             pixels = _pixels(path)
-            yield Source(path.stem, fitted(pixels, self.extent), self.captions.get(path.name, ""))
+            yield Source(path.name, fitted(pixels, self.extent), self.captions.get(path.name, ""))
 
 
 def files(folder: Path) -> list[Path]:
@@ -133,7 +133,7 @@ def look(folder: Path, kind: WorldKind, tell: Tell) -> Folder:
 
 
 def fitted(pixels: Pixels, extent: Extent) -> Image.Image:
-    """A picture (H, W, 3) as large as its world takes it; its sides are multiples of 64 px."""
+    """A picture (H, W, 3) as large as its world takes it; its sides are whole tokens at level 0."""
     scale = _scale(pixels.shape[:2], extent)
     if extent.height_px is None:
         scale = max(scale, min(1.0, MOST_PX / min(pixels.shape[:2])))
@@ -141,7 +141,8 @@ def fitted(pixels: Pixels, extent: Extent) -> Image.Image:
     image = Image.fromarray(pixels)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    tall, wide = extent.height_px or height // 64 * 64, width // 64 * 64
+    step = 16 << extent.finest
+    tall, wide = extent.height_px or height // step * step, width // step * step
     top = (height - tall) // 2
     return image.crop((0, top, wide, top + tall))
 
@@ -192,12 +193,14 @@ def _captions(path: Path, names: set[str], tell: Tell) -> dict[str, str]:
         return {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-            found = {row["file"]: (row["caption"] or "").strip() for row in rows}
+            reader = csv.DictReader(file)
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidRequest(f"{path} cannot be read: {error}") from error
-    except KeyError as error:
-        raise InvalidRequest(f"{path} must begin with the line file,caption: no {error}") from error
+    header = reader.fieldnames or []
+    if not {"file", "caption"} <= set(header):
+        raise InvalidRequest(f"{path} must begin with the line file,caption, not {header}")
+    found = {row["file"]: (row["caption"] or "").strip() for row in rows}
     for name, caption in found.items():
         if len(caption) > MAX_PROMPT_CHARACTERS:
             raise InvalidRequest(

@@ -37,10 +37,12 @@ from training.run import steps_made
 
 SEEDS = 3
 """Pictures on the sheet of samples."""
-TRIAL = 0.1
-"""The share of a step's time that shows how many steps fit into the rest."""
+COUNTED_AT = (0.1, 0.6)
+"""Shares of a training's time at which its steps are counted. The learning rate falls later."""
+LEAST_SHARE = 0.1
+"""Of all the time, for the decoder, however long all else took."""
 TOKENIZER_SHARE = 0.45
-TRAINED_AT = 0.9
+TRAINED_AT = 0.85
 """The share of all the time at which training ends; the rest is for the samples."""
 TOKENIZER_STEPS, DECODER_STEPS = 6000, 4000
 """At most; a few pictures are known by heart long before."""
@@ -112,7 +114,7 @@ class Commission:
             given = {}
         else:
             start = self.work / "start"
-            _begin_with(base, self.kind, tokenizer, start)
+            begin_with(base, self.kind, tokenizer, start)
             given = {"init": start, "learning_rate": LEARNING_RATE}
         if not tokens.exists():
             tell("Writing the pictures as tokens: a second or so for each")
@@ -121,7 +123,7 @@ class Commission:
             aside.replace(tokens)
         tell("Learning to paint")
         passed = (time.monotonic() - self.began) / 60
-        minutes = max(TRIAL, TRAINED_AT - passed / self.minutes) * self.minutes
+        minutes = max(LEAST_SHARE, TRAINED_AT - passed / self.minutes) * self.minutes
         given |= {"tokens": tokens, "tokenizer": tokenizer}
         self._train(train_decoder.main, decoder, minutes, DECODER_STEPS, tell, **given)
         (self.out / "config.json").unlink(missing_ok=True)  # no checkpoint until it is whole again
@@ -157,9 +159,10 @@ class Commission:
             captions = io.StringIO()
             writer = csv.writer(captions)
             writer.writerow(("file", "caption"))
-            for name, image, caption in found.sources():
-                image.save(sized / f"{name}.png", compress_level=1)
-                writer.writerow((f"{name}.png", caption))
+            for file, image, caption in found.sources():
+                name = f"{file}.png"
+                image.save(sized / name, compress_level=1)
+                writer.writerow((name, caption))
         except OSError as error:
             raise InvalidRequest(f"cannot write {sized}: {error.strerror}") from error
         write_file(sized / CAPTIONS, [captions.getvalue().encode()])
@@ -176,22 +179,23 @@ class Commission:
     ) -> None:
         """As many steps of one training as fit, the learning rate falling over the last of them.
 
-        The first few show how long one takes. How many it will be is kept, so that a run which was
-        stopped goes on to the same end; told to take twice as long in all, to twice as many.
+        How many fit is seen twice on the way, and kept, so that a run which was stopped goes on to
+        the same end; told to take twice as long in all, to twice as many.
         """
-        plan, began = run / "plan.json", time.monotonic()
-        if not plan.exists():
-            before = steps_made(run)
-            main(out=run, steps=most, minutes=TRIAL * minutes, **given)
-            pace = (steps_made(run) - before) / (time.monotonic() - began)
-            found = {"steps": before + 60 * minutes * pace, "minutes": self.minutes}
-            write_file(plan, [json.dumps(found).encode()])
-        found = json.loads(plan.read_text())
-        steps = min(most, round(found["steps"] * self.minutes / found["minutes"]))
-        left = max(0, steps - steps_made(run))
-        minutes -= (time.monotonic() - began) / 60
-        tell(f"{left} steps to go, at most {minutes:.1f} minutes")
-        main(out=run, steps=steps, minutes=minutes, **given)
+        path, began, before = run / "plan.json", time.monotonic(), steps_made(run)
+        if not path.exists():
+            steps = most
+            for share in COUNTED_AT:
+                passed = (time.monotonic() - began) / 60
+                main(out=run, steps=steps, minutes=share * minutes - passed, **given)
+                made, passed = steps_made(run), (time.monotonic() - began) / 60
+                steps = min(most, made + max(0, round((made - before) * (minutes / passed - 1))))
+                plan = {"steps": steps, "minutes": self.minutes}
+                write_file(path, [json.dumps(plan).encode()])
+                tell(f"{made} of {steps} steps are made")
+        plan = json.loads(path.read_text())
+        steps = min(most, round(plan["steps"] * self.minutes / plan["minutes"]))
+        main(out=run, steps=steps, minutes=minutes - (time.monotonic() - began) / 60, **given)
 
     def _show(self, tell: Tell) -> None:
         """Paint the samples, and say what there is now."""
@@ -225,7 +229,7 @@ def _digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-def _begin_with(base: Checkpoint, kind: WorldKind, tokenizer: Path, decoder: Path) -> None:
+def begin_with(base: Checkpoint, kind: WorldKind, tokenizer: Path, decoder: Path) -> None:
     """Leave what a new world starts from: the tokenizer, and the decoder of the world nearest."""
     worlds = base.worlds.values()
     nearest = min(worlds, key=lambda world: (world.extent.kind != kind, world.index))
@@ -234,6 +238,6 @@ def _begin_with(base: Checkpoint, kind: WorldKind, tokenizer: Path, decoder: Pat
     model = Decoder(replace(base.decoder.config, worlds=1))
     model.load_state_dict(state)
     for folder in (tokenizer, decoder):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     train_tokenizer.save(base.tokenizer, tokenizer)
     train_decoder.save(model, decoder)

@@ -97,17 +97,12 @@ def load(folder: Path, world: str | None = None, kind: WorldKind | None = None) 
     kind = kind or ("scroll" if world == "scroll" else "plane")
     found = user.look(folder, kind, lambda line: typer.echo(line, err=True))
     many = len(found.sizes) >= FEW
-    return [
-        Picture(
-            one.name,
-            world,
-            many and is_held_out(one.name),
-            pyramid(one.image, found.extent.finest + 1),
-            kind,
-            one.caption,
-        )
-        for one in found.sources()
-    ]
+    pictures = []
+    for file, image, caption in found.sources():
+        name, levels = Path(file).stem, pyramid(image, found.extent.finest + 1)
+        held_out = many and is_held_out(name)
+        pictures.append(Picture(name, world, held_out, levels, kind, caption))
+    return pictures
 
 
 def split(folder: Path, world: str | None = None) -> tuple[list[Picture], list[Picture]]:
