@@ -42,6 +42,7 @@ COUNTED_AT = (0.1, 0.6)
 LEAST_SHARE = 0.1
 """Of all the time, for the decoder, however long all else took."""
 TOKENIZER_SHARE = 0.45
+"""Of all the time, for the tokenizer, where there is none to begin with."""
 TRAINED_AT = 0.85
 """The share of all the time at which training ends; the rest is for the samples."""
 TOKENIZER_STEPS, DECODER_STEPS = 6000, 4000
@@ -103,32 +104,35 @@ class Commission:
         TextEncoder()  # wanted at the very end: better missed now
         base = checkpoint.load(self.base)
         self._prepare(base, tell)
-        tokenizer, decoder = self.work / "tokenizer", self.work / "decoder"
-        data, tokens = self.work / "pictures", self.work / "tokens.safetensors"
-        given: dict[str, Any]
-        if self.from_nothing:
-            tell("Learning to write pictures as tokens")
-            minutes = TOKENIZER_SHARE * self.minutes
-            given = {"data": data, "world": self.kind}
-            self._train(train_tokenizer.main, tokenizer, minutes, TOKENIZER_STEPS, tell, **given)
-            given = {}
-        else:
-            start = self.work / "start"
-            begin_with(base, self.kind, tokenizer, start)
-            given = {"init": start, "learning_rate": LEARNING_RATE}
+        tokenizer, tokens = self.work / "tokenizer", self.work / "tokens.safetensors"
         if not tokens.exists():
-            tell("Writing the pictures as tokens: a second or so for each")
-            aside = tokens.with_suffix(".new")
-            encode.main(data, tokenizer, aside, world=self.name, kind=self.kind)
-            aside.replace(tokens)
-        tell("Learning to paint")
+            self._write_tokens(base, tokenizer, tokens, tell)
+        given: dict[str, Any] = {"tokens": tokens, "tokenizer": tokenizer}
+        if not self.from_nothing:
+            given |= {"init": self.work / "start", "learning_rate": LEARNING_RATE}
         passed = (time.monotonic() - self.began) / 60
         minutes = max(LEAST_SHARE, TRAINED_AT - passed / self.minutes) * self.minutes
-        given |= {"tokens": tokens, "tokenizer": tokenizer}
+        tell(f"Learning to paint: at most {minutes:.1f} minutes")
+        decoder = self.work / "decoder"
         self._train(train_decoder.main, decoder, minutes, DECODER_STEPS, tell, **given)
         (self.out / "config.json").unlink(missing_ok=True)  # no checkpoint until it is whole again
         ship.main(tokenizer, decoder, tokens, self.out)
         self._show(tell)
+
+    def _write_tokens(self, base: Checkpoint, tokenizer: Path, tokens: Path, tell: Tell) -> None:
+        """Obtain a tokenizer, and write the pictures with it; it stays as it is from here on."""
+        data = self.work / "pictures"
+        if self.from_nothing:
+            minutes = TOKENIZER_SHARE * self.minutes
+            tell(f"Learning to write pictures as tokens: at most {minutes:.1f} minutes")
+            given = {"data": data, "world": self.kind}
+            self._train(train_tokenizer.main, tokenizer, minutes, TOKENIZER_STEPS, tell, **given)
+        else:
+            begin_with(base, self.kind, tokenizer, self.work / "start")
+        tell("Writing the pictures as tokens: about a second each")
+        aside = tokens.with_suffix(".new")
+        encode.main(data, tokenizer, aside, world=self.name, kind=self.kind)
+        aside.replace(tokens)
 
     def _prepare(self, base: Checkpoint, tell: Tell) -> None:
         """Bring the pictures to size, once; a folder that holds something else is left alone."""
@@ -151,7 +155,10 @@ class Commission:
         if self.out.is_dir() and any(self.out.iterdir()) and not self.work.is_dir():
             raise InvalidRequest(f"--out {self.out} is not empty, and no world was begun in it")
         found = look(self.pictures, self.kind, tell)
-        tell(f"Bringing {len(found.sizes)} pictures to size, for levels 0 to {found.extent.finest}")
+        tell(
+            f"Bringing {len(found.sizes)} pictures to size, for levels 0 to "
+            f"{found.extent.finest}: about a second each"
+        )
         sized = self.work / "pictures"
         try:
             shutil.rmtree(sized, ignore_errors=True)
@@ -203,7 +210,7 @@ class Commission:
         extent = model.world(self.name).extent
         height = extent.height_px or 2 * PATCH_PX
         width = height if extent.height_px is None else 2 * height
-        tell(f"Painting {SEEDS} samples")
+        tell(f"Painting {SEEDS} samples: a minute or so")
         studio = samples.Studio(model, self.work / "samples", workers=os.cpu_count() or 1)
         place = [Region(extent.finest, 0, 0, height, width)]
         shown = [studio.paint(studio.canvas(self.name, seed), place)[0] for seed in range(SEEDS)]

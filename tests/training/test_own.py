@@ -76,7 +76,8 @@ def test_own_pictures_become_a_world_though_killed_on_the_way(
     assert steps_made(out / "work" / "decoder") > made
     assert not any("torn.png" in line for line in told), "pictures are looked at once"
     assert f"--model '{out}' --world 'my world'" in told[-1]
-    assert Image.open(out / "samples.png").size == (3 * 512, 512)
+    with Image.open(out / "samples.png") as sheet:
+        assert sheet.size == (3 * 512, 512)
 
     model = checkpoint.load(out)
     assert model.world("my world").extent == Extent("plane", 1), "520 px hold two levels"
