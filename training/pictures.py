@@ -43,21 +43,21 @@ class Picture:
         world: the world it belongs to.
         held_out: never trained on.
         levels: (H, W, 3) uint8, coarsest first, each half the size of the next.
-        kind: what its world is.
         caption: one sentence, or empty.
         heights: (H, W) uint8 heights at the coarsest level's size, for Earth only.
         north_deg, south_deg: latitudes of its top and bottom edges, for Earth only.
+        kind: what its world is.
     """
 
     name: str
     world: str
     held_out: bool
     levels: tuple[Pixels, ...]
-    kind: WorldKind = "plane"
     caption: str = ""
     heights: Pixels | None = None
     north_deg: float = 0.0
     south_deg: float = 0.0
+    kind: WorldKind = "plane"
 
     @property
     def extent(self) -> Extent:
@@ -101,7 +101,7 @@ def load(folder: Path, world: str | None = None, kind: WorldKind | None = None) 
     for file, image, caption in found.sources():
         name, levels = Path(file).stem, pyramid(image, found.extent.finest + 1)
         held_out = many and is_held_out(name)
-        pictures.append(Picture(name, world, held_out, levels, kind, caption))
+        pictures.append(Picture(name, world, held_out, levels, caption, kind=kind))
     return pictures
 
 
@@ -127,8 +127,8 @@ def _landscapes(folder: Path) -> Iterator[Picture]:
             "scroll",
             is_held_out(path.stem),
             pyramid(image),
-            "scroll",
             captions[path.stem],
+            kind="scroll",
         )
 
 

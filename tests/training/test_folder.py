@@ -133,7 +133,7 @@ def test_every_variant_of_a_fitted_picture_has_room_for_a_patch_at_level_0(
     assert image.height >= tall and image.width >= wide
     assert extent.height_px in (None, image.height)
     assert extent.height_px or min(image.size) <= max(MOST_PX, PATCH_PX << extent.finest)
-    picture = Picture("it", "mine", False, pyramid(image, extent.finest + 1), kind)
+    picture = Picture("it", "mine", False, pyramid(image, extent.finest + 1), kind=kind)
     assert picture.extent == extent
     for variant in encode.variants(picture):
         assert len(variant) == extent.finest + 1
