@@ -30,8 +30,9 @@ from handscroll.text import TextEncoder
 from handscroll.tokenizer import Tokenizer, from_rgb
 from training import motion, pictures, train_tokenizer
 from training.captions import earth_caption
+from training.folder import WorldKind
 from training.motion import Clip
-from training.pictures import LEVELS, SCROLL_HEIGHT_PX, Picture, Pixels
+from training.pictures import Picture, Pixels
 
 Grid = NDArray[np.int32]
 Levels = tuple[Pixels, ...]
@@ -45,14 +46,7 @@ VARIANTS = {
     "scroll": ((False, 0, 0), (True, 0, 24)),
     "plane": ((False, 0, 0), (False, 24, 40)),
 }
-"""Mirrored or not, and pixels cut off at the top and the left."""
-
-
-def extent_of(world: str) -> Extent:
-    """The extent of a world: a scroll is one photograph high, all else has no end."""
-    if world == "scroll":
-        return Extent("scroll", LEVELS - 1, SCROLL_HEIGHT_PX)
-    return Extent("plane", LEVELS - 1)
+"""Mirrored or not, and pixels cut off at the top and the left, where a patch is left below them."""
 
 
 def variants(picture: Picture) -> list[Levels]:
@@ -63,11 +57,16 @@ def variants(picture: Picture) -> list[Levels]:
     if picture.held_out:
         return [picture.levels]
     found = []
-    for mirror, down, right in VARIANTS[extent_of(picture.world).kind]:
-        part = picture.levels[-1][down:, right:]
+    whole, finest = picture.levels[-1], picture.extent.finest
+    step = 16 << finest
+    for mirror, *cuts in VARIANTS[picture.kind]:
+        sides = zip(cuts, whole.shape[:2], strict=True)
+        down, right = (cut if size - cut >= PATCH_PX << finest else 0 for cut, size in sides)
+        part = whole[down:, right:]
         part = part[:, ::-1] if mirror else part
-        height, width = (size // 64 * 64 for size in part.shape[:2])
-        found.append(pictures.pyramid(Image.fromarray(part[:height, :width])))
+        height, width = (size // step * step for size in part.shape[:2])
+        image = Image.fromarray(part[:height, :width])
+        found.append(pictures.pyramid(image, len(picture.levels)))
     return found
 
 
@@ -116,7 +115,7 @@ def _places(size: int) -> int:
 
 def moving(grid: Grid, clip: Clip, level: int, sentences: dict[str, int]) -> Grid:
     """The captions of a clip's part of a picture, with the words that say what moves."""
-    scale = 2 ** (LEVELS - 1 - level)
+    scale = 2 ** (len(clip.after) - 1 - level)
     rows, cols = (
         slice(start := at // scale // CAPTION_STRIDE_PX, start + _places(size))
         for at, size in zip((clip.top, clip.left), clip.after[level].shape, strict=False)
@@ -142,22 +141,23 @@ def palette(
         f: pixels to a token's side.
 
     Returns:
-        Blocks (PALETTE, R, BLOCK, 4), and indices (PALETTE,), -1 for none.
+        Blocks (PALETTE, R, C, 4), at most BLOCK wide, and indices (PALETTE,), -1 for none.
     """
-    cell = CELL_PX // f
+    cell, layered = CELL_PX // f, extent.height_px is not None
     rng = np.random.default_rng(0)
+    pictures_hwV = [_cells(one, cell, layered) for one, _ in found]
+    low, narrow = (min(cells.shape[axis] for cells in pictures_hwV) for axis in (0, 1))
+    height, width = (low if layered else min(BLOCK, low)), min(BLOCK, narrow)
     blocks, told = [], []
-    for one, grid in found:
-        cells = _cells(one, cell, layered=extent.kind == "scroll")
-        height = len(cells) if extent.kind == "scroll" else BLOCK
+    for cells, (_, grid) in zip(pictures_hwV, found, strict=True):
         rows = _caption_at(len(cells), grid.shape[0])
         cols = _caption_at(cells.shape[1], grid.shape[1])
         for top in range(len(cells) - height + 1):
-            for left in range(cells.shape[1] - BLOCK + 1):
-                blocks.append(cells[top : top + height, left : left + BLOCK])
-                told.append(grid[rows[top + height // 2], cols[left + BLOCK // 2]])
+            for left in range(cells.shape[1] - width + 1):
+                blocks.append(cells[top : top + height, left : left + width])
+                told.append(grid[rows[top + height // 2], cols[left + width // 2]])
     every, caption = np.stack(blocks), np.array(told, np.int32)
-    if extent.kind != "scroll":
+    if not layered:
         spread = every[..., :3].std(axis=(1, 2)).mean(axis=1)
         lively = np.argsort(spread)[len(every) // 2 :]
         picked = [rng.choice(lively, 3 * PALETTE // 4), rng.choice(len(every), PALETTE // 4)]
@@ -192,13 +192,17 @@ def main(
     tokenizer: Annotated[Path, typer.Option(help="run folder of training.train_tokenizer")],
     out: Annotated[Path, typer.Option(help="file to write")],
     world: Annotated[str | None, typer.Option(help="world of a plain folder")] = None,
+    kind: Annotated[
+        WorldKind | None, typer.Option(help="of that world; default: scroll if it is called so")
+    ] = None,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Encode every picture with a trained tokenizer."""
     model = train_tokenizer.load(tokenizer).to(device)
     config = model.config
-    everything = pictures.load(data, world)
-    worlds = sorted({picture.world for picture in everything})
+    everything = pictures.load(data, world, kind)
+    extents = {picture.world: picture.extent for picture in everything}
+    worlds = sorted(extents)
     arrays: dict[str, NDArray[Any]] = {}
     sentences: dict[str, int] = {}
     entries: list[dict[str, Any]] = []
@@ -224,7 +228,7 @@ def main(
         )
 
     for index, picture in enumerate(track(everything, "encoding")):
-        grids = [captions(picture, level, sentences) for level in range(LEVELS)]
+        grids = [captions(picture, level, sentences) for level in range(len(picture.levels))]
         rng = np.random.default_rng((4, index))
         for levels in variants(picture):
             keep(picture, levels, grids)
@@ -235,7 +239,7 @@ def main(
                 told = [moving(grid, clip, level, sentences) for level, grid in enumerate(grids)]
                 keep(picture, clip.after, told, clip.before, clip.words)
     for name in worlds:
-        blocks, described = palette(extent_of(name), level0[name], config.downsampling)
+        blocks, described = palette(extents[name], level0[name], config.downsampling)
         arrays[f"palette.{name}"], arrays[f"palette_captions.{name}"] = blocks, described
     if sentences:
         arrays["text"] = TextEncoder().embed(list(sentences))
@@ -243,8 +247,8 @@ def main(
         "worlds": [
             {
                 "name": name,
-                "extent": asdict(extent_of(name)),
-                "spacing": ANCHOR_SPACING[extent_of(name).kind],
+                "extent": asdict(extents[name]),
+                "spacing": ANCHOR_SPACING[extents[name].kind],
             }
             for name in worlds
         ],

@@ -36,6 +36,8 @@ MOTION_ALONE = 0.3
 """The share of moving examples whose words say what moves and nothing else."""
 STILL_FRAMES = 0.08
 """The share of examples from stills that see a frame before, which is the same."""
+LEVEL_ODDS = (0.3, 0.3, 0.4)
+"""How often each level is drawn, the finest last."""
 
 
 class Encoded(NamedTuple):
@@ -91,7 +93,7 @@ class Dataset:
             names = [world.name for world in worlds]
             found = []
             for number, entry in enumerate(about["entries"]):
-                levels = range(worlds[0].extent.finest + 1)
+                levels = range(worlds[names.index(entry["world"])].extent.finest + 1)
                 codes = tuple(file.get_tensor(f"codes.{number}.{level}") for level in levels)
                 moves = entry["moves"]
                 before = tuple(
@@ -202,7 +204,8 @@ class Examples:
         moves = bool(self.moving and self.clips[world]) and rng.random() < self.moving
         choice = self.clips[world] if moves else self.still[world]
         picture = choice[rng.integers(len(choice))]
-        level = int(rng.choice(3, p=(0.3, 0.3, 0.4)))
+        odds = np.array(LEVEL_ODDS[-len(picture.codes) :])
+        level = int(rng.choice(len(odds), p=odds / odds.sum()))
         extent, patch = self._place(rng, picture, level)
         seen = self._seen(rng, extent, patch)
         if self.moving and rng.random() < (0.9 if moves else STILL_FRAMES):

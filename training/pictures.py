@@ -1,9 +1,9 @@
 """The pictures to learn from, their worlds, levels, and the fixed held-out split.
 
 A folder is read as the packed data set (``landscapes/`` and ``earth/``, see `training.pack`) or,
-failing that, as any user's pictures, all of one world. A picture is held out when the SHA-256 of
-its file name without extension, as a number, is divisible by ten; of Earth, longitudes 60 E to
-96 E are held out.
+failing that, as any user's pictures, all of one world (`training.folder`). A picture is held out
+when the SHA-256 of its file name without extension, as a number, is divisible by ten; of Earth,
+longitudes 60 E to 96 E are held out; of a user's few pictures, none.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from PIL import Image
 
 from handscroll.errors import InvalidRequest
-from handscroll.geometry import PATCH_PX
+from handscroll.geometry import Extent
+from training import folder as user
 from training.captions import landscapes
+from training.folder import LEVELS, SCROLL_HEIGHT_PX, WorldKind
 
 Pixels = NDArray[np.uint8]
 
-SCROLL_HEIGHT_PX = 704
-LEVELS = 3
-MIN_SIDE_PX = PATCH_PX * 2 ** (LEVELS - 1)
+FEW = 50
+"""Of fewer pictures than these, none is held out."""
 MAN_MADE = {"beach0", "bwerner0", "valley1"}
 HELD_OUT_EAST_DEG = (60, 96)
-SUFFIXES = {".webp", ".jpg", ".jpeg", ".png"}
 
 Image.MAX_IMAGE_PIXELS = None  # the Earth map is 58 megapixels, and ours
 
@@ -45,6 +46,7 @@ class Picture:
         caption: one sentence, or empty.
         heights: (H, W) uint8 heights at the coarsest level's size, for Earth only.
         north_deg, south_deg: latitudes of its top and bottom edges, for Earth only.
+        kind: what its world is.
         horizon: share of its height above which the sky is, for photographs only.
         clouds, water: whether there are clouds in it, or water that moves.
     """
@@ -57,9 +59,16 @@ class Picture:
     heights: Pixels | None = None
     north_deg: float = 0.0
     south_deg: float = 0.0
+    kind: WorldKind = "plane"
     horizon: float = 0.0
     clouds: bool = False
     water: bool = False
+
+    @property
+    def extent(self) -> Extent:
+        """What its world covers: as many levels as it has, and a scroll is as high as it is."""
+        height = len(self.levels[-1]) if self.kind == "scroll" else None
+        return Extent(self.kind, len(self.levels) - 1, height)
 
 
 def is_held_out(name: str) -> bool:
@@ -67,33 +76,38 @@ def is_held_out(name: str) -> bool:
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10 == 0
 
 
-def pyramid(finest: Image.Image) -> tuple[Pixels, ...]:
-    """A picture at `LEVELS` levels, coarsest first; halved by averaging, so that levels nest."""
+def pyramid(finest: Image.Image, levels: int = LEVELS) -> tuple[Pixels, ...]:
+    """A picture at some levels, coarsest first; halved by averaging, so that levels nest."""
     return tuple(
-        np.asarray(finest if level == LEVELS - 1 else finest.reduce(2 ** (LEVELS - 1 - level)))
-        for level in range(LEVELS)
+        np.asarray(finest if level == levels - 1 else finest.reduce(2 ** (levels - 1 - level)))
+        for level in range(levels)
     )
 
 
-def load(folder: Path, world: str | None = None) -> list[Picture]:
+def load(folder: Path, world: str | None = None, kind: WorldKind | None = None) -> list[Picture]:
     """Every picture of a folder.
 
     Args:
         folder: the packed data set, or any folder of pictures.
-        world: for a plain folder: ``scroll`` (pictures are brought to one height) or another
-            name (kept at their own size).
+        world: the name of a plain folder's world.
+        kind: what that world is; None for a scroll if that is its name, and a plane if not.
 
     Raises:
-        InvalidRequest: the folder holds no pictures, or is plain and no world was named.
+        InvalidRequest: the folder holds nothing to learn from, or is plain and no world was named.
     """
     if (folder / "landscapes").is_dir():
         return [*_landscapes(folder / "landscapes"), *_earth(folder / "earth")]
     if world is None:
         raise InvalidRequest(f"{folder} is not the packed data set: say which world it is for")
-    found = [_plain(path, world) for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
-    if not found:
-        raise InvalidRequest(f"no pictures ({', '.join(sorted(SUFFIXES))}) in {folder}")
-    return found
+    kind = kind or ("scroll" if world == "scroll" else "plane")
+    found = user.look(folder, kind, lambda line: typer.echo(line, err=True))
+    many = len(found.sizes) >= FEW
+    pictures = []
+    for file, image, caption in found.sources():
+        name, levels = Path(file).stem, pyramid(image, found.extent.finest + 1)
+        held_out = many and is_held_out(name)
+        pictures.append(Picture(name, world, held_out, levels, caption, kind=kind))
+    return pictures
 
 
 def split(folder: Path, world: str | None = None) -> tuple[list[Picture], list[Picture]]:
@@ -103,21 +117,6 @@ def split(folder: Path, world: str | None = None) -> tuple[list[Picture], list[P
         [picture for picture in everything if not picture.held_out],
         [picture for picture in everything if picture.held_out],
     )
-
-
-def _plain(path: Path, world: str) -> Picture:
-    image = Image.open(path).convert("RGB")
-    if world == "scroll":
-        scale = SCROLL_HEIGHT_PX / image.height
-        image = image.resize((max(64, round(image.width * scale)), SCROLL_HEIGHT_PX))
-    image = image.crop((0, 0, image.width // 64 * 64, image.height // 64 * 64))
-    least = (MIN_SIDE_PX, SCROLL_HEIGHT_PX if world == "scroll" else MIN_SIDE_PX)
-    if image.width < least[0] or image.height < least[1]:
-        raise InvalidRequest(
-            f"{path} is too small: {image.width} x {image.height} px as a {world}, and a patch of "
-            f"level 0 takes {least[0]} x {least[1]}"
-        )
-    return Picture(path.stem, world, is_held_out(path.stem), pyramid(image))
 
 
 def _landscapes(folder: Path) -> Iterator[Picture]:
@@ -136,6 +135,7 @@ def _landscapes(folder: Path) -> Iterator[Picture]:
             is_held_out(path.stem),
             pyramid(image),
             found.caption,
+            kind="scroll",
             horizon=horizon,
             clouds=found.clouds,
             water=found.water,

@@ -29,6 +29,8 @@ from torch import Tensor, distributed, nn
 
 Model = TypeVar("Model", bound=nn.Module)
 
+STATE = "state.safetensors"
+SAVE_S = 60
 DECAY = 0.25
 """The share of a run in which the learning rate falls."""
 
@@ -40,6 +42,15 @@ def together() -> tuple[int, int]:
     if not distributed.is_initialized():
         distributed.init_process_group()
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def steps_made(folder: Path) -> int:
+    """How many steps a run has behind it, as it was last saved; 0 if it was not begun."""
+    path = folder / STATE
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        return int(file.metadata()["step"])
 
 
 class Run(Generic[Model]):
@@ -96,19 +107,18 @@ class Run(Generic[Model]):
             )
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.rank, self.processes = together()
-        self.step = 0
+        self.step = steps_made(folder)
         self._resume()
 
     @property
     def _path(self) -> Path:
-        return self.folder / "state.safetensors"
+        return self.folder / STATE
 
     def _resume(self) -> None:
         if not self._path.exists():
             return
         names = {p: name for name, p in self.model.named_parameters()}
         with safe_open(self._path, framework="pt", device=self.device) as file:
-            self.step = int(file.metadata()["step"])
             kept = set(file.keys())
             for parameter, name in names.items():
                 parameter.data.copy_(file.get_tensor(f"model.{name}"))
@@ -153,13 +163,14 @@ class Run(Generic[Model]):
 
         Args:
             minutes: stop after this long.
-            save_every: steps between two saves.
+            save_every: steps between two saves, or fewer: a minute is the most that may be lost.
             beside: a second run that makes the same steps, saved together with this one.
 
         Yields:
             The number of the step about to be made, from 0.
         """
         stop = time.monotonic() + 60 * minutes
+        due = time.monotonic() + SAVE_S
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -171,8 +182,9 @@ class Run(Generic[Model]):
             while self.step < self.steps and self._agree(time.monotonic() < stop):
                 yield self.step
                 progress.update(task, completed=self.step)
-                if self.step % save_every == 0:
+                if self.step % save_every == 0 or time.monotonic() > due:
                     self._save_both(beside)
+                    due = time.monotonic() + SAVE_S
         self._save_both(beside)
 
     def _agree(self, go_on: bool) -> bool:

@@ -95,6 +95,12 @@ def _held_out(data: Dataset, moving: float) -> list[Example]:
     return [clean.draw(rng) for _ in range(64)]
 
 
+def save(model: Decoder, folder: Path) -> None:
+    """Leave a finished decoder in its run's folder."""
+    save_file(model.state_dict(), folder / "decoder.safetensors")
+    (folder / "decoder.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
+
+
 def load(folder: Path) -> Decoder:
     """The decoder that a finished run left in its folder."""
     model = Decoder(DecoderConfig(**json.loads((folder / "decoder.json").read_text())))
@@ -157,9 +163,7 @@ def main(
             sample_sheet(average, data, train_tokenizer.load(tokenizer), out)
     if run.rank:
         return
-    run.averaged(average)
-    save_file(average.state_dict(), out / "decoder.safetensors")
-    (out / "decoder.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
+    save(run.averaged(average), out)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from training.pictures import Picture, Pixels
 from training.run import Run
 
 CROP_PX = 160
+LEVEL_ODDS = (0.2, 0.3, 0.5)
+"""How often each level is looked at, the finest last."""
 
 
 def crop(rng: np.random.Generator, sources: list[Picture]) -> Pixels:
@@ -36,7 +38,8 @@ def crop(rng: np.random.Generator, sources: list[Picture]) -> Pixels:
         world = worlds[rng.integers(len(worlds))]
         choice = [picture for picture in sources if picture.world == world]
         picture = choice[rng.integers(len(choice))]
-        level = rng.choice(len(picture.levels), p=np.array([2, 3, 5]) / 10)
+        odds = np.array(LEVEL_ODDS[-len(picture.levels) :])
+        level = rng.choice(len(odds), p=odds / odds.sum())
         pixels = picture.levels[level]
         top = rng.integers(pixels.shape[0] - CROP_PX + 1)
         left = rng.integers(pixels.shape[1] - CROP_PX + 1)
