@@ -19,6 +19,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import Progress
 
@@ -46,10 +47,11 @@ from training.pictures import Picture, Pixels
 
 EARTH_PX = (512, 1024)
 VIDEO_PX = (704, 1408)
+SURE = 0.98
+"""Share of a pixel that must be sky, or water, to count as such."""
 MOVES_GREY = 4
-"""What a made-up film changes by more than this, moves; what it does not change at all stands
-still. Between lie soft borders."""
-LEAST_SKY_PX = 96
+"""Snow comes or goes where a made-up film changes by more than this."""
+LEAST_SKY_PX = 64
 """Of a lower sky it cannot be told where it moves."""
 STRIP_HEIGHT_PX = 176
 
@@ -115,17 +117,28 @@ def photographed(held: Sequence[Picture], frames: int, count: int) -> Iterator[S
     """Scenes of held-out photographs that have what the words move, the first ones by name."""
     made: dict[str, int] = {}
     for picture in held:
-        pixels = picture.levels[-1]
+        pixels, horizon = picture.levels[-1], picture.horizon
         films: dict[str, motion.Film | None] = {}
         if picture.clouds:
             for words, right in ((motion.CLOUDS_LEFT, False), (motion.CLOUDS_RIGHT, True)):
-                films[words] = motion.clouds(pixels, picture.horizon, right)
+                films[words] = motion.clouds(pixels, horizon, right)
         if picture.water and picture.name not in motion.UNCLEAR_WATER:
-            films[motion.WAVES] = motion.waves(pixels, picture.horizon)
+            films[motion.WAVES] = motion.waves(pixels, horizon)
         for words, film in films.items():
             if film is not None and made.get(words, 0) < count:
                 seed = made[words] = made.get(words, 0) + 1
-                yield _scene(picture.name, "scroll", words, picture.caption, seed, film, frames)
+                share_HW = (motion.water if words == motion.WAVES else motion.sky)(pixels, horizon)
+                yield Scene(
+                    picture.name,
+                    "scroll",
+                    words,
+                    picture.caption,
+                    seed,
+                    film(0),
+                    share_HW > SURE,
+                    _spread(film, frames) == 0,
+                    film,
+                )
 
 
 def mapped(held: Picture, frames: int, count: int) -> Iterator[Scene]:
@@ -145,21 +158,29 @@ def mapped(held: Picture, frames: int, count: int) -> Iterator[Scene]:
         )
         back = partial(_backwards, film)
         for words, way in ((motion.THAW, film), (motion.FREEZE, back)):
-            yield _scene(f"{held.name} {top}", "planet", words, "", seed, way, frames)
+            spread_HW = _spread(way, frames)
+            yield Scene(
+                f"{held.name} {top}",
+                "planet",
+                words,
+                "",
+                seed,
+                way(0),
+                spread_HW > MOVES_GREY,
+                spread_HW == 0,
+                way,
+            )
 
 
 def _backwards(film: motion.Film, time: float) -> Pixels:
     return film(motion.SEASON_FRAMES - time)
 
 
-def _scene(
-    name: str, world: str, words: str, prompt: str, seed: int, film: motion.Film, frames: int
-) -> Scene:
-    """A scene that begins as a made-up film does."""
+def _spread(film: motion.Film, frames: int) -> NDArray[np.int16]:
+    """How much each pixel (H, W) of a made-up film changes in all, in grey levels."""
     made = np.stack([film(time) for time in range(frames)]).astype(np.int16)
-    spread = np.ptp(made, axis=0).max(axis=-1)
-    first = np.ascontiguousarray(film(0))
-    return Scene(name, world, words, prompt, seed, first, spread > MOVES_GREY, spread == 0, film)
+    spread: NDArray[np.int16] = np.ptp(made, axis=0).max(axis=-1)
+    return spread
 
 
 def imagined(count: int) -> Iterator[Scene]:

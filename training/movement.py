@@ -65,6 +65,8 @@ def displacement(before: Pixels, after: Pixels) -> tuple[int, int]:
     Args:
         before, after: (H, W, 3).
     """
+    if np.array_equal(before, after):  # an empty sky among them, in which there is nothing to find
+        return 0, 0
     height, width, _ = before.shape
     window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
     spectra = []
