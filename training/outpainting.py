@@ -3,13 +3,14 @@
 The middle of held-out pictures is given and a model paints what lies around it, in two ways:
 without end, in the lattice order that is served, and as a picture with an end on all sides, ring by
 ring (the paper's order). Leaves ``report.md`` and contact sheets. The same figures of the real
-pictures, in which nothing is painted, are the floor. What is painted is kept in a cache: a run that
-was stopped goes on.
+pictures, in which nothing is painted, are the floor, and those of the same pictures through the
+tokenizer what no painter can do better than. What is painted is kept in a cache: a run that was
+stopped goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -25,7 +26,7 @@ from handscroll.geometry import Extent, Region
 from handscroll.known import digest_of
 from training import pictures, samples
 from training.evaluate import SEAM, Report
-from training.features import Lite0
+from training.features import Lite0, reconstructed
 from training.joins import BAND_PX, DISTANCES_PX, WAYS, Joins
 from training.pictures import Picture, Pixels
 from training.quality import LOOKS
@@ -35,6 +36,7 @@ CASE_PX = {"scroll": (704, 1408), "plane": (512, 1024)}
 """Height and width of a real picture, by the extent of its world."""
 REACH_PX = 1152
 """How far from the given picture an endless canvas is looked at."""
+PAINTED, CODED, REAL = "painted", "real, through the tokenizer", "real"
 OUTLINE_RGB = (255, 64, 64)
 NOTHING_GREY = 40
 SHEET_SCALE = 2
@@ -117,7 +119,7 @@ def cases(held: Sequence[Picture], shape: tuple[int, int], count: int) -> list[C
 def painted(studio: Studio, world: str, setup: Setup, case: Case) -> list[Pixels]:
     """The views of a case, painted around what is given of it."""
     given = setup.given
-    picture = _cut(case.pixels, given)
+    picture = np.ascontiguousarray(_part(case.pixels, given))
     known = Known(digest_of(picture), given.top, given.left, given.height, given.width)
     canvas = Canvas(
         studio.model.digest,
@@ -131,12 +133,10 @@ def painted(studio: Studio, world: str, setup: Setup, case: Case) -> list[Pixels
     return studio.paint(canvas, setup.views, picture)
 
 
-def _cut(pixels: Pixels, given: Region) -> Pixels:
-    rows, cols = (
-        slice(given.top, given.top + given.height),
-        slice(given.left, given.left + given.width),
-    )
-    return np.ascontiguousarray(pixels[rows, cols])
+def _part(pixels: Pixels, given: Region) -> Pixels:
+    """Where a picture's middle is given: a view of it."""
+    rows = slice(given.top, given.top + given.height)
+    return pixels[rows, given.left : given.left + given.width]
 
 
 def shown(case: Case, setup: Setup, pixels: Pixels) -> Pixels:
@@ -144,7 +144,7 @@ def shown(case: Case, setup: Setup, pixels: Pixels) -> Pixels:
     view, given = setup.views[0], setup.given
     top, left = given.top - view.top, given.left - view.left
     above = Image.new("RGB", (view.width, view.height), (NOTHING_GREY,) * 3)
-    above.paste(Image.fromarray(_cut(case.pixels, given)), (left, top))
+    above.paste(Image.fromarray(_part(case.pixels, given)), (left, top))
     box = (left, top, left + given.width - 1, top + given.height - 1)
     ImageDraw.Draw(above).rectangle(box, outline=OUTLINE_RGB, width=2 * SHEET_SCALE)
     both = np.concatenate([np.asarray(above), pixels])
@@ -161,47 +161,44 @@ def measure(
     out: Path,
 ) -> None:
     """Paint a setup's cases and add its sections to the report; leaves its contact sheet."""
-    joins, real, sheet = Joins(lite0), Joins(lite0), []
+    joins = {kind: Joins(lite0) for kind in (PAINTED, CODED, REAL)}
+    code, sheet = reconstructed(studio.model.tokenizer).apply, []
     for case in found:
         made = painted(studio, world, setup, case)
         for view, pixels in zip(setup.views, made, strict=True):
-            joins.add(case.name, pixels, view, setup.given)
+            joins[PAINTED].add(case.name, pixels, view, setup.given)
+        coded = code(case.pixels[None])[0]
+        _part(coded, setup.given)[:] = _part(case.pixels, setup.given)
         whole = Region(setup.given.level, 0, 0, *case.pixels.shape[:2])
-        real.add(case.name, case.pixels, whole, setup.given)
+        joins[CODED].add(case.name, coded, whole, setup.given)
+        joins[REAL].add(case.name, case.pixels, whole, setup.given)
         sheet.append(shown(case, setup, made[0]))
     name = f"{world}_{setup.name.replace(' ', '_')}.webp"
     columns = 2 if setup.views[0].width < 2048 else 1
     Image.fromarray(samples.rows(sheet, columns)).save(out / name, quality=90)
     title = f"{world}, {setup.name}"
-    seam_section(report, title, joins, real, setup, name)
-    drift_section(report, title, joins, real)
+    seam_section(report, title, joins, setup, name)
+    drift_section(report, title, joins)
 
 
 def seam_section(
-    report: Report, title: str, joins: Joins, real: Joins, setup: Setup, sheet: str
+    report: Report, title: str, joins: Mapping[str, Joins], setup: Setup, sheet: str
 ) -> None:
     """The joins' seam ratios, and those of the same lines in the real pictures."""
-    inside = {kind: ratio for kind, _, ratio in joins.inside.ratios()}
-    real_around = {kind: ratio for kind, _, ratio in real.around.ratios()}
-    real_inside = {kind: ratio for kind, _, ratio in real.inside.ratios()}
-    around = {kind: (count, ratio) for kind, count, ratio in joins.around.ratios()}
+    found = {
+        (side, kind, way): (count, ratio)
+        for kind, one in joins.items()
+        for side, seams in enumerate((one.around, one.inside))
+        for way, count, ratio in seams.ratios()
+    }
     rows = []
-    for way in WAYS:
-        if way not in around:
-            continue
-        count, ratio = around[way]
+    for way in (way for way in WAYS if (0, PAINTED, way) in found):
+        count, ratio = found[0, PAINTED, way]
         low, high = SEAM
         met = low <= ratio.value <= high
         report.target(f"{title}: seam {way}", f"{low} to {high}", ratio.text(), met)
-        figures = (inside, real_around, real_inside)
-        rows.append(
-            (
-                way,
-                str(count),
-                ratio.text(),
-                *(one[way].text() if way in one else "–" for one in figures),
-            )
-        )
+        cells = [found.get((side, kind, way)) for side in (0, 1) for kind in joins]
+        rows.append((way, str(count), *(cell[1].text() if cell else "–" for cell in cells)))
     given = setup.given
     report.section(
         f"Seams, {title}",
@@ -209,29 +206,33 @@ def seam_section(
         "above what is made of it). How much changes across the join (squared step between "
         "pixels), over that 16 and 32 px to both sides of it, and over that in the given picture "
         "alone; 1.00 is no seam. A painting softer than the photograph has less than 1.00 over the "
-        "photograph alone. Beside it the same line in the real picture, where nothing is painted.",
-        (
-            "direction",
-            "segments",
-            "over both sides",
-            "over the given",
-            "real",
-            "real, over the given",
-        ),
+        "photograph alone. Beside it the same line where the real picture goes on, encoded and "
+        "decoded by the tokenizer, which no painter can do better than, or as it is.",
+        ("direction", "segments", *joins, *(f"{kind}, over the given" for kind in joins)),
         rows,
     )
 
 
-def drift_section(report: Report, title: str, joins: Joins, real: Joins) -> None:
+def drift_section(report: Report, title: str, joins: Mapping[str, Joins]) -> None:
     """How what is painted moves away from the given picture, and how real pictures do."""
-    floor = {(one.way, one.distance_px): one for one in real.drift()}
-    rows = []
-    for one in joins.drift():
-        place = f"{one.way}, {one.distance_px} px"
-        for name, found in (("painted", one), ("real", floor.get((one.way, one.distance_px)))):
-            if found is not None:
-                shifts = [shift.text(1) for shift in found.shifts]
-                rows.append((place, name, str(found.pictures), *shifts, found.features.text()))
+    found = {
+        (one.way, one.distance_px, kind): one
+        for kind, made in joins.items()
+        for one in made.drift()
+    }
+    rows = [
+        (
+            f"{way}, {distance} px",
+            kind,
+            str(one.pictures),
+            *(shift.text(1) for shift in one.shifts),
+            one.features.text(),
+        )
+        for way in WAYS
+        for distance in DISTANCES_PX
+        for kind in joins
+        if (one := found.get((way, distance, kind))) is not None
+    ]
     report.section(
         f"Drift from the join, {title}",
         f"Bands of {BAND_PX} px, {', '.join(map(str, DISTANCES_PX))} px from the join as far as "

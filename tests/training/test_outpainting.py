@@ -196,6 +196,7 @@ def test_report_has_every_direction_beside_the_real_pictures(
         assert f"| scroll, ring by ring: seam {way} |" in text
     assert "| up, 0 px | real | 2 |" in text
     assert "| left, 1024 px | painted | 2 |" in text
+    assert "| left, 0 px | real, through the tokenizer | 2 |" in text
     assert "| left, 1024 px | real |" not in text
     assert len(list(tmp_path.glob("*.webp"))) == 4
 
