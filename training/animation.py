@@ -455,7 +455,7 @@ def main(
     data: Annotated[Path, typer.Option(help="packed data set")],
     out: Annotated[Path, typer.Option(help="folder for the report")],
     model: Annotated[Path, typer.Option(help="checkpoint folder")] = checkpoint.SHIPPED,
-    number: Annotated[int, typer.Option("--films", min=1, help="of each thing that moves")] = 6,
+    number: Annotated[int, typer.Option("--films", min=2, help="of each thing that moves")] = 6,
     frames: Annotated[int, typer.Option(min=3, max=MAX_FRAMES, help="of each film")] = 8,
     cache: Annotated[
         Path | None, typer.Option(help="folder for what is painted; OUT/cache if not given")

@@ -264,6 +264,18 @@ def test_cinema_paints_a_film_once_and_its_tokens_are_those_of_its_pixels(
     assert cinema.canvas(one, 3).extent == Extent("picture", 2, 384, 256)
 
 
+def test_film_from_words_alone_is_painted_from_its_first_frame_on(
+    model: Checkpoint, tmp_path: Path
+) -> None:
+    cinema, one = Cinema(model, tmp_path, 2), small("", None)
+    film = cinema.film(one, 2)
+    assert cinema.canvas(one, 2).known is None
+    assert [frame.shape for frame in film.frames] == [(384, 256, 3)] * 2
+    assert film.codes_FhwK.shape == (2, 24, 16, 4)
+    assert np.isnan(figures(film, one, 16).first)
+    assert figures(film, one, 16).still > 0  # nobody taught this model to hold still
+
+
 def test_identical_tokens_are_decoded_to_identical_pixels(model: Checkpoint) -> None:
     frame = cloudy(0, 128, 128)
     film = animation.coded(model.tokenizer, [frame, frame])
