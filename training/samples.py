@@ -81,19 +81,27 @@ class Studio:
         extent = self.model.world(world).extent
         return Canvas(self.model.digest, world, seed, extent, prompt, sampling=self.model.sampling)
 
-    def paint(self, canvas: Canvas, regions: Sequence[Region]) -> list[Pixels]:
-        """The pixels of some regions of a canvas."""
+    def paint(
+        self, canvas: Canvas, regions: Sequence[Region], picture: Pixels | None = None
+    ) -> list[Pixels]:
+        """The pixels of some regions of a canvas, painted around a picture if it is around one."""
         paths = [self._path(canvas, region) for region in regions]
         missing = [pair for pair in zip(regions, paths, strict=True) if not pair[1].exists()]
         if missing:
-            self._paint(canvas, missing)
+            self._paint(canvas, missing, picture)
         return [np.asarray(Image.open(path)) for path in paths]
 
-    def _paint(self, canvas: Canvas, missing: Sequence[tuple[Region, Path]]) -> None:
+    def _paint(
+        self, canvas: Canvas, missing: Sequence[tuple[Region, Path]], picture: Pixels | None
+    ) -> None:
         with Progress(transient=True) as progress:
             task = progress.add_task(f"painting {canvas.world}, seed {canvas.seed}", total=None)
             with Painter(
-                self.model, canvas, self.workers, on_patch=lambda _: progress.advance(task)
+                self.model,
+                canvas,
+                self.workers,
+                on_patch=lambda _: progress.advance(task),
+                picture=picture,
             ) as painter:
                 for region, path in missing:
                     progress.reset(task, total=len(painter.cone(region)))

@@ -41,10 +41,20 @@ class Seams:
         grey_HW: NDArray[np.float64],
         column: int,
         gaps: Sequence[int] = (16, 32),
+        sides: Sequence[int] = (-1, 1),
     ) -> None:
-        """One segment, between ``column - 1`` and ``column``, against ``gaps`` px away."""
+        """One segment, between ``column - 1`` and ``column``, against ``gaps`` px away.
+
+        Args:
+            kind: of border.
+            picture: the one that it is in.
+            grey_HW: brightness, the border upright.
+            column: the first one beyond the border.
+            gaps: how far away to look.
+            sides: where: -1 to the left, 1 to the right.
+        """
         steps = np.diff(grey_HW, axis=1) ** 2
-        away = [column - 1 + side * gap for side in (-1, 1) for gap in gaps]
+        away = [column - 1 + side * gap for side in sides for gap in gaps]
         at, beside = float(steps[:, column - 1].mean()), float(steps[:, away].mean())
         self.segments.setdefault(kind, []).append(Segment(picture, at, beside))
 
