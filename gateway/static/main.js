@@ -25,6 +25,8 @@ const panel = new Panel({ deleted: leaveDeleted });
 let worlds = [];
 /** @type {Picture|null} */
 let picture = null;
+/** Pictures that stay under one that is like them until that is painted. @type {Picture[]} */
+let under = [];
 const repainting = new Repainting(
   map,
   () => picture,
@@ -143,12 +145,18 @@ async function open(link) {
 
 /** @param {Canvas} canvas @param {Link} link */
 function show(canvas, { view }) {
-  close();
+  if (picture && akin(picture.canvas, canvas)) {
+    picture.retire();
+    under.push(picture);
+  } else close();
+  unsay();
   picture = new Picture(map, canvas, view, {
     progress(painted, of) {
       setProgress(painted / of);
-      if (painted === of) setState("ready");
-      else if (document.documentElement.dataset.state !== "problem") setState("painting");
+      if (painted === of) {
+        setState("ready");
+        uncover();
+      } else if (document.documentElement.dataset.state !== "problem") setState("painting");
     },
     trouble(problem, retry_s) {
       setState("problem");
@@ -167,7 +175,19 @@ function show(canvas, { view }) {
   writeAddress();
 }
 
+/** @param {Canvas} one @param {Canvas} other @returns {boolean} whether most of both is the same */
+function akin(one, other) {
+  const family = ({ id, branch }) => [id, branch?.parent];
+  return family(one).some((id) => id && family(other).includes(id));
+}
+
+function uncover() {
+  for (const one of under) one.remove();
+  under = [];
+}
+
 function close() {
+  uncover();
   picture?.remove();
   picture = null;
   unsay();

@@ -26,11 +26,6 @@ export function titleOf({ prompt, world }) {
   return prompt || `Untitled ${world}`;
 }
 
-/** @param {Canvas} canvas @returns {string} */
-function aboutOf({ world, seed, branch }) {
-  return `${world} · seed ${seed}${branch ? " · repainted" : ""}`;
-}
-
 /**
  * @param {string} tag @param {object} [properties] @param {(Node|string)[]} children
  * @returns {any}
@@ -110,7 +105,7 @@ export class Panel {
   setCanvas(canvas) {
     this.#canvas = canvas;
     byId("title").textContent = titleOf(canvas);
-    byId("about").textContent = aboutOf(canvas);
+    byId("about").textContent = `${canvas.world} · seed ${canvas.seed}`;
     byId("branch").hidden = !canvas.branch;
     for (const choice of this.root.querySelectorAll("[name=world]")) {
       choice.checked = choice.value === canvas.world;
@@ -158,7 +153,11 @@ export class Panel {
       "a",
       { href: formatLink(canvas.id) },
       element("span", { className: "name" }, titleOf(canvas)),
-      element("span", { className: "note" }, aboutOf(canvas)),
+      element(
+        "span",
+        { className: "note" },
+        `${canvas.world} · seed ${canvas.seed}${canvas.branch ? " · repainted" : ""}`,
+      ),
     );
     if (canvas.id === this.#canvas?.id) link.setAttribute("aria-current", "true");
     const remove = element(
