@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -291,9 +292,10 @@ class Canvases:
             await self._store.delete(key)
         await self._store.delete_all(tiles_prefix(canvas_id))
         await self._store.delete_all(patches_prefix(canvas_id))
-        branch = Canvas.parse(spec).branch if spec else None
-        if branch is not None:
-            await self._store.delete(branch_key(branch.parent, canvas_id))
+        with suppress(InvalidRequest):  # a power cut may have cut the spec short
+            branch = None if spec is None else Canvas.parse(spec).branch
+            if branch is not None:
+                await self._store.delete(branch_key(branch.parent, canvas_id))
 
     async def _branched(self, canvas_id: str) -> bool:
         """Whether there are branches of a canvas; marks of such as were deleted do not count."""
