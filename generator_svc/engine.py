@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 from cachetools import LRUCache
@@ -24,6 +25,8 @@ from handscroll.context import Codes, gather
 from handscroll.errors import InvalidRequest, Overloaded
 from handscroll.geometry import ROOT_ZOOM, Patch
 from svckit import trace
+from svckit.cones import Place, standing
+from svckit.jobs import READS, at_once
 from svckit.keys import patch_key
 from svckit.refusal import Refusal
 from svckit.specs import Specs
@@ -39,7 +42,9 @@ LONGEST_RETRY_S = 30.0
 
 _CONE = (1, 4, 9, 18, 27, 45, 85, 135, 256, 512, 1024, 4096)
 _ASKED = Histogram(
-    "handscroll_request_patches", "Patches that a request stands on, drawn or not", buckets=_CONE
+    "handscroll_request_patches",
+    "Patches that a request stands on, drawn or not; of earlier frames those not drawn",
+    buckets=_CONE,
 )
 _MISSING = Histogram(
     "handscroll_request_missing_patches",
@@ -137,7 +142,7 @@ class Engine:
         """
         scene = await self._scene(canvas_id)
         _check(wanted, scene.canvas)
-        cost = await asyncio.to_thread(lambda: len(scene.line.cone(wanted)))
+        cost = len(await standing(scene.line, wanted, partial(self._absent, scene)))
         _ASKED.observe(cost)
         self._admit(cost, priority)
         asker = _Asker((priority, next(self._numbers)))
@@ -160,7 +165,7 @@ class Engine:
         """Refuse a request that there is no room for; work ahead takes no room from viewports.
 
         Args:
-            cost: patches that the request stands on, drawn or not.
+            cost: patches that the request stands on, see `standing`.
             priority: of the request.
         """
         if cost > self.backlog:
@@ -275,6 +280,19 @@ class Engine:
             return codes
         content = await self.store.get(patch_key(scene.canvas_id, patch))
         return None if content is None else await self._whole(scene, patch, content)
+
+    async def _absent(self, scene: Scene, places: Iterable[Place]) -> list[Place]:
+        """Those that are not there yet; the others are in memory from now on."""
+        wanted = list(places)
+        homes = [scene.home(patch) for _, patch in wanted]
+        patches = [patch for _, patch in wanted]
+        found = await at_once(
+            READS, lambda one: self._committed(*one), list(zip(homes, patches, strict=True))
+        )
+        for home, patch, codes in zip(homes, patches, found, strict=True):
+            if codes is not None:
+                self._memory[home.canvas_id, patch] = codes
+        return [place for place, codes in zip(wanted, found, strict=True) if codes is None]
 
     async def _commit(self, scene: Scene, patch: Patch, drawn: Codes) -> Codes:
         """Make a patch part of the canvas; what comes back is what it is from now on."""

@@ -219,8 +219,13 @@ class Lineage:
             one = one.parent
         return one
 
-    def cone(self, patches: Iterable[Patch]) -> set[tuple[str, Patch]]:
-        """Everything that must be drawn for these patches to stand, and of which canvas it is."""
+    def cone(self, patches: Iterable[Patch], since: int = 0) -> set[tuple[str, Patch]]:
+        """Everything that must be drawn for these patches to stand, and of which canvas it is.
+
+        Args:
+            patches: what is wanted.
+            since: nothing is looked for behind patches of frames before this one.
+        """
         found: set[tuple[str, Patch]] = set()
         todo = [(self.home(patch), patch) for patch in patches]
         while todo:
@@ -228,6 +233,8 @@ class Lineage:
             if (one.id, patch) in found or patch in one.known:
                 continue
             found.add((one.id, patch))
+            if patch.frame < since:
+                continue
             todo += ((one.home(seen), seen) for seen in one.order.dependencies(patch))
             if one.parent is not None and one.place is not None:
                 todo += ((one.parent.home(kept), kept) for kept in one.place.below(patch))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable
 
 from cachetools import TTLCache
@@ -11,6 +10,7 @@ from handscroll.branch import Lineage
 from handscroll.geometry import Patch
 from svckit import access
 from svckit.budgets import MINUTE_S
+from svckit.cones import standing
 from svckit.jobs import READS, at_once
 from svckit.keyring import Role
 from svckit.keys import patch_key
@@ -56,7 +56,7 @@ class Admission:
             ):
                 caller.require(Role.PAINT)
         elif caller.budgets.patches:
-            cone = await asyncio.to_thread(line.cone, patches)
+            cone = await standing(line, patches, self._missing)
             missing = await self._missing(
                 one for one in cone if (caller.name, *one) not in self._charged
             )

@@ -28,6 +28,8 @@ let worlds = [];
 let picture = null;
 /** @type {Film|null} */
 let film = null;
+/** Pictures that stay under one that is like them until that is painted. @type {Picture[]} */
+let under = [];
 const repainting = new Repainting(
   map,
   () => picture,
@@ -146,13 +148,19 @@ async function open(link) {
 
 /** @param {Canvas} canvas @param {Link} link */
 function show(canvas, { view }) {
-  close();
+  if (picture && akin(picture.canvas, canvas)) {
+    picture.retire();
+    under.push(picture);
+  } else close();
+  unsay();
   picture = new Picture(map, canvas, view, {
     progress(painted, of) {
       film?.ready(painted === of);
       setProgress(painted / of);
-      if (painted === of) setState("ready");
-      else if (document.documentElement.dataset.state !== "problem") setState("painting");
+      if (painted === of) {
+        setState("ready");
+        uncover();
+      } else if (document.documentElement.dataset.state !== "problem") setState("painting");
     },
     trouble(problem, retry_s) {
       setState("problem");
@@ -164,6 +172,7 @@ function show(canvas, { view }) {
     },
     refused: (problem) => (problem.needsKey ? stayUnpainted(problem) : showLost()),
   });
+  film?.remove();
   film = new Film(canvas.frames, (frame) => picture.setFrame(frame));
   document.documentElement.dataset.canvas = canvas.id;
   document.title = `${titleOf(canvas)} · Handscroll`;
@@ -172,8 +181,20 @@ function show(canvas, { view }) {
   writeAddress();
 }
 
+/** @param {Canvas} one @param {Canvas} other @returns {boolean} whether most of both is the same */
+function akin(one, other) {
+  const family = ({ id, branch }) => [id, branch?.parent];
+  return family(one).some((id) => id && family(other).includes(id));
+}
+
+function uncover() {
+  for (const one of under) one.remove();
+  under = [];
+}
+
 function close() {
   film?.remove();
+  uncover();
   picture?.remove();
   film = picture = null;
   unsay();

@@ -203,7 +203,11 @@ export class Panel {
       "a",
       { href: formatLink(canvas.id) },
       element("span", { className: "name" }, titleOf(canvas)),
-      element("span", { className: "note" }, aboutOf(canvas)),
+      element(
+        "span",
+        { className: "note" },
+        aboutOf(canvas),
+      ),
     );
     if (canvas.id === this.#canvas?.id) link.setAttribute("aria-current", "true");
     const remove = element(

@@ -39,11 +39,16 @@ export class Picture {
     this.markZoom();
   }
 
-  /** Takes the canvas off the map. */
-  remove() {
+  /** Leaves the canvas on the map as it is; nothing more is painted of it. */
+  retire() {
     this.painting.stop();
     this.map.off("zoomend", this.markZoom, this);
     this.map.off("resize", this.refit, this);
+  }
+
+  /** Takes the canvas off the map. */
+  remove() {
+    this.retire();
     for (const layer of this.layers) this.map.removeLayer(layer);
   }
 
@@ -61,7 +66,16 @@ export class Picture {
   look(view) {
     const { zoom, x, y } = view ?? homeView(this.canvas.extent, this.map.getSize());
     const possible = Math.min(this.map.getMaxZoom(), Math.max(this.map.getMinZoom(), zoom));
+    if (this.#isAt({ zoom: possible, x, y })) return; // else all tiles are taken off, and on again
     this.map.setView(toLatLng(this.canvas.extent, { x, y }), possible, { animate: false });
+  }
+
+  /** @param {View} view @returns {boolean} as closely as a link can say */
+  #isAt({ zoom, x, y }) {
+    if (this.map.getZoom() === undefined) return false;
+    const now = this.view();
+    const away = Math.max(Math.abs(now.x - x), Math.abs(now.y - y));
+    return Math.abs(now.zoom - zoom) < 0.01 && away < 1;
   }
 
   /** @returns {View} */

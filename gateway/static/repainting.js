@@ -118,6 +118,7 @@ export class Repainting {
 
   /** @param {PointerEvent} event */
   #drag(event) {
+    if (!this.#from) return;
     const rectangle = this.#dragged(event);
     frame.hidden = !rectangle;
     if (!rectangle) return;
@@ -161,6 +162,7 @@ export class Repainting {
   #repaint(rectangle) {
     if (!rectangle) return;
     const parent = this.inSight().canvas;
+    if (this.#choice) this.#end(parent);
     const words = byId("repaint-words").value.trim();
     this.#choice = { parent, rectangle, words, made: Array(CANDIDATES).fill(null) };
     this.#look(0);

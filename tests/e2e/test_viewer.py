@@ -291,6 +291,37 @@ def test_a_canvas_is_made_to_move_played_and_saved(
         assert page.locator("#save-format option:not([hidden])").count() == 8
 
 
+def test_a_part_is_repainted_in_its_place(stack: Stack, browser: Browser, tmp_path: Path) -> None:
+    """What was there stays in sight until the candidate is painted, and comes back by undo."""
+    with viewer_in(browser, DESK) as viewer:
+        page = viewer.page
+        viewer.open(stack.url)
+        first, hash = viewer.canvas, viewer.hash
+        page.click("#seal")
+        page.click("#repaint")
+        page.mouse.move(380, 200)
+        page.mouse.down()
+        page.mouse.move(560, 380)
+        page.mouse.up()
+        page.wait_for_selector("#candidates [aria-pressed=true]")
+        assert page.evaluate(f"({KEYS})(0)"), "no blank paper"
+        changed = f"(first) => ({READY})() && document.documentElement.dataset.canvas !== first"
+        viewer.until(changed, first)
+        made = canvas_of(httpx.get(f"{stack.url}/canvases/{viewer.canvas}").json())
+        assert made.branch is not None and made.branch.parent == first
+        viewer.check_tiles(stack)
+        page.screenshot(path=tmp_path / "candidate.png")
+        page.click("#choose-none")
+        viewer.until(
+            f"(first) => ({READY})() && document.documentElement.dataset.canvas === first", first
+        )
+        assert viewer.hash == hash
+        viewer.check_tiles(stack)
+        eventually(
+            lambda: httpx.get(f"{stack.url}/canvases/{made.id}").status_code == 404, "it is gone"
+        )
+
+
 def test_it_works_under_a_finger_on_a_phone(stack: Stack, browser: Browser, tmp_path: Path) -> None:
     with viewer_in(browser, PHONE) as viewer:
         page = viewer.page

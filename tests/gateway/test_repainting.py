@@ -85,7 +85,7 @@ def test_what_is_marked_is_branched_and_kept(stack: Stack, page: Page, parent: C
     assert told(page, stack) == first
     soon(lambda: stack.get(f"/canvases/{third['id']}").status_code == 404, "the other goes")
     page.click("#seal")
-    expect(page.locator("#about")).to_contain_text("repainted")
+    expect(page.locator("#branch")).to_have_text("repainted · as it was before")
     page.click("#undo")
     page.wait_for_selector(f"[data-canvas='{parent.id}']")
     assert page.evaluate("location.hash").endswith("/16/-100/350")

@@ -376,6 +376,10 @@ async def test_spec_cut_short_by_a_power_cut_is_made_again(home: House) -> None:
     await home.store.create(canvas_key(canvas), b"{")
     assert (await create(home, ANNE)).canvas.id == canvas
     assert await home.store.get(canvas_key(canvas)) == whole
+    await home.store.delete(canvas_key(canvas))
+    await home.store.create(canvas_key(canvas), b"{")
+    await delete(home, ANNE, canvas)
+    assert await there(home) == []
 
 
 async def test_stranger_cannot_delete_what_was_made_anonymously(home: House) -> None:
