@@ -330,7 +330,7 @@ async def test_a_branch_made_while_its_parent_is_deleted_is_whole_or_not_at_all(
         Specs(home.store),
         Models(home.generator),  # type: ignore[arg-type]
         home.tokenizer,  # type: ignore[arg-type]
-        None,  # type: ignore[arg-type]
+        Pictures(home.store, home.tokenizer),  # type: ignore[arg-type]
         {},
     )
     for pause in range(12):
