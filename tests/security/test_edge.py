@@ -185,7 +185,7 @@ def test_client_that_takes_nothing_is_given_up(
                 for one in lines
             )
 
-        assert held()
+        eventually(held, "the gateway takes it")
         eventually(lambda: not held(), "the gateway gives it up")
         assert len(told(line)) < 2**23
 
