@@ -24,7 +24,7 @@ The field is the parent's at the rectangle's border, and the branch's own deep i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -35,14 +35,15 @@ from handscroll.context import Codes, Field, Floats, Given
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import near
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region, Tile, tile_region
-from handscroll.known import KnownPlace
+from handscroll.known import RIM_PX, KnownPlace
+from handscroll.view import View
 
 MAX_BRANCHES = 64
 """How long a chain of branches, each of the one before, may be."""
 _DEEP_PX = 512
 """How far inside the rectangle the field is the branch's own, in pixels of level 0."""
-_REACH_PX = 80
-"""What a tile shows lies less than so many pixels from it."""
+_REACH_PX = 80 + 2 * RIM_PX
+"""What a tile shows lies less than so many pixels from it, also near a known picture."""
 
 
 class BranchPlace:
@@ -83,10 +84,10 @@ class BranchPlace:
         corner = (patch.row * PATCH_PX, patch.col * PATCH_PX)
         return self._inside(patch.level, corner, self.side, f)
 
-    def laid(self, tile: Tile, parents: Pixels, own: Pixels) -> Pixels:
-        """A tile (TILE_PX, TILE_PX, 3): its own pixels in the rectangle, the parent's outside."""
-        _, top, left, size, _, _ = tile_region(tile, self.extent)
-        return np.where(self._inside(tile.level, (top, left), size, 1)[..., None], own, parents)
+    def laid(self, region: Region, parents: Pixels, own: Pixels) -> Pixels:
+        """A square of pixels (h, h, 3): its own in the rectangle, the parent's outside."""
+        level, top, left, size, _, _ = region
+        return np.where(self._inside(level, (top, left), size, 1)[..., None], own, parents)
 
     def _inside(self, level: int, corner: tuple[int, int], count: int, size: int) -> Mask:
         """Which of ``count x count`` squares of ``size`` pixels lie in the rectangle."""
@@ -177,7 +178,7 @@ class Lineage:
 
     Attributes:
         canvas: the canvas, and its ``id`` and ``order``.
-        known: patches that its known picture covers.
+        known: where its known picture lies, if it has one.
         place: where it differs from its parent; None if it was not branched.
         parent: the parent's lineage.
 
@@ -188,10 +189,10 @@ class Lineage:
     """
 
     def __init__(self, canvas: Canvas, side: int, parent: Lineage | None = None) -> None:
-        self.canvas, self.id, self.parent = canvas, canvas.id, parent
+        self.canvas, self.id, self.side, self.parent = canvas, canvas.id, side, parent
         self.order, branch = order_of(canvas), canvas.branch
         self.place = None if branch is None else BranchPlace(canvas.extent, branch, side)
-        self.known: Container[Patch] = ()
+        self.known: KnownPlace | None = None
         if canvas.known is not None:
             self.known = KnownPlace(canvas.extent, canvas.known, side)
         named, given = branch and branch.parent, parent and parent.id
@@ -219,6 +220,19 @@ class Lineage:
             one = one.parent
         return one
 
+    def gives(self, patch: Patch) -> bool:
+        """Whether a patch of its own is wholly given by its known picture."""
+        return self.known is not None and patch in self.known
+
+    def view(self, tile: Tile, radius_tok: int) -> View:
+        """How a tile is decoded by what needs ``radius_tok`` tokens of margin."""
+        extent, one = self.canvas.extent, self
+        while not (one.known and one.known.shows(tile)):
+            if one.parent is None:
+                return View(tile, extent, self.side, radius_tok)
+            one = one.parent
+        return View(tile, extent, self.side, radius_tok, 2 * RIM_PX)
+
     def cone(self, patches: Iterable[Patch], since: int = 0) -> set[tuple[str, Patch]]:
         """Everything that must be drawn for these patches to stand, and of which canvas it is.
 
@@ -230,7 +244,7 @@ class Lineage:
         todo = [(self.home(patch), patch) for patch in patches]
         while todo:
             one, patch = todo.pop()
-            if (one.id, patch) in found or patch in one.known:
+            if (one.id, patch) in found or one.gives(patch):
                 continue
             found.add((one.id, patch))
             if patch.frame < since:

@@ -17,6 +17,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Known
@@ -24,17 +25,21 @@ from handscroll.context import Codes, Field, Floats
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_PX, cell_values, near
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region, Tile, tile_region
+from handscroll.view import Painted
 
 WINDOW_TOK = 32
 """Pictures are encoded in windows of so many tokens to a side, each alone, so that what encodes
 them decides nothing."""
 MARGIN_TOK = 4
 """How far a token's codes reach: tokens to each side."""
+RIM_PX = 24
+"""How far around a known picture what the tokenizer has lost of it is given back."""
 _REACH_PX = 512
 """How far the field takes after a known picture, in pixels of level 0."""
 
 Slices = tuple[slice, slice]
 """Rows and columns."""
+Indices = NDArray[np.int64]
 
 
 class Window(NamedTuple):
@@ -110,18 +115,13 @@ class KnownPlace:
             self.shape_tok(patch.level),
         )
 
-    def under(self, tile: Tile) -> tuple[Slices, Slices] | None:
-        """The part of a tile where the picture lies: counted from the tile's corner, and from the
-        picture's at that level. None if there is none."""
+    def shows(self, tile: Tile) -> bool:
+        """Whether a tile, of whatever frame, shows any of the picture or of its rim."""
         region, place = tile_region(tile, self.extent), self.region(tile.level)
-        own, others = _overlap(
-            (region.top, region.left),
-            (region.height, region.width),
-            (place.top, place.left),
-            (place.height, place.width),
+        return (
+            -region.height < region.top - place.top + RIM_PX < place.height + 2 * RIM_PX
+            and -region.width < region.left - place.left + RIM_PX < place.width + 2 * RIM_PX
         )
-        touched = tile.frame == 0 and all(at.stop > at.start for at in own)
-        return (own, others) if touched else None
 
     def __contains__(self, patch: object) -> bool:
         if not isinstance(patch, Patch):
@@ -177,15 +177,50 @@ class KnownPixels:
     place: KnownPlace
     levels: Sequence[Pixels]
 
-    def lay_over(self, tile: Tile, pixels: Pixels) -> Pixels:
-        """A tile (TILE_PX, TILE_PX, 3), the picture's own pixels in place of decoded ones."""
-        under = self.place.under(tile)
-        if under is None:
-            return pixels
-        own, others = under
-        pixels = pixels.copy()
-        pixels[own] = self.levels[tile.level][others]
-        return pixels
+    def lay_over(self, painted: Painted, laid: Pixels) -> Pixels:
+        """Show the picture where it lies.
+
+        What a pixel of the picture has and the one decoded in its place has not, the tokenizer has
+        lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards. So
+        in frame 0 the picture is as it was given and passes into what is painted; later it is so
+        where nothing has moved.
+
+        Args:
+            painted: what is painted there.
+            laid: the same (h, w, 3), with the pictures of the canvases before this one.
+        """
+        view = painted.view
+        if not self.place.shows(view.tile):
+            return laid
+        region, place = view.region, self.place.region(view.tile.level)
+        picture = self.levels[view.tile.level]
+        (down, rows), (right, cols) = (
+            _mirrored(*axis)
+            for axis in zip(
+                (region.top - place.top, region.left - place.left),
+                (region.height, region.width),
+                picture.shape[:2],
+                strict=True,
+            )
+        )
+        # What is mirrored from beyond the region lies so far from the tile that it is cut off.
+        mirrored = np.ix_(
+            np.clip(rows + place.top - region.top, 0, region.height - 1),
+            np.clip(cols + place.left - region.left, 0, region.width - 1),
+        )
+        lost_HW3 = picture[np.ix_(rows, cols)].astype(np.float32) - painted.first[mirrored]
+        share_HW = near(np.hypot(down[:, None], right) / RIM_PX)
+        share_HW *= np.minimum(painted.still, painted.still[mirrored])
+        shown_HW3 = laid + share_HW[..., None] * (painted.pixels + lost_HW3 - laid)
+        return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
+
+
+def _mirrored(start: int, length: int, size: int) -> tuple[Indices, Indices]:
+    """How far each of ``length`` pixels from ``start`` on lies outside a picture of ``size``, and
+    which pixel of the picture it is, or is the mirror image of."""
+    at = np.arange(start, start + length)
+    inside = np.where(at < 0, -1 - at, np.minimum(at, 2 * size - 1 - at))
+    return np.maximum(0, np.maximum(-at, at - size + 1)), np.clip(inside, 0, size - 1)
 
 
 def _overlap(

@@ -13,19 +13,20 @@ from copy import deepcopy
 
 import torch
 
-from handscroll.assemble import Pixels, strips, window_codes
+from handscroll.assemble import Pixels, strips
 from handscroll.branch import BranchField, BranchTokens, Lineage
 from handscroll.canvas import Canvas, check_learned
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Field, Given, NearbyContextPool
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import ProceduralField, statistics
-from handscroll.geometry import TILE_PX, Patch, Region, Tile, tiles_of, window_patches
+from handscroll.geometry import Patch, Region, Tile, tiles_of
 from handscroll.known import KnownField, KnownPixels, known_pixels, known_tokens
 from handscroll.render import render
 from handscroll.sample import PatchSampler
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import RADIUS_TOK, from_rgb, to_rgb
+from handscroll.view import Painted, Tokens
 from handscroll.words import Vectors, prompts_of, words_of
 
 
@@ -138,7 +139,7 @@ class Painter:
         extent = self.canvas.extent
         found: dict[Patch, None] = {}
         for tile in tiles:
-            patches = window_patches(tile, extent, self.f, RADIUS_TOK)
+            patches = self.line.view(tile, RADIUS_TOK).patches()
             if not patches or not 0 <= tile.frame < self.canvas.frames:
                 raise InvalidRequest(f"{tile} is not in this {extent.kind}")
             found.update(dict.fromkeys(patches))
@@ -176,21 +177,23 @@ class Painter:
         return found
 
     def _decode(self, tile: Tile) -> Pixels:
-        codes, inside, window = window_codes(
-            tile, self.canvas.extent, self.side, RADIUS_TOK, self.pool.__getitem__
-        )
-        rows, cols = (slice(at, at + TILE_PX) for at in (window.top_px, window.left_px))
-        pixels = self.tokenizer.decode(
-            torch.from_numpy(codes)[None], torch.from_numpy(inside)[None], (rows, cols)
-        )
-        return self._lay_over(tile, to_rgb(pixels[0]).numpy())
+        view = self.line.view(tile, RADIUS_TOK)
+        tokens = view.tokens(self.pool.__getitem__)
+        pixels = [self._pixels(one) for one in tokens]
+        painted = view.painted(tokens, pixels)
+        return painted.cut(self._lay_over(painted))
 
-    def _lay_over(self, tile: Tile, painted: Pixels) -> Pixels:
-        """A tile with the pictures that are known laid over, the parents' outside the branch."""
-        laid = painted
+    def _pixels(self, tokens: Tokens) -> Pixels:
+        codes, inside = torch.from_numpy(tokens.codes)[None], torch.from_numpy(tokens.inside)[None]
+        return to_rgb(self.tokenizer.decode(codes, inside, tokens.crop)[0]).numpy()
+
+    def _lay_over(self, painted: Painted) -> Pixels:
+        """What is painted with the pictures that are known, the parents' outside the branch."""
+        laid = painted.pixels
         if self.line.place is not None and self.parent is not None:
-            laid = self.line.place.laid(tile, self.parent._lay_over(tile, painted), painted)
-        return laid if self.known is None else self.known.lay_over(tile, laid)
+            parents = self.parent._lay_over(painted)
+            laid = self.line.place.laid(painted.view.region, parents, laid)
+        return laid if self.known is None else self.known.lay_over(painted, laid)
 
     def _encode(self, pixels: Pixels) -> Codes:
         codes = self.tokenizer.encode(from_rgb(torch.from_numpy(pixels)[None]))

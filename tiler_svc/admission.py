@@ -51,9 +51,7 @@ class Admission:
         caller = access.caller.get()
         if caller.role < Role.PAINT:
             homes = ((line.home(patch), patch) for patch in patches)
-            if await self._missing(
-                (one.id, patch) for one, patch in homes if patch not in one.known
-            ):
+            if await self._missing((one.id, patch) for one, patch in homes if not one.gives(patch)):
                 caller.require(Role.PAINT)
         elif caller.budgets.patches:
             cone = await standing(line, patches, self._missing)

@@ -18,13 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from prometheus_client import Counter, Histogram
 
-from handscroll.assemble import Pixels, strips, window_codes
+from handscroll.assemble import Pixels, strips
 from handscroll.branch import Lineage
 from handscroll.canvas import Canvas
 from handscroll.errors import InvalidRequest, NotFound
 from handscroll.formats import encode_tile
 from handscroll.geometry import (
-    PATCH_PX,
     TILE_PX,
     Patch,
     Region,
@@ -32,7 +31,6 @@ from handscroll.geometry import (
     tile_region,
     tile_to_xyz,
     tiles_of,
-    window_patches,
 )
 from svckit import trace
 from svckit.jobs import READS, Jobs, at_once
@@ -214,7 +212,7 @@ class Engine:
         bands = (list(row) for _, row in rows)
         per_band = max(1, BAND_TILES // (region.width // TILE_PX + 2))
         while band := list(islice(bands, per_band)):
-            under = self._under(canvas, model, (tile for row in band for tile in row))
+            under = await self._under(canvas, model, (tile for row in band for tile in row))
             await self._admission.paint(await self._line(canvas, model), under)
             # Nobody watches a region come; viewports go before it.
             async with self._feed(canvas, model, under, urgent=False) as feed:
@@ -234,7 +232,7 @@ class Engine:
             Overloaded: too much is waiting to be drawn or decoded.
         """
         model = await self._models.of(canvas.model)
-        under = self._under(canvas, model, tiles)
+        under = await self._under(canvas, model, tiles)
         await self._admission.paint(await self._line(canvas, model), under)
         async with self._feed(canvas, model, under, urgent=False) as feed:
             return await at_once(self._at_once, partial(self._decoded, canvas, model, feed), tiles)
@@ -242,7 +240,7 @@ class Engine:
     async def _admit(self, canvas: Canvas, tiles: Iterable[Tile]) -> None:
         """Go on only if these tiles may be painted; a job belongs to nobody, and asks no more."""
         model = await self._models.of(canvas.model)
-        under = self._under(canvas, model, tiles)
+        under = await self._under(canvas, model, tiles)
         await self._admission.paint(await self._line(canvas, model), under)
 
     async def _image(
@@ -293,7 +291,7 @@ class Engine:
         self, canvas: Canvas, model: Model, tile: Tile, urged: asyncio.Event
     ) -> dict[Patch, bytes]:
         """The patches of one tile; asked for again when somebody comes who is in a hurry."""
-        under = self._under(canvas, model, [tile])
+        under = await self._under(canvas, model, [tile])
         async with self._feed(canvas, model, under, urged.is_set()) as feed:
 
             async def urge() -> None:
@@ -313,11 +311,13 @@ class Engine:
         model = await self._models.of(canvas.model)
         room = asyncio.Semaphore(UNREAD)
         done: asyncio.Queue[tuple[Tile, bytes] | Exception] = asyncio.Queue()
-        async with self._feed(canvas, model, self._under(canvas, model, tiles), urgent) as feed:
+        async with self._feed(
+            canvas, model, await self._under(canvas, model, tiles), urgent
+        ) as feed:
 
             async def paint(tile: Tile) -> None:
                 try:
-                    codes = await feed.codes(self._under(canvas, model, [tile]))
+                    codes = await feed.codes(await self._under(canvas, model, [tile]))
                     await room.acquire()
                     shown = await self._specs.shown(canvas, tile)
                     image = await self._image(shown, tile, format, urgent, codes)
@@ -339,29 +339,24 @@ class Engine:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _decoded(self, canvas: Canvas, model: Model, feed: Feed, tile: Tile) -> Pixels:
-        codes = await feed.codes(self._under(canvas, model, [tile]))
+        codes = await feed.codes(await self._under(canvas, model, [tile]))
         return await self._decode(canvas, model, tile, codes)
 
     async def _decode(
         self, canvas: Canvas, model: Model, tile: Tile, found: dict[Patch, bytes]
     ) -> Pixels:
         """A tile's pixels (TILE_PX, TILE_PX, 3) from its patches."""
-        codes, inside, window = window_codes(
-            tile,
-            canvas.extent,
-            model.side_tok,
-            model.radius_tok,
-            lambda patch: model.codes_of(found[patch]),
-        )
+        view = (await self._line(canvas, model)).view(tile, model.radius_tok)
+        tokens = view.tokens(lambda patch: model.codes_of(found[patch]))
         with _timed("decode"):
             async with self._decodes:
-                pixels = await again(
-                    "the tokenizer",
-                    lambda: self._tokenizer.decode_tile(
-                        model.digest, codes, inside, window.top_px, window.left_px
-                    ),
-                )
-        return await self._pictures.lay_over(await self._specs.line(canvas), model, tile, pixels)
+                decode = partial(self._tokenizer.decode, model.digest)
+                pixels = [
+                    await again("the tokenizer", partial(decode, window)) for window in tokens
+                ]
+        painted = view.painted(tokens, pixels)
+        laid = await self._pictures.lay_over(await self._specs.line(canvas), model, painted)
+        return painted.cut(laid)
 
     @asynccontextmanager
     async def _feed(
@@ -376,10 +371,10 @@ class Engine:
     async def _line(self, canvas: Canvas, model: Model) -> Lineage:
         return Lineage.of(await self._specs.line(canvas), model.side_tok)
 
-    def _under(self, canvas: Canvas, model: Model, tiles: Iterable[Tile]) -> list[Patch]:
+    async def _under(self, canvas: Canvas, model: Model, tiles: Iterable[Tile]) -> list[Patch]:
         """The patches that tiles are decoded from, each once."""
-        f = PATCH_PX // model.side_tok
-        found = (window_patches(tile, canvas.extent, f, model.radius_tok) for tile in tiles)
+        line = await self._line(canvas, model)
+        found = (line.view(tile, model.radius_tok).patches() for tile in tiles)
         return list(dict.fromkeys(patch for patches in found for patch in patches))
 
 

@@ -17,7 +17,8 @@ from grpc_status import rpc_status
 from handscroll.assemble import Pixels
 from handscroll.context import Codes
 from handscroll.errors import NotFound, SpecMismatch, Unavailable
-from handscroll.geometry import TILE_PX, Mask, Patch
+from handscroll.geometry import Patch
+from handscroll.view import Tokens
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from handscroll_api.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
@@ -107,18 +108,9 @@ class Tokenizer:
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = TokenizerServiceStub(channel)
 
-    async def decode_tile(
-        self, model: str, codes: Codes, inside: Mask, top_px: int, left_px: int
-    ) -> Pixels:
-        """The pixels (TILE_PX, TILE_PX, 3) of a tile.
-
-        Args:
-            model: digest of the model.
-            codes: (rows, cols, K), of the tile's window.
-            inside: (rows, cols), which of them lie in the canvas.
-            top_px: where in the window the tile begins.
-            left_px: the same, across.
-        """
+    async def decode(self, model: str, tokens: Tokens) -> Pixels:
+        """The pixels (h, w, 3) that are wanted of a window, by a model's digest."""
+        codes, inside, top_px, left_px, side_px = tokens
         rows, cols, _ = codes.shape
         request = tokenizer_pb.DecodeRequest(
             model=model,
@@ -127,12 +119,12 @@ class Tokenizer:
             codes=codes.tobytes(),
             inside=b"" if inside.all() else inside.tobytes(),
             crop=tokenizer_pb.Crop(
-                top_px=top_px, left_px=left_px, height_px=TILE_PX, width_px=TILE_PX
+                top_px=top_px, left_px=left_px, height_px=side_px, width_px=side_px
             ),
         )
         with calling("the tokenizer"):
             answer = await self._stub.Decode(request)
-        return np.frombuffer(answer.rgb, np.uint8).reshape(TILE_PX, TILE_PX, 3)
+        return np.frombuffer(answer.rgb, np.uint8).reshape(side_px, side_px, 3)
 
     async def encode(self, model: Model, pixels: Pixels) -> Codes:
         """The codes (h, w, K) of pixels (h * f, w * f, 3)."""

@@ -32,9 +32,10 @@ from handscroll.errors import (
     StoreUnavailable,
 )
 from handscroll.field import statistics
-from handscroll.geometry import PATCH_PX, Extent, Tile
+from handscroll.geometry import PATCH_PX, Extent
 from handscroll.known import KnownPixels, KnownTokens, Slices, Window, digest_of, joined, windows
 from handscroll.picture import from_png, read_picture, size_of, to_png
+from handscroll.view import Painted
 from svckit.jobs import READS, Jobs, at_once
 from svckit.keys import (
     Key,
@@ -247,27 +248,24 @@ class Pictures:
         key = known_key(model.digest, known.picture, canvas.extent.finest)
         await self._encoding.join(key, lambda _: self._encode(key, canvas, model), urgent=True)
 
-    async def lay_over(
-        self, line: Sequence[Canvas], model: Model, tile: Tile, pixels: Pixels
-    ) -> Pixels:
-        """A tile (TILE_PX, TILE_PX, 3) with the pictures laid over that lie there.
+    async def lay_over(self, line: Sequence[Canvas], model: Model, painted: Painted) -> Pixels:
+        """What is painted (h, w, 3) with the pictures laid over that lie there.
 
         Args:
             line: the canvas, what it was branched from, and so on.
             model: that paints them.
-            tile: the tile.
-            pixels: as it was decoded.
+            painted: what came of a view.
 
         Raises:
             Unavailable: a picture is not in the store any more, or was cut short.
         """
-        laid = pixels
+        laid = painted.pixels
         for canvas in reversed(line):
-            if canvas.branch is not None and laid is not pixels:
+            if canvas.branch is not None and laid is not painted.pixels:
                 place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
-                laid = place.laid(tile, laid, pixels)
-            if canvas.known is not None and place_of(canvas, model).under(tile) is not None:
-                laid = (await self._pixels(canvas, model)).lay_over(tile, laid)
+                laid = place.laid(painted.view.region, laid, painted.pixels)
+            if canvas.known and place_of(canvas, model).shows(painted.view.tile):
+                laid = (await self._pixels(canvas, model)).lay_over(painted, laid)
         return laid
 
     async def _pixels(self, canvas: Canvas, model: Model) -> KnownPixels:

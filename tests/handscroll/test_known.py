@@ -11,14 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handscroll.assemble import Pixels
+from handscroll.branch import Lineage
 from handscroll.canvas import Canvas, Known, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import RING_TOK, Codes, Source, gather
 from handscroll.errors import InvalidRequest
 from handscroll.field import ProceduralField, statistics
-from handscroll.geometry import PATCH_PX, TILE_PX, Extent, Patch, Region, Tile, tile_region
+from handscroll.geometry import (
+    PATCH_PX,
+    TILE_PX,
+    Extent,
+    Patch,
+    Region,
+    Tile,
+    tile_region,
+    window_patches,
+)
 from handscroll.known import (
     MARGIN_TOK,
+    RIM_PX,
     WINDOW_TOK,
     KnownField,
     KnownPixels,
@@ -30,6 +41,7 @@ from handscroll.known import (
 )
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.paint import Painter
+from handscroll.view import Painted, Tokens, View
 
 SIDE, F, FINEST = 16, 16, 2
 PLANE, SCROLL = Extent("plane", FINEST), Extent("scroll", FINEST, 704)
@@ -271,25 +283,97 @@ def test_the_field_is_the_pictures_own_inside_and_itself_far_away(model: Checkpo
     assert (np.abs(own - other).max(axis=1) > 0).all(), "it passes from one into the other"
 
 
-@pytest.mark.parametrize("level", range(FINEST + 1))
-def test_the_pictures_pixels_are_laid_over_each_level(level: int) -> None:
+def painting(view: View, now: Pixels, first: Pixels) -> Painted:
+    """What came of a view, cut from two pictures that repeat without end: later than frame 0, all
+    moves in the lower half of them."""
+    region = view.region
+    rows, cols = (
+        np.arange(start, start + size) % 512
+        for start, size in ((region.top, region.height), (region.left, region.width))
+    )
+    still = np.ones((len(rows), len(cols)), np.float32)
+    still[rows >= 256] = region.frame == 0
+    return Painted(view, now[np.ix_(rows, cols)], first[np.ix_(rows, cols)], still)
+
+
+def laid(picture: KnownPixels, tile: Tile, *paintings: Pixels, margin_px: int | None = None) -> Any:
+    """A tile with a picture laid over, seen with so much around it; as much as it takes if None."""
+    if margin_px is None:
+        margin_px = 2 * RIM_PX if picture.place.shows(tile) else 0
+    view = View(tile, picture.place.extent, SIDE, 4, margin_px)
+    painted = painting(view, *paintings)
+    return painted.cut(picture.lay_over(painted, painted.pixels)), painted.cut(painted.pixels)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, FINEST), st.integers(-2, 1), st.integers(-1, 2), st.integers(0, 1))
+def test_a_tile_shows_the_picture_and_what_its_rim_gives(
+    level: int, row: int, col: int, frame: int
+) -> None:
+    """Untouched inside; beside it, what is lost in the mirror; else what is painted."""
     picture = pixels_on(PLANE, -STEP, STEP, noise(200, 300))
-    place = picture.place.region(level)
-    blank = np.full((TILE_PX, TILE_PX, 3), 7, np.uint8)
-    seen = 0
-    for row, col in product(range(-2, 2), repeat=2):
-        tile = Tile(level, row, col)
-        laid = picture.lay_over(tile, blank)
-        _, top, left, _, _, _ = tile_region(tile, PLANE)
-        for down, right in product(range(0, TILE_PX, 5), repeat=2):
-            at = top + down - place.top, left + right - place.left
-            if 0 <= at[0] < place.height and 0 <= at[1] < place.width:
-                seen += 1
-                np.testing.assert_array_equal(laid[down, right], picture.levels[level][at])
-            else:
-                assert (laid[down, right] == 7).all()
-        np.testing.assert_array_equal(picture.lay_over(tile._replace(frame=1), blank), blank)
-    assert seen and (blank == 7).all()
+    now, first = noise(512, 512, 8), noise(512, 512, 9)
+    if frame == 0:
+        now = first
+    place, tile = picture.place.region(level), Tile(level, row, col, frame)
+    shown, painted = laid(picture, tile, now, first)
+    _, top, left, _, _, _ = tile_region(tile, PLANE)
+    for down, right in product(range(0, TILE_PX, 5), repeat=2):
+        at = np.array((top + down - place.top, left + right - place.left))
+        last = np.array((place.height, place.width)) - 1
+        away = np.hypot(*np.maximum(0, np.maximum(-at, at - last)))
+        inside = np.clip(
+            np.where(at < 0, -1 - at, np.where(at > last, 2 * last + 1 - at, at)), 0, last
+        )
+        back = inside + (place.top, place.left)
+        moves = frame == 1 and max((top + down) % 512, back[0] % 512) >= 256
+        if away >= RIM_PX or moves:
+            expected = painted[down, right].astype(float)
+        else:
+            gone = away / RIM_PX
+            lost = picture.levels[level][tuple(inside)] - first[tuple(back % 512)].astype(float)
+            expected = painted[down, right] + (1 - gone) ** 2 * (1 + 2 * gone) * lost
+            if away == 0 and frame == 0:
+                np.testing.assert_array_equal(shown[down, right], picture.levels[level][tuple(at)])
+        assert np.abs(shown[down, right] - np.clip(expected, 0, 255)).max() <= 0.51
+
+
+@settings(max_examples=15)
+@given(st.integers(0, FINEST), st.integers(-2, 1), st.integers(-1, 2), st.integers(0, 1))
+def test_a_tile_is_the_same_however_much_is_seen_around_it(
+    level: int, row: int, col: int, frame: int
+) -> None:
+    picture = pixels_on(PLANE, -STEP, STEP, noise(200, 300))
+    tile, paintings = Tile(level, row, col, frame), (noise(512, 512, 8), noise(512, 512, 9))
+    wide, _ = laid(picture, tile, *paintings, margin_px=400)
+    np.testing.assert_array_equal(laid(picture, tile, *paintings)[0], wide)
+
+
+def test_far_from_the_picture_nothing_more_is_decoded() -> None:
+    canvas = Canvas("0" * 64, "any", 1, PLANE, known=Known("0" * 64, 0, 0, 256, 256), frames=3)
+    line = Lineage(canvas, SIDE)
+    for at, tiles in ((0, 1), (2, 2)):
+        assert len(line.view(Tile(2, -1, -1, at), 4).tiles) == tiles
+        far = line.view(Tile(2, 0, 9, at), 4)
+        assert far == View(Tile(2, 0, 9, at), PLANE, SIDE, 4)
+        assert far.patches() == window_patches(far.tile, PLANE, F, 4)
+
+
+def test_what_has_the_same_tokens_around_it_is_still() -> None:
+    view = View(Tile(2, 0, 0, 1), PLANE, SIDE, 4, 2 * RIM_PX)
+    size = 25 + 2 * 3
+    first = Tokens(np.zeros((size, size, 4), np.uint8), np.ones((size, size), bool), 16, 16, 352)
+    moved = first.codes.copy()
+    moved[15, 15, 2] = 1
+    blank = np.zeros((352, 352, 3), np.uint8)
+    still = view.painted([first._replace(codes=moved), first], [blank, blank]).still
+    middle = (15 * F + F // 2 - 16,) * 2
+    assert still[middle] == 0 and set(np.unique(still[0])) == {1}
+    down, right = np.indices(still.shape) - middle[0]
+    away = np.maximum(np.abs(down), np.abs(right))
+    assert (still[away < F] == 0).all() and (still[away > 3 * F] == 1).all()
+    assert (np.abs(np.diff(still[middle[0]])) <= 1 / F + 1e-6).all(), "it passes over evenly"
+    assert (view.painted([first], [blank]).still == 1).all(), "frame 0 is as it is"
 
 
 def test_another_picture_is_refused(model: Checkpoint) -> None:

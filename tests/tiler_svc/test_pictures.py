@@ -20,6 +20,7 @@ from handscroll.geometry import Tile, tile_to_xyz
 from handscroll.known import KnownPixels, digest_of
 from handscroll.paint import Painter
 from handscroll.picture import MAX_FILE_BYTES
+from handscroll.view import Painted, View
 from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from svckit import wire
@@ -148,12 +149,16 @@ async def test_a_picture_is_read_once_and_only_where_it_lies(
 
     monkeypatch.setattr(pictures, "load_pixels", counted)
     kept = Pictures(home.store, home.tokenizer)  # type: ignore[arg-type]
-    blank = np.zeros((256, 256, 3), np.uint8)
-    far = [kept.lay_over([canvas], home.model, Tile(2, 10**5, col), blank) for col in range(8)]
+    blank = np.zeros((352, 352, 3), np.uint8)
+
+    async def shown(tile: Tile) -> Pixels:
+        view = View(tile, canvas.extent, home.model.side_tok, home.model.radius_tok, 48)
+        painted = Painted(view, blank, blank, np.ones(blank.shape[:2], np.float32))
+        return await kept.lay_over([canvas], home.model, painted)
+
+    far = [shown(Tile(2, 10**5, col)) for col in range(8)]
     assert all(one is blank for one in await asyncio.gather(*far)) and not reads
-    later = Tile(2, 0, 0, 1)
-    assert await kept.lay_over([canvas], home.model, later, blank) is blank and not reads
-    there = [kept.lay_over([canvas], home.model, Tile(2, 0, col), blank) for col in (0, 1, 0, 1)]
+    there = [shown(Tile(2, 0, col, frame)) for col in (0, 1) for frame in (0, 1)]
     assert all(one.any() for one in await asyncio.gather(*there))
     assert len(reads) == 1
 
