@@ -36,13 +36,15 @@ from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import near
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region, Tile, tile_region
 from handscroll.known import RIM_PX, KnownPlace
-from handscroll.view import View
+from handscroll.view import AROUND_PX, View
 
 MAX_BRANCHES = 64
 """How long a chain of branches, each of the one before, may be."""
+NEAR_KNOWN_PX = 2 * RIM_PX + AROUND_PX
+"""How much around a tile is decoded near a known picture: what its rim mirrors."""
 _DEEP_PX = 512
 """How far inside the rectangle the field is the branch's own, in pixels of level 0."""
-_REACH_PX = 80 + 2 * RIM_PX
+_REACH_PX = 80 + NEAR_KNOWN_PX
 """What a tile shows lies less than so many pixels from it, also near a known picture."""
 
 
@@ -226,12 +228,13 @@ class Lineage:
 
     def view(self, tile: Tile, radius_tok: int) -> View:
         """How a tile is decoded by what needs ``radius_tok`` tokens of margin."""
-        extent, one = self.canvas.extent, self
-        while not (one.known and one.known.shows(tile)):
-            if one.parent is None:
-                return View(tile, extent, self.side, radius_tok)
+        one: Lineage | None = self
+        margin_px = AROUND_PX if tile.frame else 0
+        while one is not None:
+            if one.known is not None and one.known.shows(tile):
+                margin_px = NEAR_KNOWN_PX
             one = one.parent
-        return View(tile, extent, self.side, radius_tok, 2 * RIM_PX)
+        return View(tile, self.canvas.extent, self.side, radius_tok, margin_px)
 
     def cone(self, patches: Iterable[Patch], since: int = 0) -> set[tuple[str, Patch]]:
         """Everything that must be drawn for these patches to stand, and of which canvas it is.

@@ -34,6 +34,8 @@ MARGIN_TOK = 4
 """How far a token's codes reach: tokens to each side."""
 RIM_PX = 24
 """How far around a known picture what the tokenizer has lost of it is given back."""
+OTHER = 32
+"""How far from frame 0, in grey levels, nothing of it is to be seen any more."""
 _REACH_PX = 512
 """How far the field takes after a known picture, in pixels of level 0."""
 
@@ -182,8 +184,8 @@ class KnownPixels:
 
         What a pixel of the picture has and the one decoded in its place has not, the tokenizer has
         lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards. So
-        in frame 0 the picture is as it was given and passes into what is painted; later it is so
-        where nothing has moved.
+        in frame 0 the picture is as it was given and passes into what is painted. Later it is so
+        where nothing moves, and where little does, the picture's detail goes along.
 
         Args:
             painted: what is painted there.
@@ -210,7 +212,7 @@ class KnownPixels:
         )
         lost_HW3 = picture[np.ix_(rows, cols)].astype(np.float32) - painted.first[mirrored]
         share_HW = near(np.hypot(down[:, None], right) / RIM_PX)
-        share_HW *= np.minimum(painted.still, painted.still[mirrored])
+        share_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
         shown_HW3 = laid + share_HW[..., None] * (painted.pixels + lost_HW3 - laid)
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 

@@ -180,7 +180,7 @@ class Painter:
         view = self.line.view(tile, RADIUS_TOK)
         tokens = view.tokens(self.pool.__getitem__)
         pixels = [self._pixels(one) for one in tokens]
-        painted = view.painted(tokens, pixels)
+        painted = view.painted(pixels)
         return painted.cut(self._lay_over(painted))
 
     def _pixels(self, tokens: Tokens) -> Pixels:

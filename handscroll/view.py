@@ -1,7 +1,8 @@
 """Views: what is decoded to show a tile.
 
-Mostly that is the tile's own window. Near a known picture what the tokenizer has lost of it is
-given back (see `handscroll.known`), which takes pixels around the tile too, and those of frame 0.
+Mostly that is the tile's own window. A film is held still where little changes: a later frame is
+seen against frame 0, for the sampler's dice fall anew for each frame, also for what should stand.
+Near a known picture pixels around the tile are taken along (see `handscroll.known`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from numpy.lib.stride_tricks import sliding_window_view
 
 from handscroll.assemble import Pixels, window_codes
 from handscroll.context import Codes, Floats
+from handscroll.field import near
 from handscroll.geometry import (
     PATCH_PX,
     TILE_PX,
@@ -25,6 +27,11 @@ from handscroll.geometry import (
     tile_region,
     window_patches,
 )
+
+AROUND_PX = 8
+"""How far around a pixel it is seen whether anything moves."""
+STILL = 8
+"""The change, in grey levels, above which nothing is held still."""
 
 
 class Tokens(NamedTuple):
@@ -71,9 +78,8 @@ class View(NamedTuple):
 
     @property
     def tiles(self) -> tuple[Tile, ...]:
-        """The tile, and the same of frame 0 where that is wanted."""
-        first = self.tile._replace(frame=0)
-        return (self.tile, first) if self.margin_px and first != self.tile else (self.tile,)
+        """The tile, and the same of frame 0."""
+        return (self.tile,) if self.tile.frame == 0 else (self.tile, self.tile._replace(frame=0))
 
     @property
     def region(self) -> Region:
@@ -98,10 +104,14 @@ class View(NamedTuple):
             found.append(Tokens(codes, inside, top_px, left_px, TILE_PX + 2 * self.margin_px))
         return found
 
-    def painted(self, tokens: Sequence[Tokens], pixels: Sequence[Pixels]) -> Painted:
-        """What came of it: the pixels (h, w, 3) that each of these tokens was decoded to."""
-        still = _alike(tokens[0], tokens[-1], self._f)[tokens[0].crop]
-        return Painted(self, pixels[0], pixels[-1], still)
+    def painted(self, pixels: Sequence[Pixels]) -> Painted:
+        """What came of it: the pixels (h, w, 3) that each of its tokens was decoded to."""
+        if self.tile.frame == 0:
+            return Painted(self, pixels[0], pixels[0], np.zeros(pixels[0].shape[:2], np.float32))
+        now, first = pixels[0].astype(np.float32), pixels[-1]
+        change = _around(np.abs(now - first).sum(axis=2)) / np.float32(3)
+        held = now + near(change / STILL)[..., None] * (first - now)
+        return Painted(self, np.rint(held).astype(np.uint8), first, change)
 
     @property
     def _f(self) -> int:
@@ -117,15 +127,15 @@ class Painted(NamedTuple):
 
     Attributes:
         view: how.
-        pixels: what is painted there, (h, w, 3).
+        pixels: what is painted there, (h, w, 3), held still.
         first: what is there in frame 0, (h, w, 3).
-        still: how far each pixel's tokens are those of frame 0, (h, w), 0 to 1.
+        change: how far the surroundings of each pixel are from frame 0, (h, w), in grey levels.
     """
 
     view: View
     pixels: Pixels
     first: Pixels
-    still: Floats
+    change: Floats
 
     def cut(self, pixels: Pixels) -> Pixels:
         """The tile (TILE_PX, TILE_PX, 3) out of pixels of the region."""
@@ -133,13 +143,10 @@ class Painted(NamedTuple):
         return pixels[inner, inner]
 
 
-def _alike(now: Tokens, first: Tokens, f: int) -> Floats:
-    """How far pixels have the same tokens around them in two windows of the same place: (H, W).
-
-    1 where a token and all beside it are the same; from there to 0, one token further, linear.
-    """
-    differs = np.pad((now.codes != first.codes).any(-1), 1)
-    height, width = now.inside.shape
-    around = (differs[row : row + height, col : col + width] for row, col in np.ndindex(3, 3))
-    same = Image.fromarray((~np.logical_or.reduce(list(around))).astype(np.float32))
-    return np.asarray(same.resize((width * f, height * f), Image.Resampling.BILINEAR))
+def _around(values_HW: Floats) -> Floats:
+    """The mean of whole numbers around each place, AROUND_PX to every side."""
+    size = 2 * AROUND_PX + 1
+    sums = np.pad(values_HW.astype(np.int64), AROUND_PX, mode="edge")
+    for axis in (0, 1):
+        sums = sliding_window_view(sums, size, axis).sum(axis=-1)
+    return (sums / size**2).astype(np.float32)

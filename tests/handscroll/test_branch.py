@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from handscroll.assemble import Pixels
 from handscroll.branch import (
     MAX_BRANCHES,
+    NEAR_KNOWN_PX,
     BranchField,
     BranchPlace,
     BranchTokens,
@@ -37,7 +38,7 @@ from handscroll.geometry import (
     tiles_of,
     window_patches,
 )
-from handscroll.known import RIM_PX, digest_of
+from handscroll.known import digest_of
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.paint import Painter
 from handscroll.tokenizer import RADIUS_TOK
@@ -326,7 +327,7 @@ def test_a_tile_shows_the_branch_if_any_token_is_that_it_is_decoded_from(
             left - region.left - TILE_PX,
             region.left - left - width,
         )
-        assert not shows_branch(canvas, tile) or far < 80 + 2 * RIM_PX
+        assert not shows_branch(canvas, tile) or far < 80 + NEAR_KNOWN_PX
         shown += shows_branch(canvas, tile)
     assert shown
     assert not shows_branch(replace(canvas, branch=None), Tile(level, 0, 0))

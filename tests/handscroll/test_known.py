@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handscroll.assemble import Pixels
-from handscroll.branch import Lineage
+from handscroll.branch import NEAR_KNOWN_PX, Lineage
 from handscroll.canvas import Canvas, Known, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import RING_TOK, Codes, Source, gather
@@ -29,6 +29,7 @@ from handscroll.geometry import (
 )
 from handscroll.known import (
     MARGIN_TOK,
+    OTHER,
     RIM_PX,
     WINDOW_TOK,
     KnownField,
@@ -41,7 +42,7 @@ from handscroll.known import (
 )
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.paint import Painter
-from handscroll.view import Painted, Tokens, View
+from handscroll.view import AROUND_PX, Painted, View
 
 SIDE, F, FINEST = 16, 16, 2
 PLANE, SCROLL = Extent("plane", FINEST), Extent("scroll", FINEST, 704)
@@ -291,15 +292,15 @@ def painting(view: View, now: Pixels, first: Pixels) -> Painted:
         np.arange(start, start + size) % 512
         for start, size in ((region.top, region.height), (region.left, region.width))
     )
-    still = np.ones((len(rows), len(cols)), np.float32)
-    still[rows >= 256] = region.frame == 0
-    return Painted(view, now[np.ix_(rows, cols)], first[np.ix_(rows, cols)], still)
+    change = np.zeros((len(rows), len(cols)), np.float32)
+    change[rows >= 256] = OTHER if region.frame else 0
+    return Painted(view, now[np.ix_(rows, cols)], first[np.ix_(rows, cols)], change)
 
 
 def laid(picture: KnownPixels, tile: Tile, *paintings: Pixels, margin_px: int | None = None) -> Any:
     """A tile with a picture laid over, seen with so much around it; as much as it takes if None."""
     if margin_px is None:
-        margin_px = 2 * RIM_PX if picture.place.shows(tile) else 0
+        margin_px = NEAR_KNOWN_PX if picture.place.shows(tile) else 0
     view = View(tile, picture.place.extent, SIDE, 4, margin_px)
     painted = painting(view, *paintings)
     return painted.cut(picture.lay_over(painted, painted.pixels)), painted.cut(painted.pixels)
@@ -349,31 +350,17 @@ def test_a_tile_is_the_same_however_much_is_seen_around_it(
     np.testing.assert_array_equal(laid(picture, tile, *paintings)[0], wide)
 
 
-def test_far_from_the_picture_nothing_more_is_decoded() -> None:
-    canvas = Canvas("0" * 64, "any", 1, PLANE, known=Known("0" * 64, 0, 0, 256, 256), frames=3)
-    line = Lineage(canvas, SIDE)
-    for at, tiles in ((0, 1), (2, 2)):
-        assert len(line.view(Tile(2, -1, -1, at), 4).tiles) == tiles
-        far = line.view(Tile(2, 0, 9, at), 4)
-        assert far == View(Tile(2, 0, 9, at), PLANE, SIDE, 4)
-        assert far.patches() == window_patches(far.tile, PLANE, F, 4)
-
-
-def test_what_has_the_same_tokens_around_it_is_still() -> None:
-    view = View(Tile(2, 0, 0, 1), PLANE, SIDE, 4, 2 * RIM_PX)
-    size = 25 + 2 * 3
-    first = Tokens(np.zeros((size, size, 4), np.uint8), np.ones((size, size), bool), 16, 16, 352)
-    moved = first.codes.copy()
-    moved[15, 15, 2] = 1
-    blank = np.zeros((352, 352, 3), np.uint8)
-    still = view.painted([first._replace(codes=moved), first], [blank, blank]).still
-    middle = (15 * F + F // 2 - 16,) * 2
-    assert still[middle] == 0 and set(np.unique(still[0])) == {1}
-    down, right = np.indices(still.shape) - middle[0]
-    away = np.maximum(np.abs(down), np.abs(right))
-    assert (still[away < F] == 0).all() and (still[away > 3 * F] == 1).all()
-    assert (np.abs(np.diff(still[middle[0]])) <= 1 / F + 1e-6).all(), "it passes over evenly"
-    assert (view.painted([first], [blank]).still == 1).all(), "frame 0 is as it is"
+def test_far_from_the_picture_no_more_is_decoded_than_of_any_canvas() -> None:
+    given = Canvas("0" * 64, "any", 1, PLANE, known=Known("0" * 64, 0, 0, 256, 256), frames=3)
+    line, other = Lineage(given, SIDE), Lineage(replace(given, known=None), SIDE)
+    for frame in (0, 2):
+        near_it = line.view(Tile(2, -1, -1, frame), 4)
+        assert near_it.margin_px == NEAR_KNOWN_PX
+        far = line.view(Tile(2, 0, 9, frame), 4)
+        assert far == other.view(far.tile, 4)
+    assert far.margin_px == AROUND_PX
+    still = line.view(Tile(2, 0, 9), 4)
+    assert still.patches() == window_patches(still.tile, PLANE, F, 4)
 
 
 def test_another_picture_is_refused(model: Checkpoint) -> None:

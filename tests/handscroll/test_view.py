@@ -1,0 +1,81 @@
+"""The laws of `handscroll.view`: a film stands where little changes, whatever is seen around."""
+
+import numpy as np
+import pytest
+
+from handscroll.assemble import Pixels
+from handscroll.geometry import TILE_PX, Extent, Tile, tile_region
+from handscroll.view import AROUND_PX, STILL, Painted, View
+
+PLANE = Extent("plane", 2)
+TILE = Tile(2, 3, -4, 5)
+
+
+def noise(side_px: int, most: int, seed: int) -> Pixels:
+    """Grey levels below a bound."""
+    return np.random.default_rng(seed).integers(0, most, (side_px, side_px, 3), np.uint8)
+
+
+def painted(now: Pixels, first: Pixels) -> Painted:
+    """What comes of two pictures of as much as there is around the tile."""
+    view = View(TILE, PLANE, 16, 4, (len(now) - TILE_PX) // 2)
+    assert view.tiles == (TILE, TILE._replace(frame=0))
+    return view.painted([now, first])
+
+
+def test_a_region_is_the_tile_and_its_margin() -> None:
+    region, tile = View(TILE, PLANE, 16, 4, 56).region, tile_region(TILE, PLANE)
+    assert (region.top, region.left) == (tile.top - 56, tile.left - 56)
+    assert (region.height, region.width, region.frame) == (368, 368, 5)
+    for margin_px, side_tok in ((0, 25), (1, 27), (16, 27), (17, 29), (56, 33)):
+        view = View(TILE._replace(frame=0), PLANE, 16, 4, margin_px)
+        [tokens] = view.tokens(lambda patch: np.zeros((16, 16, 4), np.uint8))
+        assert tokens.codes.shape == (side_tok, side_tok, 4)
+        rows, cols = tokens.crop
+        for at in (rows, cols):
+            assert at.stop - at.start == TILE_PX + 2 * margin_px
+            assert at.start >= 4 * 16 and at.stop + 4 * 16 <= side_tok * 16
+
+
+def test_frame_0_is_as_it_is() -> None:
+    view, pixels = View(TILE._replace(frame=0), PLANE, 16, 4), noise(TILE_PX, 256, 0)
+    found = view.painted([pixels])
+    assert found.pixels is pixels and found.first is pixels and not found.change.any()
+
+
+def test_what_changes_little_is_held_still_and_what_changes_much_is_not() -> None:
+    first = noise(TILE_PX, 100, 1)
+    for change, held in ((1, 1), (2, 2), (STILL, 0), (100, 0)):
+        now = first + np.uint8(change)
+        found = painted(now, first)
+        np.testing.assert_allclose(found.change, change)
+        if held:
+            np.testing.assert_array_equal(found.pixels, first)
+        else:
+            np.testing.assert_array_equal(found.pixels, now)
+    half = painted(first + np.uint8(STILL // 2), first)
+    np.testing.assert_array_equal(half.pixels, first + STILL // 4)
+
+
+def test_what_moves_moves_alone() -> None:
+    """Pixels further than AROUND_PX from it do not see it."""
+    first = noise(TILE_PX, 100, 2)
+    now = first.copy()
+    now[100:140, 60:90] += 80
+    found = painted(now, first)
+    np.testing.assert_array_equal(found.pixels[100:140, 60:90], now[100:140, 60:90])
+    change = found.change.copy()
+    reach = AROUND_PX
+    assert (change[100 - reach : 140 + reach, 60 - reach : 90 + reach] > 0).all()
+    change[100 - reach : 140 + reach, 60 - reach : 90 + reach] = 0
+    assert not change.any()
+
+
+@pytest.mark.parametrize("margin_px", [AROUND_PX, 56])
+def test_a_tile_is_the_same_however_much_is_seen_around_it(margin_px: int) -> None:
+    now, first = noise(TILE_PX + 400, 60, 3), noise(TILE_PX + 400, 60, 4)
+    inner = slice(200 - margin_px, 200 + TILE_PX + margin_px)
+    wide, narrow = painted(now, first), painted(now[inner, inner], first[inner, inner])
+    np.testing.assert_array_equal(narrow.cut(narrow.pixels), wide.cut(wide.pixels))
+    within = slice(margin_px, margin_px + TILE_PX)
+    np.testing.assert_array_equal(narrow.change[within, within], wide.change[200:-200, 200:-200])
