@@ -75,6 +75,8 @@ class Filled:
         self.goes["exports"] |= {
             keys.file_key(exports[0].id, RUN): b"file",
             keys.done_key(exports[0].id): b"done",
+            keys.saved_key("anne", exports[0].id): b"",
+            keys.saver_key(exports[0].id, "anne"): b"",
             keys.beat_key(exports[1].id, RUN, 3): b"beat",
         }
         self.goes["pictures"] |= {

@@ -172,6 +172,7 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
     "own pictures": (Role.READ, http("/pictures")),
     "delete picture": (Role.PAINT, http(f"/pictures/{NOBODYS}", "DELETE")),
     "usage": (Role.READ, http("/usage")),
+    "own exports": (Role.READ, http("/exports")),
     "create export": (Role.PAINT, http("/exports", "POST", json=lambda: EXPORT)),
     "export": (Role.READ, http(f"/exports/{NOBODYS}")),
     "file of an export": (Role.READ, http(f"/exports/{NOBODYS}/file")),
@@ -234,6 +235,10 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
         Role.PAINT,
         rpc(EXPORTS, "CreateExport", lambda _: export_pb.CreateExportRequest()),
     ),
+    "grpc own exports": (
+        Role.READ,
+        rpc(EXPORTS, "ListExports", lambda _: export_pb.ListExportsRequest()),
+    ),
     "grpc export": (
         Role.READ,
         rpc(EXPORTS, "GetExport", lambda _: export_pb.GetExportRequest(export=NOBODYS)),
@@ -279,7 +284,7 @@ async def doors(
     keys, file = {}, folder / "keys.json"
     roles: tuple[RoleName, ...] = ("read", "paint", "admin")
     made = [new_key(f"Anna {role}", role) for role in roles]
-    made.append(new_key("Anna few", "paint", own_canvases=1, own_picture_bytes=600))
+    made.append(new_key("Anna few", "paint", own_canvases=1, own_picture_bytes=600, own_export_bytes=300))
     for name, (shown, key) in zip((*roles, "few"), made, strict=True):
         keys[name] = shown
         with changed_keys(file) as found:
@@ -360,6 +365,7 @@ async def test_key_holds_as_much_as_it_may(doors: Doors) -> None:
         assert (await client.get("/usage", headers=headers)).json() == {
             "canvases": {"held": 1, "most": 1},
             "picture_bytes": {"held": size, "most": 600},
+            "export_bytes": {"held": 0, "most": 300},
         }
         for path in (f"/canvases/{made.json()['id']}", f"/pictures/{given.json()['picture']}"):
             assert (await client.delete(path, headers=headers)).status_code == 204
