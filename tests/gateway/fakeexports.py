@@ -41,6 +41,10 @@ class FakeExports(pb_grpc.ExportServiceServicer):
         self.downloads: list[tuple[int, int]] = []
         self.left = 0
 
+    def held_bytes(self, owner: str) -> int:
+        """Of the files of an owner's."""
+        return sum(self.made[name].size_bytes for name in self.owned.get(owner, []))
+
     @staticmethod
     def content(start: int, end: int) -> bytes:
         """What stands in a file."""
