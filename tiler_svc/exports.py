@@ -6,8 +6,8 @@ file is written under the run's name and becomes the export's when `done` names 
 one wins, and the others delete theirs. A run whose beats have ceased counts for nothing. One whose
 mark is gone was told to stop.
 
-An export has owners (see `tiler_svc.marks`): all who asked for it with a name. It goes with the last
-of them, or with its canvas.
+An export has owners (see `tiler_svc.marks`): all who asked for it with a name. It goes with the
+last of them, or with its canvas.
 """
 
 from __future__ import annotations
@@ -210,9 +210,7 @@ class Exports:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def create(
-        self, export: Export, owner: str | None = None, most_bytes: int = 0
-    ) -> Status:
+    async def create(self, export: Export, owner: str | None = None, most_bytes: int = 0) -> Status:
         """Have an export made, unless it is or has been.
 
         Args:

@@ -284,7 +284,8 @@ async def doors(
     keys, file = {}, folder / "keys.json"
     roles: tuple[RoleName, ...] = ("read", "paint", "admin")
     made = [new_key(f"Anna {role}", role) for role in roles]
-    made.append(new_key("Anna few", "paint", own_canvases=1, own_picture_bytes=600, own_export_bytes=300))
+    most = {"own_canvases": 1, "own_picture_bytes": 600, "own_export_bytes": 300}
+    made.append(new_key("Anna few", "paint", **most))
     for name, (shown, key) in zip((*roles, "few"), made, strict=True):
         keys[name] = shown
         with changed_keys(file) as found:
