@@ -374,6 +374,34 @@ async def test_key_holds_as_much_as_it_may(doors: Doors) -> None:
         assert again.status_code == 201
 
 
+async def test_key_holds_as_many_bytes_of_exports_as_it_may(doors: Doors) -> None:
+    headers = {"Authorization": f"Bearer {doors.keys['few']}"}
+    async with httpx.AsyncClient(base_url=doors.http, timeout=PATIENCE_S, headers=headers) as few:
+
+        async def made(side: int) -> dict[str, Any]:
+            wish = EXPORT | {"canvas": doors.canvas, "height": side, "width": side}
+            found = (await few.post("/exports", json=wish)).json()
+            async with asyncio.timeout(PATIENCE_S):
+                while found["state"] == "running":
+                    await asyncio.sleep(0.05)
+                    found = (await few.get(f"/exports/{found['id']}")).json()
+            return dict(found)
+
+        small, large = await made(1), await made(64)
+        assert (small["state"], large["state"]) == ("done", "stopped")
+        assert f"you may hold {300 - small['bytes']} bytes more" in large["problem"]
+        usage = (await few.get("/usage")).json()["export_bytes"]
+        assert usage == {"held": small["bytes"], "most": 300}
+        listed = (await few.get("/exports")).json()["exports"]
+        assert [one["id"] for one in listed] == [large["id"], small["id"]]
+        other = {"Authorization": f"Bearer {doors.keys['admin']}"}
+        for one in listed:
+            path = f"/exports/{one['id']}"
+            assert (await few.delete(path, headers=other)).status_code == 404
+            assert (await few.delete(path)).status_code == 204
+        assert (await few.get("/usage")).json()["export_bytes"]["held"] == 0
+
+
 @pytest.mark.parametrize("action", [name for name, (role, _) in ACTIONS.items() if role])
 async def test_key_that_is_not_known_is_worse_than_none(doors: Doors, action: str) -> None:
     _, ask = ACTIONS[action]
