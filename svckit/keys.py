@@ -290,8 +290,8 @@ def export_of(key: Key) -> str:
 
 
 def canvas_of(key: Key) -> str:
-    """The canvas that a key under an `owner_prefix`, `branch_prefix` or `uses_prefix` names."""
-    return check_canvas_id(key.rpartition("/")[2])
+    """The canvas of a spec, or that a key of an owner, a branch or a use names."""
+    return check_canvas_id(key.removesuffix("/spec.json").rpartition("/")[2])
 
 
 def picture_of(key: Key) -> str:

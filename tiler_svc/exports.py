@@ -201,7 +201,7 @@ class Exports:
         self._most, self._most_pixels = most, most_pixels
         self._marks = Marks(store, marks.EXPORTS)
         self._runs: dict[str, _Run] = {}
-        self._starting = asyncio.Lock()
+        self._starting, self._ending = asyncio.Lock(), asyncio.Lock()
 
     async def close(self) -> None:
         """Stop what is being made here; it can be gone on with at once."""
@@ -471,11 +471,12 @@ class Exports:
         try:
             async with self._store.writing(key) as write:
                 await self._press.make(canvas, export, counted, painted)
-            _check_room(await run.room(), size_bytes)  # others may have come to be meanwhile
-            wanted = await run.wanted()
-            if wanted:
-                ours = json.dumps(_Made(run.name, size_bytes)).encode()
-                won = await self._store.create(done_key(export.id), ours) == ours
+            async with self._ending:  # one after the other, so that each counts those before it
+                _check_room(await run.room(), size_bytes)
+                wanted = await run.wanted()
+                if wanted:
+                    ours = json.dumps(_Made(run.name, size_bytes)).encode()
+                    won = await self._store.create(done_key(export.id), ours) == ours
         finally:
             if not won:
                 await self._store.delete(key)

@@ -237,8 +237,8 @@ Global___Known: _TypeAlias = Known  # noqa: Y015
 @_typing.final
 class Branch(_message.Message):
     """Where a canvas differs from another, its parent: everywhere else it is the parent. Inside, it is
-    painted anew by its own spec so that it joins all around. Nothing is copied, and the parent cannot
-    be deleted while it has branches. Pixels change up to 80 px beside the rectangle, at each level,
+    painted anew by its own spec so that it joins all around. Nothing is copied, and the parent stays as
+    long as it has branches. Pixels change up to 80 px beside the rectangle, at each level,
     which is how far a token reaches.
     """
 
