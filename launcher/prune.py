@@ -24,7 +24,8 @@ def prune(
         typer.Option(envvar="HANDSCROLL_STORE_URL", help="a folder, or s3://bucket/prefix"),
     ] = "handscroll-data/store",
     days: Annotated[
-        int, typer.Option(min=0, envvar=KEEP_DAYS, help="to keep them; 0 for ever")
+        int,
+        typer.Option(min=0, max=36_500, envvar=KEEP_DAYS, help="to keep them; 0 for ever"),
     ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
 ) -> None:

@@ -213,6 +213,13 @@ def test_command_says_what_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert asyncio.run(there(store)) == set(filled.stays)
 
 
+@pytest.mark.parametrize("days", ["-1", "nan", str(10**9)])
+def test_days_that_cannot_be_are_refused(tmp_path: Path, days: str) -> None:
+    done = CliRunner().invoke(app, ["--store", str(tmp_path), "--days", days])
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    assert not list(tmp_path.iterdir())
+
+
 def test_command_makes_no_store(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     done = CliRunner().invoke(app, ["--store", str(nowhere), "--days", "1"])
