@@ -1,4 +1,4 @@
-"""Files that somebody may take for pictures, and what is said of each, whichever door they come by."""
+"""Files that may be taken for pictures, and what is said of each, whichever door they come by."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def _claiming(width: int, height: int) -> bytes:
     """A PNG that says it is so large, and holds next to nothing."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
@@ -43,7 +45,7 @@ FILES = {
     "half a PNG": (_saved("PNG")[:900], _CUT),
     "half a JPEG": (_saved("JPEG")[:900], _CUT),
     "half a WebP": (_saved("WEBP")[:900], _CUT),
-    "81 million pixels": (_claiming(9000, 9000), ""),
+    "81 million pixels": (_claiming(9000, 9000), "picture"),
     "2^62 pixels": (_claiming(2**31 - 1, 2**31 - 1), _CUT),
     "an animated PNG": (_saved("PNG", save_all=True, append_images=_TURNED), "not an animation"),
     "an animated WebP": (_saved("WEBP", save_all=True, append_images=_TURNED), "not an animation"),
