@@ -231,7 +231,7 @@ def test_grpc_refuses_files_that_are_no_pictures(
     assert_refused(refused.value, Code.INVALID_ARGUMENT, words)
 
 
-SQUARE = {"level": 2, "height_px": 64, "width_px": 64}
+SQUARE: dict[str, Any] = {"level": 2, "height_px": 64, "width_px": 64}
 NAN, INF = float("nan"), float("inf")
 CALLS: list[tuple[Any, str, Any, str]] = [
     *(

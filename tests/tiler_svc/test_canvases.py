@@ -373,6 +373,12 @@ def house_canvases(home: House) -> Canvases:
     )
 
 
+async def delete_after(pause_ms: int, canvases: Canvases, canvas: Canvas, owner: str) -> None:
+    for _ in range(pause_ms):
+        await asyncio.sleep(0.001)
+    await canvases.delete(canvas.id, owner)
+
+
 async def test_a_branch_made_while_its_parent_is_deleted_is_whole_or_not_at_all(
     home: House,
 ) -> None:
@@ -383,13 +389,10 @@ async def test_a_branch_made_while_its_parent_is_deleted_is_whole_or_not_at_all(
         await canvases.create(parent, home.model, ANNE)
         child = replace(parent, branch=Branch(parent.id, 0, 0, 64, 64))
 
-        async def remove(parent: Canvas = parent, pause: int = pause) -> None:
-            for _ in range(pause):
-                await asyncio.sleep(0.001)
-            await canvases.delete(parent.id, ANNE)
-
         made, _ = await asyncio.gather(
-            canvases.create(child, home.model, BERT), remove(), return_exceptions=True
+            canvases.create(child, home.model, BERT),
+            delete_after(pause, canvases, parent, ANNE),
+            return_exceptions=True,
         )
         alive = [await home.store.get(canvas_key(one.id)) for one in (child, parent)]
         assert alive[0] is None or alive[1] is not None
@@ -405,13 +408,10 @@ async def test_a_branch_made_while_the_last_other_one_goes_keeps_their_parent(ho
         await canvases.create(old, home.model, BERT)
         await canvases.delete(parent.id, ANNE)
 
-        async def remove(old: Canvas = old, pause: int = pause) -> None:
-            for _ in range(pause):
-                await asyncio.sleep(0.001)
-            await canvases.delete(old.id, BERT)
-
         made, gone = await asyncio.gather(
-            canvases.create(new, home.model, ANNE), remove(), return_exceptions=True
+            canvases.create(new, home.model, ANNE),
+            delete_after(pause, canvases, old, BERT),
+            return_exceptions=True,
         )
         assert gone is None
         assert await home.store.get(canvas_key(old.id)) is None
