@@ -358,8 +358,10 @@ class Exports:
         return _read(_Made, await self._store.get(done_key(export_id)))
 
     async def _wipe(self, export_id: str) -> None:
-        """Delete all of an export, and stop making it."""
+        """Delete all of an export that nobody holds, and stop making it."""
         async with self._starting:
+            if await self._marks.held(export_id):
+                return  # somebody has asked for it meanwhile
             run = self._runs.get(export_id)
             if run is not None:
                 run.task.cancel()

@@ -683,6 +683,18 @@ async def test_export_that_others_want_is_made_though_who_began_it_left(home: Ho
     assert await keys_of(home, "exports/", "exported/", "saved/", "savers/") == []
 
 
+async def test_export_asked_for_while_its_last_owner_leaves_is_there(home: House) -> None:
+    """By who comes first to the process that makes it."""
+    spec = spec_of(await home.canvas(), Region(0, 0, 0, 5, 5))
+    for _ in range(20):
+        found = await ended(home, (await create(home, spec, ANNE)).id)
+        _, asked = await asyncio.gather(delete(home, found.id, ANNE), create(home, spec, BERT))
+        assert (await ended(home, asked.id)).state == DONE
+        assert await held(home, BERT) > 0
+        await delete(home, asked.id, BERT)
+        assert await keys_of(home, "exports/", "exported/", "saved/", "savers/") == []
+
+
 async def test_deletion_of_an_export_cut_short_can_be_ended(home: House) -> None:
     """What it shows is gone, and the owner's mark is still there."""
     found = await ended(home, (await create(home, spec_of(await home.canvas()), ANNE)).id)
