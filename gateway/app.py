@@ -63,7 +63,7 @@ def create_app(settings: GatewaySettings) -> Edge:
     store, tiler = settings.store.open(), Tiler(settings.tiler, settings.tls)
     pictures = Pictures(Memory(settings.cache_bytes), store, Specs(store), tiler)
     canvases = Canvases(tiler, pictures, settings.public_url)
-    exports = Exports(tiler)
+    exports = Exports(tiler, settings.public_url)
     uploads = Uploads(tiler, settings.public_url)
     checks = Checks(tiler, store)
     sessions = Sessions(access, settings.public_url)
@@ -85,6 +85,7 @@ def create_app(settings: GatewaySettings) -> Edge:
         Route("/pictures", uploads.take, methods=["POST"]),
         Route("/pictures/{picture}", uploads.delete, methods=["DELETE"]),
         Route("/usage", Usage(tiler).get),
+        Route("/exports", exports.own),
         Route("/exports", exports.create, methods=["POST"]),
         Route("/exports/{export}", exports.get),
         Route("/exports/{export}", exports.delete, methods=["DELETE"]),

@@ -89,5 +89,7 @@ def _fault(found: Any) -> str:
         return f"{place} is missing"
     if found["type"] == "extra_forbidden":
         return f"there is no field {place!r:.80}"
+    if found["type"] == "too_long":
+        return f"{place} may have {found['ctx']['max_length']} items"
     wanted = found["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{place} must be {wanted}, not {found['input']!r:.80}"

@@ -36,6 +36,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/pictures"): Rule(Role.PAINT),
     ("DELETE", "/pictures/{picture}"): Rule(Role.PAINT),
     ("GET", "/usage"): Rule(Role.READ),
+    ("GET", "/exports"): Rule(Role.READ),
     ("POST", "/exports"): Rule(Role.PAINT),
     ("GET", "/exports/{export}"): Rule(Role.READ),
     ("DELETE", "/exports/{export}"): Rule(Role.PAINT),

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gateway import bodies, queries
 from gateway.bodies import Strict, Uint32
+from gateway.owners import newly_signed, remember, signed
 from gateway.tiler import ASK_S, CALLEE, Tiler
 from handscroll.errors import NotFound
 from handscroll_api.tiler.v1 import export_service_pb2 as export_pb
@@ -71,10 +72,11 @@ class Exports:
 
     Args:
         tiler: who makes exports.
+        public_url: where others reach us; empty for wherever they asked.
     """
 
-    def __init__(self, tiler: Tiler) -> None:
-        self._tiler = tiler
+    def __init__(self, tiler: Tiler, public_url: str) -> None:
+        self._tiler, self._public_url = tiler, public_url
 
     async def create(self, request: Request) -> Response:
         """``POST /exports``: have one made, or find it."""
@@ -92,23 +94,42 @@ class Exports:
             fps=wish.fps or 0,
             back_and_forth=wish.back_and_forth,
         )
+        said, secret = newly_signed(request)
         with calling(CALLEE):
             reply = await self._tiler.exports.CreateExport(
-                export_pb.CreateExportRequest(spec=spec), timeout=ASK_S
+                export_pb.CreateExportRequest(spec=spec), timeout=ASK_S, metadata=said
             )
         done = reply.export.state == export_pb.EXPORT_STATE_DONE
         place = {"Location": f"/exports/{reply.export.id}"}
-        return JSONResponse(_told(reply.export), 200 if done else 202, _FRESH | place)
+        response = JSONResponse(_told(reply.export), 200 if done else 202, _FRESH | place)
+        remember(response, secret, self._public_url or request.url.scheme + ":")
+        return response
+
+    async def own(self, request: Request) -> Response:
+        """``GET /exports``: the caller's own, newest first."""
+        size, token = queries.page(request.query_params)
+        said, reply = signed(request), export_pb.ListExportsResponse()
+        if said is not None:
+            wish = export_pb.ListExportsRequest(page_size=size, page_token=token)
+            with calling(CALLEE):
+                reply = await self._tiler.exports.ListExports(wish, timeout=ASK_S, metadata=said)
+        exports = [
+            _told(one.export) | {"made_at": one.made_at.ToJsonString()} for one in reply.exports
+        ]
+        told = {"exports": exports, "next_page_token": reply.next_page_token}
+        return JSONResponse(told, headers=_FRESH)
 
     async def get(self, request: Request) -> Response:
         """``GET /exports/{export}``: how far one is."""
         return JSONResponse(_told(await self._find(request)), headers=_FRESH)
 
     async def delete(self, request: Request) -> Response:
-        """``DELETE /exports/{export}``: stop making it, and delete its file."""
+        """``DELETE /exports/{export}``: take one from the caller's own."""
         with calling(CALLEE):
             await self._tiler.exports.DeleteExport(
-                export_pb.DeleteExportRequest(export=request.path_params["export"]), timeout=ASK_S
+                export_pb.DeleteExportRequest(export=request.path_params["export"]),
+                timeout=ASK_S,
+                metadata=signed(request) or (),
             )
         return Response(status_code=204, headers=_FRESH)
 

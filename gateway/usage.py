@@ -25,19 +25,24 @@ class Usage:
         self._tiler = tiler
 
     async def get(self, request: Request) -> Response:
-        """``GET /usage``: of canvases and pictures; whoever has no name holds nothing."""
+        """``GET /usage``: of canvases, pictures and exports; whoever has no name holds nothing."""
         said, budgets = signed(request), access.caller.get().budgets
         if said is None:
             reply = canvas_pb.GetUsageResponse(
                 canvases=canvas_pb.Share(most=budgets.own_canvases),
                 picture_bytes=canvas_pb.Share(most=budgets.own_picture_bytes),
+                export_bytes=canvas_pb.Share(most=budgets.own_export_bytes),
             )
         else:
             with calling(CALLEE):
                 reply = await self._tiler.canvases.GetUsage(
                     canvas_pb.GetUsageRequest(), timeout=ASK_S, metadata=said
                 )
-        told = {"canvases": _told(reply.canvases), "picture_bytes": _told(reply.picture_bytes)}
+        told = {
+            "canvases": _told(reply.canvases),
+            "picture_bytes": _told(reply.picture_bytes),
+            "export_bytes": _told(reply.export_bytes),
+        }
         return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
 

@@ -96,11 +96,12 @@ def render(
         Path | None, typer.Option(help="PNG, JPEG or WebP file to go on painting around")
     ] = None,
     picture_at: Annotated[
-        str, typer.Option(help="X,Y where it lies; default: in the middle of what is painted")
-    ] = "",
+        str | None,
+        typer.Option(help="X,Y where it lies; default: in the middle of what is painted"),
+    ] = None,
     picture_height: Annotated[
-        int, typer.Option(help="bring it to so many pixels; default: as it is")
-    ] = 0,
+        int | None, typer.Option(help="bring it to so many pixels; default: as it is")
+    ] = None,
     frames: Annotated[
         int, typer.Option(help="more than 1: the canvas moves; a picture is its frame 0")
     ] = 1,
@@ -108,18 +109,22 @@ def render(
     frame: Annotated[
         int | None, typer.Option(help="paint this frame alone, 0 to FRAMES - 1")
     ] = None,
-    fps: Annotated[int, typer.Option(help="frames a second of a film, 1 to 30")] = 8,
+    fps: Annotated[
+        int | None, typer.Option(help="frames a second of a film, 1 to 30; default: 8")
+    ] = None,
     back_and_forth: Annotated[
         bool, typer.Option("--back-and-forth", help="close the loop: play forth and back")
     ] = False,
     repaint: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="X,Y,WIDTH,HEIGHT: a rectangle of the finest level to paint anew, joining all "
             "around it"
         ),
-    ] = "",
-    repaint_seed: Annotated[int, typer.Option(help="another number, another try")] = 1,
+    ] = None,
+    repaint_seed: Annotated[
+        int | None, typer.Option(help="another number, another try; default: 1")
+    ] = None,
     repaint_prompt: Annotated[
         str, typer.Option(help="what it should show there; default: what it should show anyway")
     ] = "",
@@ -134,15 +139,36 @@ def render(
         raise InvalidRequest(f"--workers must not be negative, not {workers}")
 
     from handscroll import checkpoint
-    from handscroll.film import check_film, film, is_film
+    from handscroll.film import FPS, check_film, film, is_film
     from handscroll.formats import QUALITY, encoded, encoder_of
     from handscroll.known import digest_of
     from handscroll.paint import Painter
     from handscroll.picture import read_picture, scaled
 
+    for idle, words in (
+        (
+            picture is None and (picture_at is not None or picture_height is not None),
+            "--picture-at and --picture-height say where a --picture lies; there is none",
+        ),
+        (
+            repaint is None and (repaint_seed is not None or repaint_prompt),
+            "--repaint-seed and --repaint-prompt say what --repaint paints; it is not given",
+        ),
+        (
+            not is_film(format) and (fps is not None or back_and_forth),
+            f"--fps and --back-and-forth say how a film is played; {out.name} is a picture",
+        ),
+        (
+            is_film(format) and frame is not None,
+            f"a film shows all frames, not --frame {frame} alone",
+        ),
+    ):
+        if idle:
+            raise InvalidRequest(words)
+    fps = FPS if fps is None else fps
     loaded = checkpoint.load(model or checkpoint.SHIPPED)
     extent = loaded.world(world).extent
-    if bounded or order != "lattice":
+    if bounded or order in ("raster", "outward"):
         extent = Extent("picture", extent.finest, height, width)
     shown = region_of(extent, width, height, at, level)._replace(frame=frame or 0)
     if is_film(format):
@@ -150,7 +176,7 @@ def render(
     pixels, known = None, None
     if picture is not None:
         given = read_picture(_content(picture), MAX_GIVEN_PX, MAX_GIVEN_PX**2 // 4)
-        pixels = scaled(given, picture_height)
+        pixels = scaled(given, picture_height or 0)
         known = Known(
             digest_of(pixels), *_corner(pixels, picture_at, shown, extent), *pixels.shape[:2]
         )
@@ -184,8 +210,9 @@ def render(
             return stack.enter_context(made)
 
         painter = opened(canvas)
-        if repaint:
-            canvas = _branched(canvas, repaint, repaint_seed, repaint_prompt)
+        if repaint is not None:
+            seed = 1 if repaint_seed is None else repaint_seed
+            canvas = _branched(canvas, repaint, seed, repaint_prompt)
             painter = opened(canvas, painter)
         last = shown._replace(frame=frames - 1) if is_film(format) else shown
         progress.update(task, total=painter.cost(last))
@@ -243,10 +270,10 @@ def _content(path: Path) -> bytes:
         raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
 
 
-def _corner(pixels: Pixels, at: str, region: Region, extent: Extent) -> tuple[int, int]:
+def _corner(pixels: Pixels, at: str | None, region: Region, extent: Extent) -> tuple[int, int]:
     """Where a picture lies: its top and left at the finest level, on the grid of tokens."""
     step = 16 * 2**extent.finest
-    if at:
+    if at is not None:
         left, top = _place("--picture-at", at)
         if top % step or left % step:
             raise InvalidRequest(f"--picture-at must be multiples of {step}, not {at!r}")

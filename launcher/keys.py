@@ -32,6 +32,7 @@ def create(
     streams: _Budget = None,
     own_canvases: _Budget = None,
     own_picture_bytes: _Budget = None,
+    own_export_bytes: _Budget = None,
 ) -> None:
     """Make a key and print it: the only time that it can be seen."""
     shown, key = new_key(
@@ -43,6 +44,7 @@ def create(
         streams=streams,
         own_canvases=own_canvases,
         own_picture_bytes=own_picture_bytes,
+        own_export_bytes=own_export_bytes,
     )
     with changed_keys(file) as keys:
         keys[key.id] = key

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import random
 import secrets
 import signal
 import socket
@@ -14,9 +15,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -28,6 +31,9 @@ from handscroll.errors import InvalidRequest, Unavailable
 from launcher.processes import Child, Processes
 
 LOOPBACK = "127.0.0.1"
+PORTS = range(20000, 32768)
+"""Where ports of our own are: above those that Ray gives to its workers (10002 to 19999), and below
+those that systems give to connections by themselves (Linux from 32768), so that none takes ours."""
 DRAIN_S = 2
 """How long calls may go on once we are told to stop: nobody wants to wait for Ctrl-C."""
 
@@ -67,11 +73,12 @@ class Machine:
             InvalidRequest: a port is taken, or others reach us and nothing says what they may.
             Unavailable: a process does not stay alive, or the store cannot be reached.
         """
-        for flag, host, port in (
-            ("--port", self.host, self.port),
-            ("--grpc-port", LOOPBACK, self.grpc_port),
-        ):
-            _require_free(flag, host, port)
+        with ExitStack() as both:  # held until both are, so that they are not one
+            for flag, host, port in (
+                ("--port", self.host, self.port),
+                ("--grpc-port", LOOPBACK, self.grpc_port),
+            ):
+                both.enter_context(_require_free(flag, host, port))
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -137,9 +144,8 @@ class Machine:
         Args:
             scratch: folder for what Ray writes.
         """
-        ports = {name: _free_port(LOOPBACK) for name in ("tokenizer", "generator")}
-        at = {name: f"{LOOPBACK}:{port}" for name, port in ports.items()}
-        ray_port = _free_port(LOOPBACK)
+        taken = {self.port, self.grpc_port, *_metrics_ports()}
+        tokenizer, generator, ray_port, ray_client_port = _free_ports(4, taken)
         store = ["--store.url", self.store or str(self.data / "store")]
         model = ["--model", str(self.model)] if self.model else []
         env = {
@@ -167,12 +173,13 @@ class Machine:
             service(
                 "tiler_svc",
                 *("--port", str(self.grpc_port), "--proxies", "1", *store),
-                *("--generator", at["generator"], "--tokenizer", at["tokenizer"]),
+                *("--generator", f"{LOOPBACK}:{generator}"),
+                *("--tokenizer", f"{LOOPBACK}:{tokenizer}"),
             ),
-            service("tokenizer_svc", "--port", str(ports["tokenizer"]), *model),
+            service("tokenizer_svc", "--port", str(tokenizer), *model),
             service(
                 "generator_svc",
-                *("--port", str(ports["generator"]), "--ray-address", f"{LOOPBACK}:{ray_port}"),
+                *("--port", str(generator), "--ray-address", f"{LOOPBACK}:{ray_port}"),
                 *("--painters", str(self.painters), *store, *model),
             ),
             Child(
@@ -183,7 +190,7 @@ class Machine:
                     *("--port", str(ray_port)),
                     f"--num-cpus={self.painters}",
                     f"--temp-dir={scratch}",
-                    f"--ray-client-server-port={_free_port(LOOPBACK)}",
+                    f"--ray-client-server-port={ray_client_port}",
                     "--disable-usage-stats",
                     # What one machine has no use for: it costs memory and time to start.
                     "--include-dashboard=false",
@@ -197,8 +204,8 @@ class Machine:
 
 def serve(
     host: Annotated[str, typer.Option(help="address of the viewer")] = LOOPBACK,
-    port: Annotated[int, typer.Option(help="port of the viewer")] = 8080,
-    grpc_port: Annotated[int, typer.Option(help="port for gRPC clients")] = 7001,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port of the viewer")] = 8080,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="port for gRPC clients")] = 7001,
     data: Annotated[Path, typer.Option(help="folder for store and logs")] = Path("handscroll-data"),
     store: Annotated[str, typer.Option(help="another folder, or s3://bucket/prefix")] = "",
     model: Annotated[Path | None, typer.Option(help="checkpoint folder; default: shipped")] = None,
@@ -237,10 +244,10 @@ def _port(child: Child) -> int:
     return int(child.argv[child.argv.index("--port") + 1])
 
 
-def _require_free(flag: str, host: str, port: int) -> None:
+def _require_free(flag: str, host: str, port: int) -> socket.socket:
+    """A port that is ours until it is closed."""
     try:
-        with socket.create_server((host, port)):
-            pass
+        return socket.create_server((host, port))
     except OSError as error:
         raise InvalidRequest(
             f"cannot listen on {host}:{port} ({_plain(error)}); name another with {flag}"
@@ -252,9 +259,33 @@ def _plain(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as server:
-        return int(server.getsockname()[1])
+def _metrics_ports() -> set[int]:
+    """Ports that processes of ours are told to show their metrics on."""
+    told = (port for name, port in os.environ.items() if name.endswith("_METRICS_PORT"))
+    return {int(port) for port in told if port.isdecimal()}
+
+
+def _free_ports(count: int, taken: Container[int]) -> list[int]:
+    """So many of PORTS that nobody listens on, and that are not to be taken by others of ours.
+
+    By chance, so that two of us that start together hardly meet.
+    """
+    shuffled = random.sample(PORTS, len(PORTS))
+    found = list(islice((port for port in shuffled if port not in taken and _is_free(port)), count))
+    if len(found) < count:
+        raise Unavailable(
+            f"of the ports {PORTS.start} to {PORTS.stop - 1} of {LOOPBACK} {len(found)} are free, "
+            f"and {count} are needed"
+        )
+    return found
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.create_server((LOOPBACK, port)):
+            return True
+    except OSError:
+        return False
 
 
 async def _until_listens(host: str, port: int) -> None:

@@ -57,6 +57,9 @@ class AccessSettings(BaseSettings):
     own_picture_bytes: int = Field(
         2**30, ge=0, description="bytes of uploaded pictures that a caller may hold"
     )
+    own_export_bytes: int = Field(
+        2**32, ge=0, description="bytes of exports that a caller may hold"
+    )
     trusted_network: bool = Field(
         False,
         description="the network lets nobody but our own services reach those behind the doors",
@@ -86,6 +89,7 @@ class Budgets(NamedTuple):
     streams: int = 0
     own_canvases: int = 0
     own_picture_bytes: int = 0
+    own_export_bytes: int = 0
 
 
 class Caller(NamedTuple):
@@ -168,6 +172,7 @@ class Access:
             settings.streams,
             settings.own_canvases,
             settings.own_picture_bytes,
+            settings.own_export_bytes,
         )
         self._meter = Meter()
 

@@ -77,6 +77,7 @@ class Key(BaseModel):
     streams: _Budget = None
     own_canvases: _Budget = None
     own_picture_bytes: _Budget = None
+    own_export_bytes: _Budget = None
 
 
 BUDGETS = (
@@ -86,6 +87,7 @@ BUDGETS = (
     "streams",
     "own_canvases",
     "own_picture_bytes",
+    "own_export_bytes",
 )
 """What a key may have budgets of its own for."""
 _FILE = TypeAdapter(list[Key])

@@ -23,6 +23,8 @@ local folder could not hold both.
     exports/{export}/files/{run}                           the file that they made
     exports/{export}/done                                  which of these files it is
     exported/{canvas}/{export}                             what was exported of a canvas
+    saved/{owner}/{export}                                 the exports that an owner holds
+    savers/{export}/{owner}                                who holds an export
     probe/{nonce}                                          see `Store.probe`
 """
 
@@ -170,6 +172,23 @@ def exported_key(canvas_id: str, export_id: str) -> Key:
     return Key(f"{exported_prefix(canvas_id)}{_digest('an export id', export_id)}")
 
 
+def saved_key(owner: str, export_id: str) -> Key:
+    """The mark that an owner holds an export, among the marks of that owner."""
+    return Key(f"{saved_prefix(owner)}{_digest('an export id', export_id)}")
+
+
+def saver_key(export_id: str, owner: str) -> Key:
+    """The same mark among the marks of that export."""
+    return Key(f"{savers_prefix(export_id)}{_hash(owner)}")
+
+
+def saved_of(saver: Key) -> Key:
+    """The mark among those of the owner that is the same as one among those of an export."""
+    _, export_id, owner = saver.split("/")
+    digest = _digest("an owner", owner)
+    return Key(f"saved/{digest}/{_digest('an export id', export_id)}")
+
+
 def probe_key() -> Key:
     """A key that nobody has used before."""
     return Key(f"{PROBES}{new_nonce()}")
@@ -255,14 +274,24 @@ def exported_prefix(canvas_id: str) -> Prefix:
     return Prefix(f"exported/{check_canvas_id(canvas_id)}/")
 
 
+def saved_prefix(owner: str) -> Prefix:
+    """All exports of an owner."""
+    return Prefix(f"saved/{_hash(owner)}/")
+
+
+def savers_prefix(export_id: str) -> Prefix:
+    """All owners of an export."""
+    return Prefix(f"savers/{_digest('an export id', export_id)}/")
+
+
 def export_of(key: Key) -> str:
-    """The export that a key under an `exported_prefix` names."""
+    """The export that a key under an `exported_prefix` or a `saved_prefix` names."""
     return _digest("an export id", key.rpartition("/")[2])
 
 
 def canvas_of(key: Key) -> str:
-    """The canvas that a key under an `owner_prefix`, `branch_prefix` or `uses_prefix` names."""
-    return check_canvas_id(key.rpartition("/")[2])
+    """The canvas of a spec, or that a key of an owner, a branch or a use names."""
+    return check_canvas_id(key.removesuffix("/spec.json").rpartition("/")[2])
 
 
 def picture_of(key: Key) -> str:

@@ -3,14 +3,18 @@
 Of a canvas the store holds its spec, the vectors of its prompts, the marks of its owners (see
 `tiler_svc.marks`) and one that it stands on a picture. They are written in an order in which a
 death between two steps loses nothing: what a canvas needs comes before its spec.
+
+A canvas goes with the last who holds it, or with the last of its branches where others have made
+such: so nobody's branch loses what it shows, and nobody keeps another from deleting their own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from handscroll.branch import Lineage
@@ -27,6 +31,7 @@ from svckit.keys import (
     canvas_of,
     export_of,
     exported_prefix,
+    holder_prefix,
     patches_prefix,
     text_key,
     tiles_prefix,
@@ -37,7 +42,7 @@ from svckit.wire import Model
 from tiler_svc import exports, marks
 from tiler_svc.marks import LONGEST_PAGE, Mark, Marks, token_after
 from tiler_svc.peers import Models, Tokenizer
-from tiler_svc.pictures import Pictures
+from tiler_svc.pictures import Pictures, needed
 
 PATIENCE_S = 0.5
 """How long the generator may take to say which models it serves, where the store knows too."""
@@ -164,7 +169,7 @@ class Canvases:
             held = await self.count(owner)
             if held >= most:
                 raise OverQuota(f"you hold {held} canvases, and may hold {most}: delete some first")
-        async with self._pictures.needed(canvas) as use:
+        async with needed(self._store, canvas) as use:
             return await self._commit(canvas, model, owner, use)
 
     async def _commit(
@@ -239,7 +244,7 @@ class Canvases:
         return await self._marks.count(owner)
 
     async def delete(self, canvas_id: str, owner: str, admin: bool = False) -> None:
-        """Take a canvas from an owner's; delete it when it is nobody's any more.
+        """Take a canvas from an owner's; delete it when it is nobody's any more, see `wipe`.
 
         Args:
             canvas_id: which.
@@ -249,45 +254,19 @@ class Canvases:
         Raises:
             InvalidRequest: not an id.
             NotFound: not among the owner's own.
-            StillNeeded: others branch off from it.
+            StillNeeded: others of the owner's branch off from it.
         """
-        await self._marks.let_go(canvas_id, owner, admin, self._check_free, self._wipe)
+        check, gone = partial(self._check_free, owner), self._specs.forget
+        await self._marks.let_go(
+            canvas_id, owner, admin, check, partial(wipe, self._store, forget=gone)
+        )
 
-    async def _check_free(self, canvas_id: str) -> None:
-        if await self._branched(canvas_id):
-            raise StillNeeded(f"other canvases branch off from {canvas_id}: delete those first")
-
-    async def _wipe(self, canvas_id: str) -> None:
-        """Delete a canvas, the spec before what it shows: nothing half deleted is served."""
-        spec = await self._store.get(canvas_key(canvas_id))
-        async with self._pictures.needed(_parsed(spec)) as use:
-            if use is not None:
-                await self._store.delete(use)
-            await self._store.delete(canvas_key(canvas_id))
-            self._specs.forget(canvas_id)
-            if spec is not None and await self._branched(canvas_id):
-                await self._marks.hold(canvas_id, None)  # it is nobody's else
-            if spec is not None and await self._marks.held(canvas_id):
-                # Somebody made it again or branched it, and may have found the spec still there.
-                if use is not None:
-                    await self._store.create(use, b"")
-                await self._store.create(canvas_key(canvas_id), spec)
-                return
-        async for key in self._store.keys(exported_prefix(canvas_id)):
-            await exports.wipe(self._store, export_of(key))
-            await self._store.delete(key)
-        await self._store.delete_all(tiles_prefix(canvas_id))
-        await self._store.delete_all(patches_prefix(canvas_id))
-        canvas = _parsed(spec)
-        if canvas is not None and canvas.branch is not None:
-            await self._store.delete(branch_key(canvas.branch.parent, canvas_id))
-
-    async def _branched(self, canvas_id: str) -> bool:
-        """Whether there are branches of a canvas; marks of such as were deleted do not count."""
-        async for key in self._store.keys(branch_prefix(canvas_id)):
-            if await self._store.get(canvas_key(canvas_of(key))) is not None:
-                return True
-        return False
+    async def _check_free(self, owner: str, canvas_id: str) -> None:
+        async for child in branches(self._store, canvas_id):
+            if await self._marks.has(child, owner):
+                raise StillNeeded(
+                    f"your canvas {child} branches off from {canvas_id}: delete that first"
+                )
 
     async def _keep_first(self, canvas: Canvas, model: Model) -> None:
         """Have a canvas be there that no caller can delete."""
@@ -310,6 +289,57 @@ class Canvases:
         except (NotFound, SpecMismatch):
             return None  # its making or its deletion was cut short
         return OwnCanvas(canvas, mark.made_at)
+
+
+async def branches(store: Store, canvas_id: str) -> AsyncIterator[str]:
+    """The branches of a canvas; marks of such as were deleted do not count."""
+    async for key in store.keys(branch_prefix(canvas_id)):
+        if await store.size(canvas_key(canvas_of(key))) is not None:
+            yield canvas_of(key)
+
+
+async def wanted(store: Store, canvas_id: str) -> bool:
+    """Whether somebody holds a canvas, or another branches off from it."""
+    if await store.any(holder_prefix(canvas_id)):
+        return True
+    async for _ in branches(store, canvas_id):
+        return True
+    return False
+
+
+async def wipe(store: Store, canvas_id: str, forget: Callable[[str], None]) -> None:
+    """Delete a canvas that nobody wants, and what it branched off from if nobody else wants that.
+
+    The spec goes before what it shows, so that nothing half deleted is served.
+
+    Args:
+        store: the store.
+        canvas_id: which.
+        forget: is told of each that goes.
+    """
+    if await wanted(store, canvas_id):
+        return
+    spec = await store.get(canvas_key(canvas_id))
+    canvas = _parsed(spec)
+    async with needed(store, canvas) as use:
+        if use is not None:
+            await store.delete(use)
+        await store.delete(canvas_key(canvas_id))
+        forget(canvas_id)
+        if spec is not None and await wanted(store, canvas_id):
+            # Somebody made it again or branched it, and may have found the spec still there.
+            if use is not None:
+                await store.create(use, b"")
+            await store.create(canvas_key(canvas_id), spec)
+            return
+    async for key in store.keys(exported_prefix(canvas_id)):
+        await exports.wipe(store, export_of(key))
+        await store.delete(key)
+    await store.delete_all(tiles_prefix(canvas_id))
+    await store.delete_all(patches_prefix(canvas_id))
+    if canvas is not None and canvas.branch is not None:
+        await store.delete(branch_key(canvas.branch.parent, canvas_id))
+        await wipe(store, canvas.branch.parent, forget)
 
 
 def _said(prompt: str) -> str:

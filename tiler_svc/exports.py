@@ -5,6 +5,9 @@ run of their own: a mark, and beats, which say how far they are and that they st
 file is written under the run's name and becomes the export's when `done` names the run: of several
 one wins, and the others delete theirs. A run whose beats have ceased counts for nothing. One whose
 mark is gone was told to stop.
+
+An export has owners (see `tiler_svc.marks`): all who asked for it with a name. It goes with the
+last of them, or with its canvas.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
 from prometheus_client import Counter, Gauge
@@ -26,6 +31,7 @@ from handscroll.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    OverQuota,
     SpecMismatch,
     StoreUnavailable,
 )
@@ -39,6 +45,7 @@ from svckit.keys import (
     beats_prefix,
     done_key,
     export_key,
+    export_of,
     export_prefix,
     exported_key,
     file_key,
@@ -46,11 +53,16 @@ from svckit.keys import (
     new_nonce,
     run_key,
     runs_prefix,
+    saved_of,
+    saved_prefix,
+    savers_prefix,
 )
 from svckit.refusal import Refusal
 from svckit.specs import Specs
 from svckit.store import Store
+from tiler_svc import marks
 from tiler_svc.engine import check_place
+from tiler_svc.marks import Mark, Marks, token_after
 from tiler_svc.peers import Models
 from tiler_svc.press import Export, Press
 
@@ -91,6 +103,13 @@ class Status(NamedTuple):
     problem: str = ""
 
 
+class OwnExport(NamedTuple):
+    """An export of the caller's own, and when the caller first asked for it."""
+
+    status: Status
+    made_at: datetime
+
+
 class _Beat(NamedTuple):
     """What a run says of itself: when, tiles painted, and why it stopped, if it did."""
 
@@ -114,14 +133,17 @@ class _Run:
 
     Attributes:
         name: of the run.
+        room: says how many bytes the file may have; None for any number.
         done: tiles painted.
         task: makes it.
     """
 
     task: asyncio.Task[None]
 
-    def __init__(self, store: Store, export_id: str) -> None:
-        self.name, self.done = new_nonce(), 0
+    def __init__(
+        self, store: Store, export_id: str, room: Callable[[], Awaitable[int | None]]
+    ) -> None:
+        self.name, self.room, self.done = new_nonce(), room, 0
         self._store, self._export_id, self._beats = store, export_id, 0
 
     async def begin(self) -> None:
@@ -177,8 +199,9 @@ class Exports:
     ) -> None:
         self._store, self._specs, self._models, self._press = store, specs, models, press
         self._most, self._most_pixels = most, most_pixels
+        self._marks = Marks(store, marks.EXPORTS)
         self._runs: dict[str, _Run] = {}
-        self._starting = asyncio.Lock()
+        self._starting, self._ending = asyncio.Lock(), asyncio.Lock()
 
     async def close(self) -> None:
         """Stop what is being made here; it can be gone on with at once."""
@@ -187,26 +210,38 @@ class Exports:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def create(self, export: Export) -> Status:
+    async def create(self, export: Export, owner: str | None = None, most_bytes: int = 0) -> Status:
         """Have an export made, unless it is or has been.
+
+        Args:
+            export: which.
+            owner: whose it becomes; None for nobody's.
+            most_bytes: of exports that the owner may hold; 0 for no limit. A file that turns out to
+                go beyond it is not kept.
 
         Raises:
             InvalidRequest, NotFound: see `check_place`; or it is too large.
             SpecMismatch: the canvas' model is not served.
+            OverQuota: the owner holds as much as they may, or would hold more.
             Overloaded: there are enough being made here.
         """
         canvas = await self._specs.get(export.canvas)
         check_place(canvas, export.region)
         self._check_size(export, canvas)
         async with self._starting:
-            found = await self._status(export, canvas)
+            found, room = await self._status(export, canvas), partial(self._room, owner, most_bytes)
+            held = owner is not None and await self._marks.has(export.id, owner)
+            if found.state == "stopped" or not held:
+                _check_room(await room(), found.size_bytes or 1)
             if found.state != "stopped":
+                await self._hold(export.id, owner)
                 return found
             if len(self._runs) >= self._most:
                 said = f"{self._most} exports are being made here already"
                 raise _TOO_MANY(Overloaded(said, BEAT_S))
             await self._models.of(canvas.model)
-            run = _Run(self._store, export.id)
+            run = _Run(self._store, export.id, room)
+            await self._hold(export.id, owner)
             await self._begin(export, run)
             # The caller pays, and nothing else of the call goes on: it ends now.
             context = trace.detached()
@@ -226,21 +261,39 @@ class Exports:
         export = await self._find(export_id)
         return await self._status(export, await self._specs.get(export.canvas))
 
-    async def delete(self, export_id: str) -> None:
-        """Stop making an export, here and elsewhere, and delete its file.
+    async def own(self, owner: str, page_size: int, page_token: str) -> tuple[list[OwnExport], str]:
+        """A page of an owner's exports, newest first, and the token of the next; empty at the end.
+
+        Raises:
+            InvalidRequest: see `Marks.page`.
+        """
+        held, size = await self._marks.page(owner, 0, page_size, page_token)
+        page = held[:size]
+        found = await at_once(READS, self._own, page)
+        return [one for one in found if one], token_after(held, len(page))
+
+    async def held_bytes(self, owner: str) -> int:
+        """How many bytes the files of an owner's exports have."""
+        held = [export_of(key) async for key in self._store.keys(saved_prefix(owner))]
+        made = await at_once(READS, self._made, held)
+        return sum(one.size_bytes for one in made if one)
+
+    async def delete(self, export_id: str, owner: str | None = None) -> None:
+        """Take an export from an owner's; delete it when it is nobody's any more.
+
+        It is made no further then, neither here nor elsewhere.
 
         Raises:
             InvalidRequest: not an id.
-            NotFound: no such export.
+            NotFound: no such export, or it is others'.
         """
-        export = await self._find(export_id)
-        async with self._starting:
-            run = self._runs.get(export_id)
-            if run is not None:
-                run.task.cancel()
-                await asyncio.gather(run.task, return_exceptions=True)
-            await wipe(self._store, export_id)
-            await self._store.delete(exported_key(export.canvas, export_id))
+        if owner is not None and await self._marks.has(export_id, owner):
+            await self._marks.let_go(export_id, owner, False, _needed_by_nothing, self._wipe)
+            return
+        await self._find(export_id)
+        if await self._marks.held(export_id):
+            raise NotFound(f"export {export_id} is not among your own")
+        await self._wipe(export_id)
 
     async def read(self, export_id: str, offset: int, length: int) -> AsyncGenerator[bytes, None]:
         """A part of the file of an export.
@@ -285,6 +338,39 @@ class Exports:
         if export.format != "pmtiles":
             check_side(export.format, height, width)
 
+    async def _room(self, owner: str | None, most_bytes: int) -> int | None:
+        """How many bytes of exports an owner may hold besides theirs; None for any number."""
+        if owner is None or not most_bytes:
+            return None
+        return max(0, most_bytes - await self.held_bytes(owner))
+
+    async def _hold(self, export_id: str, owner: str | None) -> None:
+        if owner is not None:
+            await self._marks.hold(export_id, owner)
+
+    async def _own(self, mark: Mark) -> OwnExport | None:
+        try:
+            return OwnExport(await self.get(mark.id), mark.made_at)
+        except (NotFound, SpecMismatch):
+            return None  # its making or its deletion was cut short
+
+    async def _made(self, export_id: str) -> _Made | None:
+        return _read(_Made, await self._store.get(done_key(export_id)))
+
+    async def _wipe(self, export_id: str) -> None:
+        """Delete all of an export that nobody holds, and stop making it."""
+        async with self._starting:
+            if await self._marks.held(export_id):
+                return  # somebody has asked for it meanwhile
+            run = self._runs.get(export_id)
+            if run is not None:
+                run.task.cancel()
+                await asyncio.gather(run.task, return_exceptions=True)
+            with suppress(NotFound, SpecMismatch):  # a deletion that was cut short is ended
+                export = await self._find(export_id)
+                await self._store.delete(exported_key(export.canvas, export_id))
+            await wipe(self._store, export_id)
+
     async def _find(self, export_id: str) -> Export:
         content = await self._store.get(export_key(export_id))
         if content is None:
@@ -308,7 +394,7 @@ class Exports:
         run = self._runs.get(export.id)
         keys = [key async for key in self._store.keys(beats_prefix(export.id))]
         found = await at_once(READS, self._store.get, keys)
-        made = _read(_Made, await self._store.get(done_key(export.id)))
+        made = await self._made(export.id)
         # Else it is being deleted, or a power cut took what was written last.
         if made and made.size_bytes == await self._store.size(file_key(export.id, made.run)):
             return Status(export, "done", total, total, made.size_bytes, made.run)
@@ -367,13 +453,17 @@ class Exports:
 
         Returns:
             Whether the export has a file now; else it was deleted meanwhile.
+
+        Raises:
+            OverQuota: it is larger than whoever had it made may hold.
         """
-        size_bytes = 0
+        size_bytes, room = 0, await run.room()
 
         async def counted(piece: bytes) -> None:
             nonlocal size_bytes
             if piece:
                 size_bytes += len(piece)
+                _check_room(room, size_bytes)
                 await write(piece)
 
         def painted(tiles: int) -> None:
@@ -383,10 +473,12 @@ class Exports:
         try:
             async with self._store.writing(key) as write:
                 await self._press.make(canvas, export, counted, painted)
-            wanted = await run.wanted()
-            if wanted:
-                ours = json.dumps(_Made(run.name, size_bytes)).encode()
-                won = await self._store.create(done_key(export.id), ours) == ours
+            async with self._ending:  # one after the other, so that each counts those before it
+                _check_room(await run.room(), size_bytes)
+                wanted = await run.wanted()
+                if wanted:
+                    ours = json.dumps(_Made(run.name, size_bytes)).encode()
+                    won = await self._store.create(done_key(export.id), ours) == ours
         finally:
             if not won:
                 await self._store.delete(key)
@@ -398,10 +490,25 @@ class Exports:
 
 
 async def wipe(store: Store, export_id: str) -> None:
-    """Delete all of an export; whoever makes it stops at their next beat."""
+    """Delete all of an export, whoever holds it; whoever makes it stops at their next beat."""
     await store.delete_all(runs_prefix(export_id))
     await store.delete(done_key(export_id))
     await store.delete_all(export_prefix(export_id))
+    async for saver in store.keys(savers_prefix(export_id)):
+        await store.delete(saver)
+        await store.delete(saved_of(saver))
+
+
+def _check_room(room: int | None, size_bytes: int) -> None:
+    if room is not None and size_bytes > room:
+        raise OverQuota(
+            f"of exports you may hold {room} bytes more, and this one has at least {size_bytes}: "
+            "delete some first"
+        )
+
+
+async def _needed_by_nothing(export_id: str) -> None:
+    """Nothing stands on an export."""
 
 
 def _read(kind: type[_Told], content: bytes | None) -> _Told | None:

@@ -1,4 +1,4 @@
-"""Who holds what: marks in the store, of canvases and of pictures.
+"""Who holds what: marks in the store, of canvases, pictures and exports.
 
 For each owner of a thing there are two: one to list what an owner holds, with the time and how much
 it is, and one to know whether a thing is still held. They are written in an order in which a death
@@ -19,11 +19,16 @@ from svckit.keys import (
     Key,
     Prefix,
     canvas_of,
+    export_of,
     holder_key,
     holder_prefix,
     owner_key,
     owner_prefix,
     picture_of,
+    saved_key,
+    saved_prefix,
+    saver_key,
+    savers_prefix,
     upload_key,
     uploader_key,
     uploaders_prefix,
@@ -58,6 +63,7 @@ class Kind(NamedTuple):
 
 CANVASES = Kind("canvas", owner_key, owner_prefix, holder_key, holder_prefix, canvas_of)
 PICTURES = Kind("picture", upload_key, uploads_prefix, uploader_key, uploaders_prefix, picture_of)
+EXPORTS = Kind("export", saved_key, saved_prefix, saver_key, savers_prefix, export_of)
 
 
 class Mark(NamedTuple):

@@ -202,24 +202,6 @@ class Pictures:
         check = partial(check_free, self._store)
         await self._marks.let_go(picture, owner, admin, check, partial(wipe, self._store))
 
-    @asynccontextmanager
-    async def needed(self, canvas: Canvas | None) -> AsyncIterator[Key | None]:
-        """Keep a canvas' picture, if it has one, while the canvas is made or deleted inside.
-
-        Yields:
-            The mark that the canvas stands on it; None where there is no picture.
-        """
-        if canvas is None or canvas.known is None:
-            yield None
-            return
-        making = making_key(canvas.known.picture, new_nonce())
-        await self._store.create(making, f"{time.time():.0f}".encode())
-        try:
-            yield use_key(canvas.known.picture, canvas.id)
-        finally:
-            with suppress(StoreUnavailable):  # it counts for MAKING_S then
-                await self._store.delete(making)
-
     async def placed(self, picture: str, top: int, left: int) -> Known:
         """A picture in its own size at a place of a canvas.
 
@@ -304,6 +286,25 @@ class Pictures:
         if file is None:
             raise NotFound(f"there is no picture {picture}")
         return size_of(file)
+
+
+@asynccontextmanager
+async def needed(store: Store, canvas: Canvas | None) -> AsyncIterator[Key | None]:
+    """Keep a canvas' picture, if it has one, while the canvas is made or deleted inside.
+
+    Yields:
+        The mark that the canvas stands on it; None where there is no picture.
+    """
+    if canvas is None or canvas.known is None:
+        yield None
+        return
+    making = making_key(canvas.known.picture, new_nonce())
+    await store.create(making, f"{time.time():.0f}".encode())
+    try:
+        yield use_key(canvas.known.picture, canvas.id)
+    finally:
+        with suppress(StoreUnavailable):  # it counts for MAKING_S then
+            await store.delete(making)
 
 
 async def check_free(store: Store, picture: str) -> None:

@@ -1,4 +1,4 @@
-"""What a store need not keep: old tiles and exports, which can be made again; nobody's pictures.
+"""What a store need not keep: old tiles and exports, which can be made again; what is nobody's.
 
 Nothing notes when somebody looks, so old is what was written long ago. A tile that is looked at
 after that is painted again from its patches, which stay as long as their canvas.
@@ -19,12 +19,14 @@ from svckit.keys import (
     EXPORTS,
     PICTURES,
     TILES,
+    canvas_of,
     export_of,
+    patches_prefix,
     picture_of,
     uploaders_prefix,
 )
 from svckit.store import Entry, Store
-from tiler_svc import exports, pictures
+from tiler_svc import canvases, exports, pictures
 
 
 class Pruned(NamedTuple):
@@ -67,6 +69,21 @@ async def prune_exports(store: Store, before: datetime, really: bool) -> Pruned:
                 await exports.wipe(store, export)
                 if export in marks:
                     await store.delete(marks[export])
+    return Pruned(count, size_bytes)
+
+
+async def prune_canvases(store: Store, before: datetime, really: bool) -> Pruned:
+    """Delete old canvases that nobody wants, with their patches; see `prune_tiles`."""
+    count = size_bytes = 0
+    entries = [entry async for batch in store.batches(CANVASES) for entry in batch]
+    for entry in entries:
+        canvas_id = canvas_of(entry.key)
+        if entry.written < before and not await canvases.wanted(store, canvas_id):
+            count, size_bytes = count + 1, size_bytes + entry.size_bytes
+            async for patches in store.batches(patches_prefix(canvas_id)):
+                size_bytes += _size(patches)
+            if really:
+                await canvases.wipe(store, canvas_id, lambda _: None)
     return Pruned(count, size_bytes)
 
 

@@ -75,6 +75,7 @@ RULES = {
         (_TILER, "RenderRegion", Rule(Role.READ, stream=True)),
         (_EXPORTS, "CreateExport", Rule(Role.PAINT)),
         (_EXPORTS, "GetExport", Rule(Role.READ)),
+        (_EXPORTS, "ListExports", Rule(Role.READ)),
         (_EXPORTS, "DeleteExport", Rule(Role.PAINT)),
         (_EXPORTS, "DownloadExport", Rule(Role.READ, stream=True)),
         (_CANVASES, "ListWorlds", Rule(Role.READ)),
@@ -158,7 +159,8 @@ class ExportServicer(export_grpc.ExportServiceServicer):
         self, request: export_pb.CreateExportRequest, context: Any
     ) -> export_pb.CreateExportResponse:
         """Have an export made, or find it."""
-        status = await self._exports.create(_export(request.spec))
+        most_bytes = access.caller.get().budgets.own_export_bytes
+        status = await self._exports.create(_export(request.spec), _owner(context), most_bytes)
         return export_pb.CreateExportResponse(export=_export_to_pb(status))
 
     async def GetExport(
@@ -168,11 +170,24 @@ class ExportServicer(export_grpc.ExportServiceServicer):
         status = await self._exports.get(request.export)
         return export_pb.GetExportResponse(export=_export_to_pb(status))
 
+    async def ListExports(
+        self, request: export_pb.ListExportsRequest, context: Any
+    ) -> export_pb.ListExportsResponse:
+        """A page of the caller's own exports."""
+        page, token = await self._exports.own(
+            _named_owner(context), request.page_size, request.page_token
+        )
+        response = export_pb.ListExportsResponse(next_page_token=token)
+        for one in page:
+            own = response.exports.add(export=_export_to_pb(one.status))
+            own.made_at.FromDatetime(one.made_at)
+        return response
+
     async def DeleteExport(
         self, request: export_pb.DeleteExportRequest, context: Any
     ) -> export_pb.DeleteExportResponse:
-        """Stop an export and delete its file."""
-        await self._exports.delete(request.export)
+        """Take an export from the caller's own."""
+        await self._exports.delete(request.export, _owner(context))
         return export_pb.DeleteExportResponse()
 
     async def DownloadExport(
@@ -189,8 +204,11 @@ class ExportServicer(export_grpc.ExportServiceServicer):
 class CanvasServicer(canvas_grpc.CanvasServiceServicer):
     """CanvasService on the canvases of a store."""
 
-    def __init__(self, canvases: Canvases, models: Models, pictures: Pictures) -> None:
-        self._canvases, self._models, self._pictures = canvases, models, pictures
+    def __init__(
+        self, canvases: Canvases, models: Models, pictures: Pictures, exports: Exports
+    ) -> None:
+        self._canvases, self._models = canvases, models
+        self._pictures, self._exports = pictures, exports
 
     async def ListWorlds(
         self, request: canvas_pb.ListWorldsRequest, context: Any
@@ -283,6 +301,9 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
             picture_bytes=canvas_pb.Share(
                 held=await self._pictures.held_bytes(owner), most=budgets.own_picture_bytes
             ),
+            export_bytes=canvas_pb.Share(
+                held=await self._exports.held_bytes(owner), most=budgets.own_export_bytes
+            ),
         )
 
     async def GetCanvas(
@@ -365,7 +386,7 @@ async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
                     canvas_pb.DESCRIPTOR.services_by_name["CanvasService"],
                     partial(
                         canvas_grpc.add_CanvasServiceServicer_to_server,
-                        CanvasServicer(canvases, models, pictures),
+                        CanvasServicer(canvases, models, pictures, exports),
                     ),
                 ),
             ]

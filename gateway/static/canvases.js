@@ -107,7 +107,10 @@ export function deletePicture(picture) {
 
 /** @typedef {{held: number, most: number|null}} Share */
 
-/** @returns {Promise<{canvases: Share, picture_bytes: Share}>} what the caller holds and may hold */
+/**
+ * @returns {Promise<{canvases: Share, picture_bytes: Share, export_bytes: Share}>} what the caller
+ *   holds and may hold
+ */
 export function getUsage() {
   return call("usage");
 }
@@ -174,6 +177,11 @@ export function createExport(wish) {
 /** @param {string} id @returns {Promise<Export>} */
 export function getExport(id) {
   return call(`exports/${id}`);
+}
+
+/** @returns {Promise<Export[]>} some of the caller's own, newest first; none when there are none */
+export async function listExports() {
+  return (await call("exports")).exports;
 }
 
 /** @param {string} id */

@@ -1,6 +1,14 @@
 /** Saving what is in sight as a file: the gateway makes it, we watch, and the browser fetches it. */
 
-import { Problem, createExport, deleteExport, fileOf, getExport } from "./canvases.js";
+import {
+  Problem,
+  createExport,
+  deleteExport,
+  fileOf,
+  getExport,
+  getUsage,
+  listExports,
+} from "./canvases.js";
 import { askForKey } from "./keys.js";
 import { describe } from "./status.js";
 
@@ -9,12 +17,16 @@ import { describe } from "./status.js";
 
 const LOOK_S = 1;
 const RETRY_S = 2;
+const MIB = 2 ** 20;
+const number = new Intl.NumberFormat();
 
 const form = document.getElementById("saving");
 const formats = document.getElementById("save-format");
 const stop = document.getElementById("save-stop");
 const painted = document.getElementById("save-painted");
 const said = document.getElementById("save-said");
+const kept = document.getElementById("kept");
+const remove = document.getElementById("kept-delete");
 
 /** @param {number} s */
 const pause = (s) => new Promise((resolve) => setTimeout(resolve, 1000 * s));
@@ -23,6 +35,16 @@ const pause = (s) => new Promise((resolve) => setTimeout(resolve, 1000 * s));
 function evened(region) {
   const even = (size) => Math.max(2, size - (size % 2));
   return { ...region, height: even(region.height), width: even(region.width) };
+}
+
+/** Says how much of what was saved is kept, which is held against its owner. */
+async function showKept() {
+  const { export_bytes: share } = await getUsage().catch(() => ({}));
+  kept.hidden = !share?.held;
+  if (kept.hidden) return;
+  const [held, most] = [share.held, share.most].map((bytes) => number.format(Math.ceil(bytes / MIB)));
+  const may = share.most === null ? "" : ` of ${most}`;
+  document.getElementById("kept-told").textContent = `${held}${may} MiB of saved files are kept`;
 }
 
 export class Saving {
@@ -42,6 +64,8 @@ export class Saving {
       this.#save({ ...shown, format: formats.value });
     });
     stop.addEventListener("click", () => this.#cancel());
+    remove.addEventListener("click", () => this.#deleteKept());
+    document.getElementById("seal").addEventListener("click", showKept);
   }
 
   /** @param {Region & {canvas: string, format: string}} wish */
@@ -59,6 +83,7 @@ export class Saving {
       else said.textContent = problem.message;
     }
     this.#show(false);
+    showKept();
   }
 
   /**
@@ -104,6 +129,20 @@ export class Saving {
     const making = this.#making;
     this.#making = null;
     if (making) await deleteExport(making).catch(() => {}); // it is gone, or ends unseen
+  }
+
+  async #deleteKept() {
+    remove.disabled = true;
+    try {
+      for (let own = await listExports(); own.length; own = await listExports()) {
+        for (const { id } of own) await deleteExport(id);
+      }
+      said.textContent = "Deleted. What is painted stays.";
+    } catch (problem) {
+      said.textContent = `${describe(problem)}.`;
+    }
+    remove.disabled = false;
+    showKept();
   }
 
   /** @param {boolean} busy */

@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from handscroll.canvas import Canvas, Known
+from handscroll.canvas import Branch, Canvas, Known
 from handscroll.geometry import Extent, Patch, Region, Tile
 from handscroll.known import digest_of
 from launcher.prune import prune as command
@@ -25,7 +25,13 @@ from tests.tiler_svc.test_pictures import png
 from tiler_svc import marks
 from tiler_svc.marks import Marks
 from tiler_svc.press import Export
-from tiler_svc.pruning import Pruned, prune_exports, prune_pictures, prune_tiles
+from tiler_svc.pruning import (
+    Pruned,
+    prune_canvases,
+    prune_exports,
+    prune_pictures,
+    prune_tiles,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +45,7 @@ Prune = Callable[[Store, datetime, bool], Awaitable[Pruned]]
 KINDS: dict[str, Prune] = {
     "tiles": prune_tiles,
     "exports": prune_exports,
+    "canvases": prune_canvases,
     "pictures": prune_pictures,
 }
 
@@ -75,7 +82,16 @@ class Filled:
         self.goes["exports"] |= {
             keys.file_key(exports[0].id, RUN): b"file",
             keys.done_key(exports[0].id): b"done",
+            keys.saved_key("anne", exports[0].id): b"",
+            keys.saver_key(exports[0].id, "anne"): b"",
             keys.beat_key(exports[1].id, RUN, 3): b"beat",
+        }
+        left, parent = (Canvas(MODEL, "planet", seed, Extent("plane", 2)) for seed in (2, 3))
+        branch = Branch(parent.id, 0, 0, 64, 64)
+        child = Canvas(MODEL, "planet", 4, Extent("plane", 2), branch=branch)
+        self.goes["canvases"] |= {
+            keys.canvas_key(left.id): left.canonical(),
+            keys.patch_key(left.id, Patch(0, 0, 0, 0)): b"patch",
         }
         self.goes["pictures"] |= {
             keys.picture_key(free): free_file,
@@ -84,6 +100,12 @@ class Filled:
         }
         self.stays |= {
             keys.canvas_key(canvas.id): canvas.canonical(),
+            keys.holder_key(canvas.id, "anne"): b"",
+            keys.canvas_key(child.id): child.canonical(),
+            keys.holder_key(child.id, "bert"): b"",
+            keys.canvas_key(parent.id): parent.canonical(),
+            keys.branch_key(parent.id, child.id): b"",
+            keys.branch_key(left.id, "c" * 64): b"",  # of one that is gone
             keys.patch_key(canvas.id, Patch(0, 0, 0, 0)): b"patch",
             keys.text_key(MODEL, "a prompt"): b"text",
             keys.picture_key(held): held_file,
@@ -104,7 +126,7 @@ class Filled:
     def told(self, name: str) -> Pruned:
         """What is to be said of a kind."""
         gone = self.goes[name]
-        counted = {"tiles": 1200, "exports": 2, "pictures": 1}
+        counted = {"tiles": 1200, "exports": 2, "canvases": 1, "pictures": 1}
         # Of pictures the files alone; the marks of exports are empty.
         sizes = [
             len(value)
@@ -189,6 +211,13 @@ def test_command_says_what_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HANDSCROLL_KEEP_DAYS", "9")
     assert "pictures 1" in prune()
     assert asyncio.run(there(store)) == set(filled.stays)
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", str(10**9)])
+def test_days_that_cannot_be_are_refused(tmp_path: Path, days: str) -> None:
+    done = CliRunner().invoke(app, ["--store", str(tmp_path), "--days", days])
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_makes_no_store(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
     "own pictures": (Role.READ, http("/pictures")),
     "delete picture": (Role.PAINT, http(f"/pictures/{NOBODYS}", "DELETE")),
     "usage": (Role.READ, http("/usage")),
+    "own exports": (Role.READ, http("/exports")),
     "create export": (Role.PAINT, http("/exports", "POST", json=lambda: EXPORT)),
     "export": (Role.READ, http(f"/exports/{NOBODYS}")),
     "file of an export": (Role.READ, http(f"/exports/{NOBODYS}/file")),
@@ -234,6 +235,10 @@ ACTIONS: dict[str, tuple[Role, Ask]] = {
         Role.PAINT,
         rpc(EXPORTS, "CreateExport", lambda _: export_pb.CreateExportRequest()),
     ),
+    "grpc own exports": (
+        Role.READ,
+        rpc(EXPORTS, "ListExports", lambda _: export_pb.ListExportsRequest()),
+    ),
     "grpc export": (
         Role.READ,
         rpc(EXPORTS, "GetExport", lambda _: export_pb.GetExportRequest(export=NOBODYS)),
@@ -279,7 +284,8 @@ async def doors(
     keys, file = {}, folder / "keys.json"
     roles: tuple[RoleName, ...] = ("read", "paint", "admin")
     made = [new_key(f"Anna {role}", role) for role in roles]
-    made.append(new_key("Anna few", "paint", own_canvases=1, own_picture_bytes=600))
+    most = {"own_canvases": 1, "own_picture_bytes": 600, "own_export_bytes": 300}
+    made.append(new_key("Anna few", "paint", **most))
     for name, (shown, key) in zip((*roles, "few"), made, strict=True):
         keys[name] = shown
         with changed_keys(file) as found:
@@ -360,11 +366,40 @@ async def test_key_holds_as_much_as_it_may(doors: Doors) -> None:
         assert (await client.get("/usage", headers=headers)).json() == {
             "canvases": {"held": 1, "most": 1},
             "picture_bytes": {"held": size, "most": 600},
+            "export_bytes": {"held": 0, "most": 300},
         }
         for path in (f"/canvases/{made.json()['id']}", f"/pictures/{given.json()['picture']}"):
             assert (await client.delete(path, headers=headers)).status_code == 204
         again = await client.post("/pictures", content=png(2), headers=told)
         assert again.status_code == 201
+
+
+async def test_key_holds_as_many_bytes_of_exports_as_it_may(doors: Doors) -> None:
+    headers = {"Authorization": f"Bearer {doors.keys['few']}"}
+    async with httpx.AsyncClient(base_url=doors.http, timeout=PATIENCE_S, headers=headers) as few:
+
+        async def made(side: int) -> dict[str, Any]:
+            wish = EXPORT | {"canvas": doors.canvas, "height": side, "width": side}
+            found = (await few.post("/exports", json=wish)).json()
+            async with asyncio.timeout(PATIENCE_S):
+                while found["state"] == "running":
+                    await asyncio.sleep(0.05)
+                    found = (await few.get(f"/exports/{found['id']}")).json()
+            return dict(found)
+
+        small, large = await made(1), await made(64)
+        assert (small["state"], large["state"]) == ("done", "stopped")
+        assert f"you may hold {300 - small['bytes']} bytes more" in large["problem"]
+        usage = (await few.get("/usage")).json()["export_bytes"]
+        assert usage == {"held": small["bytes"], "most": 300}
+        listed = (await few.get("/exports")).json()["exports"]
+        assert [one["id"] for one in listed] == [large["id"], small["id"]]
+        other = {"Authorization": f"Bearer {doors.keys['admin']}"}
+        for one in listed:
+            path = f"/exports/{one['id']}"
+            assert (await few.delete(path, headers=other)).status_code == 404
+            assert (await few.delete(path)).status_code == 204
+        assert (await few.get("/usage")).json()["export_bytes"]["held"] == 0
 
 
 @pytest.mark.parametrize("action", [name for name, (role, _) in ACTIONS.items() if role])

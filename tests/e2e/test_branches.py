@@ -54,7 +54,7 @@ def test_a_rectangle_is_repainted_and_all_else_stays(
 
         refused = client.delete(f"/canvases/{parent.id}")
         assert refused.status_code == 409, refused.text
-        assert "branch off" in refused.json()["detail"]
+        assert "branches off" in refused.json()["detail"]
         for one in (child, parent):
             assert client.delete(f"/canvases/{one.id}").status_code == 204
             assert client.get(f"/canvases/{one.id}").status_code == 404

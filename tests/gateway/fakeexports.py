@@ -22,6 +22,7 @@ class FakeExports(pb_grpc.ExportServiceServicer):
 
     Attributes:
         made: the exports, by id.
+        owned: ids of each owner's, the oldest first.
         state: what becomes of the next ones.
         size_bytes: of the next files.
         downloads: parts that were asked for.
@@ -35,9 +36,14 @@ class FakeExports(pb_grpc.ExportServiceServicer):
     def forget(self) -> None:
         """Be as if nobody had called."""
         self.made: dict[str, pb.Export] = {}
+        self.owned: dict[str, list[str]] = {}
         self.state, self.size_bytes = pb.EXPORT_STATE_DONE, 5000
         self.downloads: list[tuple[int, int]] = []
         self.left = 0
+
+    def held_bytes(self, owner: str) -> int:
+        """Of the files of an owner's."""
+        return sum(self.made[name].size_bytes for name in self.owned.get(owner, []))
 
     @staticmethod
     def content(start: int, end: int) -> bytes:
@@ -64,17 +70,38 @@ class FakeExports(pb_grpc.ExportServiceServicer):
             etag="e" * 32 if done else "",
             problem="the store is full" if self.state == pb.EXPORT_STATE_STOPPED else "",
         )
+        own = self.owned.setdefault(_owner(context), [])
+        if name not in own:
+            own.append(name)
         return pb.CreateExportResponse(export=self.made[name])
 
     async def GetExport(self, request: pb.GetExportRequest, context: Any) -> pb.GetExportResponse:
         self._begin(context)
         return pb.GetExportResponse(export=self._find(request.export))
 
+    async def ListExports(
+        self, request: pb.ListExportsRequest, context: Any
+    ) -> pb.ListExportsResponse:
+        self._begin(context)
+        if request.page_size > 1000 or request.page_token not in ("", "2"):
+            raise InvalidRequest("page_size must be 0 to 1000, and page_token one that a page gave")
+        own = self.owned.get(_owner(context), [])[::-1]
+        start = int(request.page_token or 0)
+        end = start + (request.page_size or 100)
+        response = pb.ListExportsResponse(next_page_token=str(end) if end < len(own) else "")
+        for name in own[start:end]:
+            response.exports.add(export=self.made[name]).made_at.FromSeconds(1_800_000_000)
+        return response
+
     async def DeleteExport(
         self, request: pb.DeleteExportRequest, context: Any
     ) -> pb.DeleteExportResponse:
         self._begin(context)
         self._find(request.export)
+        own = self.owned.get(_owner(context), [])
+        if request.export not in own:
+            raise NotFound(f"export {request.export} is not among your own")
+        own.remove(request.export)
         del self.made[request.export]
         return pb.DeleteExportResponse()
 
@@ -100,3 +127,7 @@ class FakeExports(pb_grpc.ExportServiceServicer):
         if export_id not in self.made:
             raise NotFound(f"there is no export {export_id}")
         return self.made[export_id]
+
+
+def _owner(context: Any) -> str:
+    return str(dict(context.invocation_metadata() or ()).get("x-owner", ""))

@@ -13,6 +13,7 @@ from tests.gateway.fakeexports import TOTAL, FakeExports
 from tests.gateway.test_access import bearing, keyed, make_key, same
 
 SIZE = 5000
+ANNE = {"X-Owner": "a-secret-of-anne"}
 
 
 def wish(canvas: Canvas, **changes: Any) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def wish(canvas: Canvas, **changes: Any) -> dict[str, Any]:
 
 def ask(stack: Stack, body: Any) -> httpx.Response:
     with stack.client() as client:
-        return client.post("/exports", json=body)
+        return client.post("/exports", json=body, headers=ANNE)
 
 
 def test_export_is_asked_for_watched_and_deleted(stack: Stack) -> None:
@@ -61,10 +62,32 @@ def test_export_is_asked_for_watched_and_deleted(stack: Stack) -> None:
     }
     assert done.json() == expected | finished
     with stack.client() as client:
-        assert client.delete(begun.headers["location"]).status_code == 204
-        assert client.delete(begun.headers["location"]).status_code == 404
+        assert client.delete(begun.headers["location"], headers=ANNE).status_code == 204
+        assert client.delete(begun.headers["location"], headers=ANNE).status_code == 404
     for path in ("", "/file"):
         assert stack.get(f"/exports/{told['id']}{path}").status_code == 404
+
+
+def test_exports_are_whose_browser_asked_for_them(stack: Stack) -> None:
+    canvas = stack.canvas()
+    with stack.client() as client:
+        assert client.get("/exports").json() == {"exports": [], "next_page_token": ""}
+        made = [client.post("/exports", json=wish(canvas, left=left)) for left in range(3)]
+        assert ["set-cookie" in one.headers for one in made] == [True, False, False]
+        listed = client.get("/exports?page_size=2")
+        assert listed.headers["cache-control"] == "no-store"
+        first = listed.json()
+        rest = client.get(f"/exports?page_size=2&page_token={first['next_page_token']}").json()
+        assert rest["next_page_token"] == ""
+        made_at = {"made_at": "2027-01-15T08:00:00Z"}
+        expected = [one.json() | made_at for one in made[::-1]]
+        assert first["exports"] + rest["exports"] == expected
+        with stack.client() as stranger:
+            assert stranger.delete(made[0].headers["location"]).status_code == 404
+        assert client.delete(made[0].headers["location"]).status_code == 204
+        assert len(client.get("/exports").json()["exports"]) == 2
+        for page in ("page_size=1001", "page_size=-1", "page_token=x"):
+            assert client.get(f"/exports?{page}").status_code == 400, page
 
 
 def test_every_field_reaches_the_tiler(stack: Stack) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from handscroll.errors import OverQuota
 from handscroll_api.tiler.v1 import export_service_pb2 as pb
 from tests.gateway.conftest import Stack, soon
 from tests.gateway.fakeexports import TOTAL, FakeExports
@@ -79,3 +81,28 @@ def test_what_stopped_says_why_and_can_be_gone_on_with(stack: Stack, page: Page)
     stack.tiler.exports.state = pb.EXPORT_STATE_DONE
     with page.expect_download():
         begin(page)
+
+
+def test_saved_files_are_told_of_and_can_be_deleted(
+    stack: Stack, page: Page, tmp_path: Path
+) -> None:
+    expect(page.locator("#kept")).to_be_hidden()
+    stack.tiler.exports.size_bytes = 3 * 2**20 + 1
+    with page.expect_download():
+        begin(page)
+    expect(page.locator("#kept-told")).to_have_text("4 of 16 MiB of saved files are kept")
+    page.locator("#kept").scroll_into_view_if_needed()
+    page.screenshot(path=tmp_path / "kept.png")
+    page.focus("#kept-delete")
+    page.keyboard.press("Enter")
+    expect(page.locator("#kept")).to_be_hidden()
+    expect(page.locator("#save-said")).to_have_text("Deleted. What is painted stays.")
+    assert not stack.tiler.exports.made
+
+
+def test_who_may_save_no_more_is_told_why(stack: Stack, page: Page) -> None:
+    stack.tiler.failure = OverQuota("of exports you may hold 0 bytes more: delete some first")
+    begin(page)
+    expect(page.locator("#save-said")).to_have_text(
+        "of exports you may hold 0 bytes more: delete some first"
+    )

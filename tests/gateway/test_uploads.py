@@ -22,6 +22,7 @@ from tests.gateway.conftest import Launch, Stack, soon
 from tests.gateway.faketiler import BYTES
 from tests.gateway.test_access import keyed, make_key
 
+EXPORT = {"canvas": "0" * 64, "level": 0, "top": 0, "left": 0, "height": 1, "width": 1}
 PIXELS = np.random.default_rng(1).integers(0, 256, (100, 130, 3), np.uint8)
 
 
@@ -119,6 +120,7 @@ def test_usage_is_what_the_caller_holds_and_may_hold(stack: Stack) -> None:
         nothing = {
             "canvases": {"held": 0, "most": None},
             "picture_bytes": {"held": 0, "most": None},
+            "export_bytes": {"held": 0, "most": None},
         }
         assert client.get("/usage").json() == nothing
         given(client)
@@ -126,6 +128,7 @@ def test_usage_is_what_the_caller_holds_and_may_hold(stack: Stack) -> None:
         assert told.json() == {
             "canvases": {"held": 0, "most": 7},
             "picture_bytes": {"held": BYTES, "most": None},
+            "export_bytes": {"held": 0, "most": 2**24},
         }
         assert told.headers["cache-control"] == "no-store"
 
@@ -137,6 +140,7 @@ def test_who_holds_too_much_is_told_so(stack: Stack) -> None:
         for answer in (
             client.post("/pictures", content=file(), headers=told),
             client.post("/canvases", json={"world": "planet"}),
+            client.post("/exports", json=EXPORT),
         ):
             assert answer.status_code == 507 and "Retry-After" not in answer.headers
             assert "may hold 7" in answer.json()["detail"]

@@ -27,6 +27,7 @@ from handscroll.geometry import Extent, Region, tile_to_xyz
 from handscroll.known import digest_of
 from handscroll.paint import Painter
 from launcher.__main__ import main
+from tests.support.nonsense import FILES
 
 PLANE = Extent("plane", 2)
 SCROLL = Extent("scroll", 2, 704)
@@ -134,6 +135,25 @@ BAD: dict[str, dict[str, object]] = {
     "above a scroll": {"world": "scroll", "at": "0,-1"},
     "below a scroll": {"world": "scroll", "at": "0,147"},
     "higher than a scroll": {"world": "scroll", "at": "0,0", "height": 177},
+    "no number of a place": {"at": "nan,inf"},
+    "no guidance": {"guidance": "nan"},
+    "endless guidance": {"guidance": "inf"},
+    "no frames": {"frames": 0},
+    "too many frames": {"frames": 33},
+    "a frame that is not there": {"frames": 4, "frame": 4},
+    "a frame before the first": {"frames": 4, "frame": -1},
+    "motion of a still": {"motion": "waves roll"},
+    "long motion": {"frames": 2, "motion": "x" * 2001},
+    "unknown order": {"order": "spiral"},
+    "speed of a picture": {"fps": 8},
+    "no speed of a picture": {"fps": 0},
+    "where no picture lies": {"picture-at": "0,0"},
+    "height of no picture": {"picture-height": 64},
+    "seed of nothing repainted": {"repaint-seed": 5},
+    "words of nothing repainted": {"repaint-prompt": "sea"},
+    "nothing to repaint": {"repaint": ""},
+    "beyond what can be repainted": {"repaint": f"{2**70},0,64,64"},
+    "beyond what can have words": {"region": f"{2**70},0,64,64"},
 }
 
 
@@ -265,6 +285,10 @@ def test_rectangles_that_cannot_be_repainted_are_refused(
         ({"picture": __file__}, "must be a PNG, JPEG or WEBP file"),
         ({"picture-at": "1,0"}, "--picture-at must be multiples of 64, not '1,0'"),
         ({"picture-at": "0;0"}, "--picture-at must be X,Y"),
+        ({"picture-at": "nan,0"}, "--picture-at must be X,Y"),
+        ({"picture-at": ""}, "--picture-at must be X,Y"),
+        ({"picture-height": -1}, "1 to 8192 px a side"),
+        ({"picture-height": 10**9}, "1 to 8192 px a side"),
         ({"world": "scroll", "height": 100, "at": "0,0", "picture-at": "0,640"}, "640 to 720 px"),
     ],
 )
@@ -276,6 +300,19 @@ def test_pictures_that_cannot_be_gone_on_from_are_refused(
     assert_one_line(result)
     assert words in result.err
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_no_pictures_are_refused(
+    command: Command, tiny: Path, tmp_path: Path, name: str
+) -> None:
+    content, words = FILES[name]
+    file, out = tmp_path / "given", tmp_path / "out.png"
+    file.write_bytes(content)
+    result = command(*options(out, tiny, **{"picture": file, "picture-at": "0,0"}))
+    assert_one_line(result)
+    assert words in result.err
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -349,7 +386,11 @@ def test_one_frame_of_a_canvas_that_moves_is_a_picture(
         ({"frames": 2, "frame": 2}, "--frame must be 0 to 1"),
         ({"frames": 2, "frame": -1}, "--frame must be 0 to 1"),
         ({"frames": 2, "fps": 0, "out": "film.gif"}, "fps must be 1 to 30"),
+        ({"frames": 2, "fps": 31, "out": "film.mp4"}, "fps must be 1 to 30"),
+        ({"frames": 2, "frame": 0, "out": "film.mp4"}, "a film shows all frames"),
         ({"frames": 2, "width": 41, "out": "film.mp4"}, "even sides"),
+        ({"frames": 4, "width": 4096, "height": 4097, "out": "film.gif"}, "67108864 pixels in all"),
+        ({"frames": 2, "out": "film.jpg", "fps": 8}, "film.jpg is a picture"),
     ],
 )
 def test_films_that_cannot_be_are_refused(

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from gateway.settings import GatewaySettings
 from generator_svc.settings import GeneratorSettings
 from handscroll.errors import InvalidRequest
+from launcher.prune import KEEP_DAYS
 from svckit import client
 from svckit.access import AccessSettings, check_hidden
 from svckit.settings import Settings, StoreSettings
@@ -176,17 +177,20 @@ def environment_names(objects: list[Object]) -> Faults:
                 yield f"{pod.name}: {field} is {address}, where nobody is"
         if pod.name in STORE_USERS and not settings.store.url.startswith("s3://"):
             yield f"{pod.name} keeps its own store in {settings.store.url}"
+        if isinstance(settings, TokenizerSettings):
+            if "HANDSCROLL_TOKENIZER_WORKERS" not in environment(objects, pod.main):
+                yield "the tokenizer would count the CPUs of the node"
+    for pod in pods(objects):
         told = environment(objects, pod.main)
         if pod.name in STORE_USERS and "HANDSCROLL_STORE_S3_SECRET_KEY" not in told:
             yield f"{pod.name} has no key to the store"
-        if isinstance(settings, TokenizerSettings):
-            if "HANDSCROLL_TOKENIZER_WORKERS" not in told:
-                yield "the tokenizer would count the CPUs of the node"
 
 
 def probes(objects: list[Object]) -> Faults:
-    """Every container is probed, where it listens, on a route that there is."""
+    """Every container that stays is probed, where it listens, on a route that there is."""
     for pod in pods(objects):
+        if pod.spec.get("restartPolicy") == "Never":
+            continue
         for container in pod.containers:
             listens = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
             sidecar = container in pod.spec.get("initContainers", [])
@@ -314,6 +318,21 @@ def grace(objects: list[Object]) -> Faults:
             yield f"{pod.name} is killed before its {settings.drain_s:g} s of draining are over"
 
 
+def pruning(objects: list[Object]) -> Faults:
+    """What can be made again goes some day, by the command that there is for it."""
+    spec = one(objects, "CronJob", "prune")["spec"]
+    if spec["concurrencyPolicy"] != "Forbid":
+        yield "one that takes longer than a day would have company"
+    (pod,) = (pod for pod in pods(objects) if pod.name == "prune")
+    if pod.main["command"] != ["handscroll", "prune"]:
+        yield f"prune runs {pod.main['command']}"
+    told = environment(objects, pod.main)
+    if not told.get(KEEP_DAYS, "").isdecimal():
+        yield f"{KEEP_DAYS} must be a number of days, not {told.get(KEEP_DAYS)}"
+    if not told.get("HANDSCROLL_STORE_URL", "").startswith("s3://"):
+        yield f"prune looks into {told.get('HANDSCROLL_STORE_URL')}, which is no store of services"
+
+
 def painters(objects: list[Object]) -> Faults:
     """Ray has a CPU for every painter, and a rollout frees those that it needs."""
     deployment = one(objects, "Deployment", "generator")["spec"]
@@ -427,6 +446,7 @@ CHECKS = [
     access,
     network,
     grace,
+    pruning,
     painters,
     resources,
     image,
@@ -462,7 +482,7 @@ def _known() -> dict[str, Any]:
             for name, field in shared.model_fields.items()
         }
     prefix = str(StoreSettings.model_config["env_prefix"])
-    known[f"{prefix}URL"] = str
+    known |= {f"{prefix}URL": str, KEEP_DAYS: int}
     return known | {
         f"{prefix}S3_{name}".upper(): field.annotation
         for name, field in S3Settings.model_fields.items()

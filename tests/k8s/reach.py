@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.k8s.rendered import NAMESPACE, Object, matches, of_kind, one, pods
 
-STORE_USERS = ("gateway", "tiler", "generator")
+STORE_USERS = ("gateway", "tiler", "generator", "prune")
 RAY_NODES = ("generator", "ray-head", "ray-worker")
 RAY_PORTS = (6379, 6380, 6381, 20500)
 """The GCS, raylets, and one of those of actors; others of Ray's must be out of reach."""

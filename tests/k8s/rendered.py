@@ -85,6 +85,7 @@ def pods(objects: list[Object]) -> list[Pod]:
     found = []
     for each in objects:
         spec = each.get("spec", {})
+        spec = spec["jobTemplate"]["spec"] if each["kind"] == "CronJob" else spec
         templates = [spec["template"]] if "template" in spec else []
         if each["kind"] == "RayCluster":
             groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]

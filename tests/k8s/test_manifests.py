@@ -37,6 +37,11 @@ def main(objects: list[Object], name: str) -> Object:
     return found
 
 
+def job(objects: list[Object]) -> Object:
+    found: Object = spec(objects, "prune", "CronJob")["jobTemplate"]["spec"]["template"]["spec"]
+    return found
+
+
 def volume(objects: list[Object], name: str, of: str) -> Object:
     found: Object
     (found,) = (one for one in pod(objects, name)["volumes"] if one["name"] == of)
@@ -399,6 +404,21 @@ PLANTS: list[tuple[Check, str, Plant]] = [
         lambda o: settings(o).update(HANDSCROLL_GENERATOR_DRAIN_S="60"),
     ),
     (checks.grace, "no pause", lambda o: main(o, "gateway").pop("lifecycle")),
+    (
+        checks.pruning,
+        "two at a time",
+        lambda o: spec(o, "prune", "CronJob").update(concurrencyPolicy="Allow"),
+    ),
+    (
+        checks.pruning,
+        "another command",
+        lambda o: job(o)["containers"][0].update(command=["handscroll", "serve"]),
+    ),
+    (checks.pruning, "no days", lambda o: settings(o).pop("HANDSCROLL_KEEP_DAYS")),
+    (checks.pruning, "no number", lambda o: settings(o).update(HANDSCROLL_KEEP_DAYS="30d")),
+    (checks.pruning, "no store", lambda o: settings(o).update(HANDSCROLL_STORE_URL="data")),
+    (checks.environment_names, "no key to prune", lambda o: job(o)["containers"][0].pop("env")),
+    (checks.restricted, "root prunes", lambda o: job(o).pop("securityContext")),
     (checks.painters, "too many", lambda o: settings(o).update(HANDSCROLL_GENERATOR_PAINTERS="9")),
     (checks.painters, "all", lambda o: settings(o).pop("HANDSCROLL_GENERATOR_PAINTERS")),
     (

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from handscroll.errors import InvalidRequest, NotFound
 from launcher.keys import app
 from svckit.keyring import Keyring, read_keys
-from tests.support.stack import PATIENCE_S, ROOT, SERVICES
+from tests.support.stack import PATIENCE_S, ROOT, SERVICES, free_ports
 
 
 def keys(*arguments: str) -> str:
@@ -85,7 +85,8 @@ def test_service_is_not_open_to_others_by_oversight(service: str, tmp_path: Path
 
 def test_serve_is_not_open_to_others_by_oversight(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    command = ("launcher", "serve", "--host", "0.0.0.0", "--port", "0", "--data", str(data))
+    (port,) = free_ports(1)
+    command = ("launcher", "serve", "--host", "0.0.0.0", "--port", str(port), "--data", str(data))
     done = run(tmp_path, *command)
     assert done.returncode == 2
     assert done.stderr.startswith("handscroll: others can reach 0.0.0.0: name a file of keys")

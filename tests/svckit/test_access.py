@@ -81,7 +81,7 @@ async def test_call_is_served_as_that_of_its_caller(file: Path) -> None:
     for caller in (seen[0], seen[1], seen[3]):
         assert caller.name == caller.owner == f"key {shown[3:11]}"
         assert caller.role is Role.PAINT
-        assert caller.budgets == Budgets(12_000, 6_000, 30, 3, 5, 2**30)
+        assert caller.budgets == Budgets(12_000, 6_000, 30, 3, 5, 2**30, 2**32)
     assert (seen[2].name, seen[2].role, seen[2].owner) == ("address 127.0.0.1", Role.READ, None)
     assert seen[2].budgets.streams == 9
 

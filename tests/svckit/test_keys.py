@@ -35,6 +35,8 @@ calls = st.one_of(
     st.tuples(st.just(keys.use_key), ids, ids),
     st.tuples(st.just(keys.making_key), ids, runs),
     st.tuples(st.just(keys.exported_key), ids, ids),
+    st.tuples(st.just(keys.saved_key), texts, ids),
+    st.tuples(st.just(keys.saver_key), ids, texts),
     st.tuples(st.sampled_from([keys.export_key, keys.done_key]), ids),
     st.tuples(st.sampled_from([keys.run_key, keys.file_key]), ids, runs),
     st.tuples(st.just(keys.beat_key), ids, runs, st.integers(0, 2**40)),
@@ -84,7 +86,9 @@ def test_a_canvas_id_is_64_lowercase_hex_characters(wrong: str) -> None:
         keys.export_key,
         keys.export_prefix,
         keys.exported_prefix,
+        keys.savers_prefix,
         lambda wrong: keys.exported_key(A, wrong),
+        lambda wrong: keys.saved_key("me", wrong),
     ):
         with pytest.raises(InvalidRequest, match="64 characters.*not"):
             make(wrong)
@@ -100,6 +104,11 @@ def test_coordinates_must_be_integers() -> None:
 def test_a_tile_has_a_known_format() -> None:
     with pytest.raises(InvalidRequest, match="webp, png, jpg, not 'gif'"):
         keys.tile_key(A, Tile(0, 0, 0), "gif")  # type: ignore[arg-type]
+
+
+@given(ids, texts)
+def test_both_marks_of_an_export_name_each_other(export: str, owner: str) -> None:
+    assert keys.saved_of(keys.saver_key(export, owner)) == keys.saved_key(owner, export)
 
 
 def test_keys_look_as_documented() -> None:

@@ -298,18 +298,58 @@ async def test_a_chain_of_branches_is_bounded(home: House) -> None:
         await create(home, **branch(last))
 
 
-async def test_canvas_with_branches_stays(home: House) -> None:
+async def test_canvas_with_branches_of_ones_own_stays(home: House) -> None:
     canvas = (await create(home, ANNE)).canvas.id
-    child = (await create(home, BERT, **branch(canvas))).canvas.id
-    grandchild = (await create(home, ANNE, **branch(child))).canvas.id
-    for owner, one in ((ANNE, canvas), (BERT, child)):
-        with pytest.raises(StillNeeded, match="delete those first"):
-            await delete(home, owner, one)
-    assert set(await ids(home, ANNE)) == {canvas, grandchild}
+    child = (await create(home, ANNE, **branch(canvas))).canvas.id
+    with pytest.raises(StillNeeded, match=f"your canvas {child} branches off from {canvas}"):
+        await delete(home, ANNE, canvas)
+    assert set(await ids(home, ANNE)) == {canvas, child}
     await create(home, BERT)
     await delete(home, BERT, canvas)  # it stays Anne's
-    for owner, one in ((ANNE, grandchild), (BERT, child), (ANNE, canvas)):
-        await delete(home, owner, one)
+    for one in (child, canvas):
+        await delete(home, ANNE, one)
+    assert await there(home) == []
+
+
+async def test_canvas_goes_with_the_last_branch_that_others_made(home: House) -> None:
+    """They keep nobody from deleting their own, and lose nothing themselves."""
+    canvas = (await create(home, ANNE)).canvas.id
+    child = (await create(home, BERT, **branch(canvas))).canvas.id
+    other = (await create(home, None, **branch(canvas) | {"seed": 9})).canvas.id
+    grandchild = (await create(home, ANNE, **branch(child))).canvas.id
+    await delete(home, ANNE, canvas)
+    assert await ids(home, ANNE) == [grandchild]
+    with pytest.raises(NotFound, match="not among your own"):
+        await delete(home, ANNE, canvas)
+    await delete(home, BERT, child)  # Anne's stands on it
+    for one in (canvas, child, grandchild):
+        assert await home.store.get(canvas_key(one))
+    await delete(home, ANNE, grandchild)
+    for one, kept in ((grandchild, False), (child, False), (canvas, True), (other, True)):
+        assert (await home.store.get(canvas_key(one)) is not None) == kept
+    await house_canvases(home).delete(other, BERT, admin=True)
+    assert await there(home) == []
+
+
+async def test_canvas_made_again_after_it_was_left_to_its_branches_is_ones_own(home: House) -> None:
+    canvas = (await create(home, ANNE)).canvas.id
+    child = (await create(home, BERT, **branch(canvas))).canvas.id
+    await delete(home, ANNE, canvas)
+    again = await create(home, ANNE)
+    assert (again.canvas.id, again.created) == (canvas, False)
+    await delete(home, BERT, child)
+    assert await home.store.get(canvas_key(canvas))
+    await delete(home, ANNE, canvas)
+    assert await there(home) == []
+
+
+async def test_branches_that_go_together_take_their_parent_with_them(home: House) -> None:
+    canvas = (await create(home, ANNE)).canvas.id
+    made = [
+        (await create(home, BERT, **branch(canvas) | {"seed": seed})).canvas.id for seed in range(6)
+    ]
+    await delete(home, ANNE, canvas)
+    await asyncio.gather(*(delete(home, BERT, one) for one in made))
     assert await there(home) == []
 
 
@@ -321,11 +361,9 @@ async def test_a_mark_that_a_death_left_keeps_no_canvas(home: House) -> None:
     assert await home.store.get(canvas_key(canvas)) is None
 
 
-async def test_a_branch_made_while_its_parent_is_deleted_is_whole_or_not_at_all(
-    home: House,
-) -> None:
-    """Whichever comes first: no branch without a parent is left."""
-    canvases = Canvases(
+def house_canvases(home: House) -> Canvases:
+    """What the tiler of a house asks, without its door."""
+    return Canvases(
         home.store,
         Specs(home.store),
         Models(home.generator),  # type: ignore[arg-type]
@@ -333,20 +371,51 @@ async def test_a_branch_made_while_its_parent_is_deleted_is_whole_or_not_at_all(
         Pictures(home.store, home.tokenizer),  # type: ignore[arg-type]
         {},
     )
+
+
+async def delete_after(pause_ms: int, canvases: Canvases, canvas: Canvas, owner: str) -> None:
+    for _ in range(pause_ms):
+        await asyncio.sleep(0.001)
+    await canvases.delete(canvas.id, owner)
+
+
+async def test_a_branch_made_while_its_parent_is_deleted_is_whole_or_not_at_all(
+    home: House,
+) -> None:
+    """Whichever comes first: no branch without a parent is left."""
+    canvases = house_canvases(home)
     for pause in range(12):
         parent = Canvas(home.model.digest, "planet", pause, home.model.worlds["planet"])
         await canvases.create(parent, home.model, ANNE)
         child = replace(parent, branch=Branch(parent.id, 0, 0, 64, 64))
 
-        async def remove(parent: Canvas = parent, pause: int = pause) -> None:
-            for _ in range(pause):
-                await asyncio.sleep(0.001)
-            await canvases.delete(parent.id, ANNE)
-
         made, _ = await asyncio.gather(
-            canvases.create(child, home.model, BERT), remove(), return_exceptions=True
+            canvases.create(child, home.model, BERT),
+            delete_after(pause, canvases, parent, ANNE),
+            return_exceptions=True,
         )
         alive = [await home.store.get(canvas_key(one.id)) for one in (child, parent)]
+        assert alive[0] is None or alive[1] is not None
+        assert isinstance(made, NotFound) == (alive[0] is None)
+
+
+async def test_a_branch_made_while_the_last_other_one_goes_keeps_their_parent(home: House) -> None:
+    canvases = house_canvases(home)
+    for pause in range(16):
+        parent = Canvas(home.model.digest, "planet", pause, home.model.worlds["planet"])
+        old, new = (replace(parent, branch=Branch(parent.id, 0, x, 64, 64)) for x in (0, 64))
+        await canvases.create(parent, home.model, ANNE)
+        await canvases.create(old, home.model, BERT)
+        await canvases.delete(parent.id, ANNE)
+
+        made, gone = await asyncio.gather(
+            canvases.create(new, home.model, ANNE),
+            delete_after(pause, canvases, old, BERT),
+            return_exceptions=True,
+        )
+        assert gone is None
+        assert await home.store.get(canvas_key(old.id)) is None
+        alive = [await home.store.get(canvas_key(one.id)) for one in (new, parent)]
         assert alive[0] is None or alive[1] is not None
         assert isinstance(made, NotFound) == (alive[0] is None)
 

@@ -20,7 +20,14 @@ from handscroll.archive import tiles_in
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint
-from handscroll.errors import Forbidden, InvalidRequest, NotFound, Overloaded, SpecMismatch
+from handscroll.errors import (
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    OverQuota,
+    SpecMismatch,
+)
 from handscroll.film import FilmFormat, film
 from handscroll.geometry import Extent, Region, tile_to_xyz, tiles_of
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
@@ -346,6 +353,11 @@ class Elsewhere(Store):
         return await super()._call(what, key, request)
 
 
+async def boundless() -> int | None:
+    """The room of an owner without a limit."""
+    return None
+
+
 async def looking() -> tuple[Elsewhere, Exports, Export]:
     """A process that looks at an export of which it makes nothing."""
     store = Elsewhere(MemoryStore())
@@ -360,7 +372,7 @@ async def looking() -> tuple[Elsewhere, Exports, Export]:
 @pytest.mark.parametrize("requests", range(1, 7))
 async def test_run_that_ends_while_we_look_is_running_or_done(requests: int) -> None:
     store, ours, export = await looking()
-    run = exports._Run(store, export.id)
+    run = exports._Run(store, export.id, boundless)
     for _ in range(3):
         await run.beat()
 
@@ -378,7 +390,7 @@ async def test_run_that_ends_while_we_look_is_running_or_done(requests: int) -> 
 @pytest.mark.parametrize("requests", range(1, 7))
 async def test_run_that_goes_on_while_we_look_is_running(requests: int) -> None:
     store, ours, export = await looking()
-    run = exports._Run(store, export.id)
+    run = exports._Run(store, export.id, boundless)
     for _ in range(3):
         await run.beat()
     store.requests, store.act = requests, run.beat
@@ -582,6 +594,7 @@ async def test_what_a_power_cut_left_is_made_again(home: House, content: bytes) 
     spec = spec_of(await home.canvas())
     whole = await made(home, spec)
     found = await create(home, spec)
+    await nothing_but_its_file(home, found)
     for key in (done_key(found.id), beat_key(found.id, new_nonce(), 0)):
         await home.store.delete(key)
         await home.store.create(key, content)
@@ -597,11 +610,178 @@ async def test_file_cut_short_is_no_file(home: House) -> None:
     spec = spec_of(await home.canvas())
     whole = await made(home, spec)
     found = await create(home, spec)
+    await nothing_but_its_file(home, found)
     key = file_key(found.id, found.etag)
     await home.store.delete(key)
     await home.store.create(key, whole[:-1])
     assert (await find(home, found.id)).state == STOPPED
     assert await made(home, spec) == whole
+
+
+# Whose it is, and how much.
+
+ANNE, BERT = (("x-owner", "anne-has-a-secret"),), (("x-owner", "bert-has-a-secret"),)
+
+
+async def own(home: House, key: Any, **page: Any) -> pb.ListExportsResponse:
+    with calling("the tiler"):
+        return await home.exports.ListExports(pb.ListExportsRequest(**page), metadata=key)
+
+
+async def held(home: House, key: Any) -> int:
+    told = await home.canvases.GetUsage(canvas_pb.GetUsageRequest(), metadata=key)
+    return int(told.export_bytes.held)
+
+
+def bounded(most_bytes: int) -> dict[str, Any]:
+    return {"access": AccessSettings(anonymous="paint", own_export_bytes=most_bytes)}
+
+
+async def test_exports_are_listed_to_their_owner_newest_first(home: House) -> None:
+    canvas = await home.canvas()
+    specs = [spec_of(canvas, Region(0, 0, left, 5, 5)) for left in range(3)]
+    found = []
+    for spec in specs:
+        found.append(await ended(home, (await create(home, spec, ANNE)).id))
+    await ended(home, (await create(home, specs[0], BERT)).id)
+    await ended(home, (await create(home, spec_of(canvas, Region(0, 9, 9, 5, 5)))).id)
+    assert [one.export for one in (await own(home, ANNE)).exports] == found[::-1]
+    assert [one.export for one in (await own(home, BERT)).exports] == found[:1]
+    first = await own(home, ANNE, page_size=2)
+    rest = await own(home, ANNE, page_size=2, page_token=first.next_page_token)
+    assert [one.export for one in (*first.exports, *rest.exports)] == found[::-1]
+    assert not rest.next_page_token
+    with pytest.raises(InvalidRequest, match="x-owner"):
+        await own(home, ())
+
+
+async def test_export_goes_with_its_last_owner_and_gives_the_bytes_back(home: House) -> None:
+    canvas = await home.canvas()
+    spec = spec_of(canvas)
+    found = await ended(home, (await create(home, spec, ANNE)).id)
+    assert (await create(home, spec, BERT)) == found
+    assert await held(home, ANNE) == await held(home, BERT) == found.size_bytes > 0
+    with pytest.raises(NotFound, match="not among your own"):
+        await delete(home, found.id, (("x-owner", "mallory-has-a-secret"),))
+    with pytest.raises(NotFound, match="not among your own"):
+        await delete(home, found.id)
+    await delete(home, found.id, ANNE)
+    assert (await held(home, ANNE), await held(home, BERT)) == (0, found.size_bytes)
+    assert await find(home, found.id) == found
+    await delete(home, found.id, BERT)
+    assert await held(home, BERT) == 0
+    assert await keys_of(home, "exports/", "exported/", "saved/", "savers/") == []
+
+
+async def test_export_that_others_want_is_made_though_who_began_it_left(home: House) -> None:
+    home.generator.go.clear()
+    spec = spec_of(await home.canvas())
+    started = await create(home, spec, ANNE)
+    await create(home, spec, BERT)
+    await delete(home, started.id, ANNE)
+    home.generator.go.set()
+    assert (await ended(home, started.id)).state == DONE
+    await delete(home, started.id, BERT)
+    assert await keys_of(home, "exports/", "exported/", "saved/", "savers/") == []
+
+
+async def test_export_asked_for_while_its_last_owner_leaves_is_there(home: House) -> None:
+    """By who comes first to the process that makes it."""
+    spec = spec_of(await home.canvas(), Region(0, 0, 0, 5, 5))
+    for _ in range(20):
+        found = await ended(home, (await create(home, spec, ANNE)).id)
+        _, asked = await asyncio.gather(delete(home, found.id, ANNE), create(home, spec, BERT))
+        assert (await ended(home, asked.id)).state == DONE
+        assert await held(home, BERT) > 0
+        await delete(home, asked.id, BERT)
+        assert await keys_of(home, "exports/", "exported/", "saved/", "savers/") == []
+
+
+async def test_deletion_of_an_export_cut_short_can_be_ended(home: House) -> None:
+    """What it shows is gone, and the owner's mark is still there."""
+    found = await ended(home, (await create(home, spec_of(await home.canvas()), ANNE)).id)
+    await home.store.delete_all(Prefix(f"exports/{found.id}/"))
+    await home.store.delete_all(Prefix("savers/"))
+    assert not (await own(home, ANNE)).exports and await held(home, ANNE) == 0
+    await delete(home, found.id, ANNE)
+    assert await keys_of(home, "exports/", "saved/", "savers/") == []
+
+
+async def test_exports_that_go_with_their_canvas_give_their_bytes_back(home: House) -> None:
+    wish = canvas_pb.CreateCanvasRequest(world="planet", seed=3)
+    canvas_id = (await home.canvases.CreateCanvas(wish, metadata=ANNE)).canvas.id
+    canvas = Canvas.parse(await home.store.get(canvas_key(canvas_id)) or b"")
+    await ended(home, (await create(home, spec_of(canvas), BERT)).id)
+    gone = canvas_pb.DeleteCanvasRequest(canvas=canvas_id)
+    await home.canvases.DeleteCanvas(gone, metadata=ANNE)
+    assert await held(home, BERT) == 0
+    assert await keys_of(home, "exports/", "exported/", "saved/", "savers/") == []
+
+
+async def test_no_more_bytes_of_exports_than_may_be_held(model: Checkpoint, tmp_path: Path) -> None:
+    async with house(model, tmp_path) as free:
+        canvas = await free.canvas()
+        size = len(await made(free, spec_of(canvas)))
+        other = spec_of(canvas, Region(0, 0, 0, 300, 300))
+        more = len(await made(free, other))
+    async with house(model, tmp_path, **bounded(size + more - 1)) as home:
+        assert (await create(home, spec_of(canvas), ANNE)).state == DONE  # another had it made
+        before = await keys_of(home, "")
+        with pytest.raises(OverQuota, match=f"hold {more - 1} bytes more, .* at least {more}:"):
+            await create(home, other, ANNE)
+        assert await keys_of(home, "") == before
+        await create(home, spec_of(canvas), ANNE)  # held already
+        told = await home.canvases.GetUsage(canvas_pb.GetUsageRequest(), metadata=ANNE)
+        assert told.export_bytes == canvas_pb.Share(held=size, most=size + more - 1)
+        await create(home, other, BERT)
+        await create(home, other)  # nobody holds nothing
+        await delete(home, (await create(home, spec_of(canvas), ANNE)).id, ANNE)
+        assert (await create(home, other, ANNE)).state == DONE
+
+
+@pytest.mark.parametrize("format", [PNG, JPEG, DZI, PMTILES, GIF])
+async def test_export_that_turns_out_too_large_stops_and_keeps_no_file(
+    model: Checkpoint, tmp_path: Path, format: pb.ExportFormat.ValueType
+) -> None:
+    async with house(model, tmp_path, **bounded(200)) as home:
+        spec = spec_of(await home.canvas(frames=2), format=format)
+        found = await ended(home, (await create(home, spec, ANNE)).id)
+        assert (found.state, found.size_bytes) == (STOPPED, 0)
+        assert "of exports you may hold 200 bytes more" in found.problem
+        assert await keys_of(home, f"exports/{found.id}/files/") == []
+        assert await held(home, ANNE) == 0
+        await delete(home, found.id, ANNE)
+        assert await keys_of(home, "exports/", "exported/", "saved/", "savers/") == []
+
+
+async def test_who_holds_all_that_they_may_begins_nothing(
+    model: Checkpoint, tmp_path: Path
+) -> None:
+    async with house(model, tmp_path) as free:
+        canvas = await free.canvas()
+        size = len(await made(free, spec_of(canvas)))
+    async with house(model, tmp_path, **bounded(size)) as home:
+        await create(home, spec_of(canvas), ANNE)
+        with pytest.raises(OverQuota, match="hold 0 bytes more"):
+            await create(home, spec_of(canvas, Region(0, 0, 0, 5, 5)), ANNE)
+        assert home.generator.requests == []
+
+
+async def test_two_made_at_a_time_are_not_both_kept_where_one_has_room(
+    model: Checkpoint, tmp_path: Path
+) -> None:
+    wide, high = Region(0, 0, 0, 100, 300), Region(0, 0, 0, 300, 100)
+    async with house(model, tmp_path / "free") as free:
+        canvas = await free.canvas()
+        sizes = [len(await made(free, spec_of(canvas, one))) for one in (wide, high)]
+    async with house(model, tmp_path / "bound", **bounded(max(sizes) + 1)) as home:
+        await home.store.create(canvas_key(canvas.id), canvas.canonical())
+        home.generator.go.clear()
+        started = [await create(home, spec_of(canvas, one), ANNE) for one in (wide, high)]
+        home.generator.go.set()
+        found = [await ended(home, one.id) for one in started]
+        assert sorted(one.state for one in found) == [DONE, STOPPED]
+        assert await held(home, ANNE) in sizes
 
 
 BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [

@@ -237,8 +237,8 @@ Global___Known: _TypeAlias = Known  # noqa: Y015
 @_typing.final
 class Branch(_message.Message):
     """Where a canvas differs from another, its parent: everywhere else it is the parent. Inside, it is
-    painted anew by its own spec so that it joins all around. Nothing is copied, and the parent cannot
-    be deleted while it has branches. Pixels change up to 80 px beside the rectangle, at each level,
+    painted anew by its own spec so that it joins all around. Nothing is copied, and the parent stays as
+    long as it has branches. Pixels change up to 80 px beside the rectangle, at each level,
     which is how far a token reaches.
     """
 
@@ -994,6 +994,7 @@ class GetUsageResponse(_message.Message):
 
     CANVASES_FIELD_NUMBER: _builtins.int
     PICTURE_BYTES_FIELD_NUMBER: _builtins.int
+    EXPORT_BYTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def canvases(self) -> Global___Share:
         """Canvases, by number."""
@@ -1002,15 +1003,20 @@ class GetUsageResponse(_message.Message):
     def picture_bytes(self) -> Global___Share:
         """Files of pictures, as they are kept."""
 
+    @_builtins.property
+    def export_bytes(self) -> Global___Share:
+        """Files of exports that are done."""
+
     def __init__(
         self,
         *,
         canvases: Global___Share | None = ...,
         picture_bytes: Global___Share | None = ...,
+        export_bytes: Global___Share | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canvases", b"canvases", "picture_bytes", b"picture_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canvases", b"canvases", "export_bytes", b"export_bytes", "picture_bytes", b"picture_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvases", b"canvases", "picture_bytes", b"picture_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvases", b"canvases", "export_bytes", b"export_bytes", "picture_bytes", b"picture_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -199,13 +199,15 @@ class CanvasServiceServicer:
 
     def DeleteCanvas(self, request, context):
         """Take a canvas from the caller's own. When it is nobody's any more it is deleted with its patches
-        and tiles; a spec deleted and made again shows the same picture.
+        and tiles, or, where others have branched off from it, with the last of their branches; a spec
+        deleted and made again shows the same picture.
 
         Idempotent, but the second time answers NOT_FOUND. Status codes:
 
         - INVALID_ARGUMENT: not an id, or neither key nor "x-owner".
         - NOT_FOUND: not among the caller's own.
-        - FAILED_PRECONDITION: other canvases branch off from it: delete those first.
+        - FAILED_PRECONDITION: nobody else holds it, and others of the caller's own branch off from it:
+        delete those first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

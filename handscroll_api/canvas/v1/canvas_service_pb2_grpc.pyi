@@ -127,13 +127,15 @@ class CanvasServiceStub:
     """
     DeleteCanvas: _grpc.UnaryUnaryMultiCallable[_canvas_service_pb2.DeleteCanvasRequest, _canvas_service_pb2.DeleteCanvasResponse]
     """Take a canvas from the caller's own. When it is nobody's any more it is deleted with its patches
-    and tiles; a spec deleted and made again shows the same picture.
+    and tiles, or, where others have branched off from it, with the last of their branches; a spec
+    deleted and made again shows the same picture.
 
     Idempotent, but the second time answers NOT_FOUND. Status codes:
 
     - INVALID_ARGUMENT: not an id, or neither key nor "x-owner".
     - NOT_FOUND: not among the caller's own.
-    - FAILED_PRECONDITION: other canvases branch off from it: delete those first.
+    - FAILED_PRECONDITION: nobody else holds it, and others of the caller's own branch off from it:
+      delete those first.
     """
 
 @_typing.type_check_only
@@ -218,13 +220,15 @@ class CanvasServiceAsyncStub(CanvasServiceStub):
     """
     DeleteCanvas: _aio.UnaryUnaryMultiCallable[_canvas_service_pb2.DeleteCanvasRequest, _canvas_service_pb2.DeleteCanvasResponse]  # type: ignore[assignment]
     """Take a canvas from the caller's own. When it is nobody's any more it is deleted with its patches
-    and tiles; a spec deleted and made again shows the same picture.
+    and tiles, or, where others have branched off from it, with the last of their branches; a spec
+    deleted and made again shows the same picture.
 
     Idempotent, but the second time answers NOT_FOUND. Status codes:
 
     - INVALID_ARGUMENT: not an id, or neither key nor "x-owner".
     - NOT_FOUND: not among the caller's own.
-    - FAILED_PRECONDITION: other canvases branch off from it: delete those first.
+    - FAILED_PRECONDITION: nobody else holds it, and others of the caller's own branch off from it:
+      delete those first.
     """
 
 class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -360,13 +364,15 @@ class CanvasServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_canvas_service_pb2.DeleteCanvasResponse, _abc.Awaitable[_canvas_service_pb2.DeleteCanvasResponse]]:
         """Take a canvas from the caller's own. When it is nobody's any more it is deleted with its patches
-        and tiles; a spec deleted and made again shows the same picture.
+        and tiles, or, where others have branched off from it, with the last of their branches; a spec
+        deleted and made again shows the same picture.
 
         Idempotent, but the second time answers NOT_FOUND. Status codes:
 
         - INVALID_ARGUMENT: not an id, or neither key nor "x-owner".
         - NOT_FOUND: not among the caller's own.
-        - FAILED_PRECONDITION: other canvases branch off from it: delete those first.
+        - FAILED_PRECONDITION: nobody else holds it, and others of the caller's own branch off from it:
+          delete those first.
         """
 
 def add_CanvasServiceServicer_to_server(servicer: CanvasServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,39 +22,46 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,handscroll_api/tiler/v1/export_service.proto\x12\x17handscroll_api.tiler.v1\"\xed\x01\n\nExportSpec\x12\x0e\n\x06\x63\x61nvas\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\r\x12\r\n\x05\x66rame\x18\x03 \x01(\r\x12\x0e\n\x06top_px\x18\x04 \x01(\x12\x12\x0f\n\x07left_px\x18\x05 \x01(\x12\x12\x11\n\theight_px\x18\x06 \x01(\r\x12\x10\n\x08width_px\x18\x07 \x01(\r\x12\x35\n\x06\x66ormat\x18\x08 \x01(\x0e\x32%.handscroll_api.tiler.v1.ExportFormat\x12\x0f\n\x07quality\x18\t \x01(\r\x12\x0b\n\x03\x66ps\x18\n \x01(\r\x12\x16\n\x0e\x62\x61\x63k_and_forth\x18\x0b \x01(\x08\"\xcc\x01\n\x06\x45xport\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x04spec\x18\x02 \x01(\x0b\x32#.handscroll_api.tiler.v1.ExportSpec\x12\x33\n\x05state\x18\x03 \x01(\x0e\x32$.handscroll_api.tiler.v1.ExportState\x12\x0c\n\x04\x64one\x18\x04 \x01(\r\x12\r\n\x05total\x18\x05 \x01(\r\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12\x0f\n\x07problem\x18\x08 \x01(\t\"H\n\x13\x43reateExportRequest\x12\x31\n\x04spec\x18\x01 \x01(\x0b\x32#.handscroll_api.tiler.v1.ExportSpec\"G\n\x14\x43reateExportResponse\x12/\n\x06\x65xport\x18\x01 \x01(\x0b\x32\x1f.handscroll_api.tiler.v1.Export\"\"\n\x10GetExportRequest\x12\x0e\n\x06\x65xport\x18\x01 \x01(\t\"D\n\x11GetExportResponse\x12/\n\x06\x65xport\x18\x01 \x01(\x0b\x32\x1f.handscroll_api.tiler.v1.Export\"%\n\x13\x44\x65leteExportRequest\x12\x0e\n\x06\x65xport\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteExportResponse\"G\n\x15\x44ownloadExportRequest\x12\x0e\n\x06\x65xport\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\")\n\x16\x44ownloadExportResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c*\xed\x01\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45XPORT_FORMAT_PNG\x10\x01\x12\x16\n\x12\x45XPORT_FORMAT_JPEG\x10\x02\x12\x16\n\x12\x45XPORT_FORMAT_WEBP\x10\x03\x12\x15\n\x11\x45XPORT_FORMAT_DZI\x10\x04\x12\x19\n\x15\x45XPORT_FORMAT_PMTILES\x10\x05\x12\x15\n\x11\x45XPORT_FORMAT_MP4\x10\x06\x12\x17\n\x13\x45XPORT_FORMAT_AWEBP\x10\x07\x12\x15\n\x11\x45XPORT_FORMAT_GIF\x10\x08*v\n\x0b\x45xportState\x12\x1c\n\x18\x45XPORT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45XPORT_STATE_RUNNING\x10\x01\x12\x15\n\x11\x45XPORT_STATE_DONE\x10\x02\x12\x18\n\x14\x45XPORT_STATE_STOPPED\x10\x03\x32\xc2\x03\n\rExportService\x12k\n\x0c\x43reateExport\x12,.handscroll_api.tiler.v1.CreateExportRequest\x1a-.handscroll_api.tiler.v1.CreateExportResponse\x12\x62\n\tGetExport\x12).handscroll_api.tiler.v1.GetExportRequest\x1a*.handscroll_api.tiler.v1.GetExportResponse\x12k\n\x0c\x44\x65leteExport\x12,.handscroll_api.tiler.v1.DeleteExportRequest\x1a-.handscroll_api.tiler.v1.DeleteExportResponse\x12s\n\x0e\x44ownloadExport\x12..handscroll_api.tiler.v1.DownloadExportRequest\x1a/.handscroll_api.tiler.v1.DownloadExportResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,handscroll_api/tiler/v1/export_service.proto\x12\x17handscroll_api.tiler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\nExportSpec\x12\x0e\n\x06\x63\x61nvas\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\r\x12\r\n\x05\x66rame\x18\x03 \x01(\r\x12\x0e\n\x06top_px\x18\x04 \x01(\x12\x12\x0f\n\x07left_px\x18\x05 \x01(\x12\x12\x11\n\theight_px\x18\x06 \x01(\r\x12\x10\n\x08width_px\x18\x07 \x01(\r\x12\x35\n\x06\x66ormat\x18\x08 \x01(\x0e\x32%.handscroll_api.tiler.v1.ExportFormat\x12\x0f\n\x07quality\x18\t \x01(\r\x12\x0b\n\x03\x66ps\x18\n \x01(\r\x12\x16\n\x0e\x62\x61\x63k_and_forth\x18\x0b \x01(\x08\"\xcc\x01\n\x06\x45xport\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x04spec\x18\x02 \x01(\x0b\x32#.handscroll_api.tiler.v1.ExportSpec\x12\x33\n\x05state\x18\x03 \x01(\x0e\x32$.handscroll_api.tiler.v1.ExportState\x12\x0c\n\x04\x64one\x18\x04 \x01(\r\x12\r\n\x05total\x18\x05 \x01(\r\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12\x0f\n\x07problem\x18\x08 \x01(\t\"H\n\x13\x43reateExportRequest\x12\x31\n\x04spec\x18\x01 \x01(\x0b\x32#.handscroll_api.tiler.v1.ExportSpec\"G\n\x14\x43reateExportResponse\x12/\n\x06\x65xport\x18\x01 \x01(\x0b\x32\x1f.handscroll_api.tiler.v1.Export\"\"\n\x10GetExportRequest\x12\x0e\n\x06\x65xport\x18\x01 \x01(\t\"D\n\x11GetExportResponse\x12/\n\x06\x65xport\x18\x01 \x01(\x0b\x32\x1f.handscroll_api.tiler.v1.Export\"%\n\x13\x44\x65leteExportRequest\x12\x0e\n\x06\x65xport\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteExportResponse\";\n\x12ListExportsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"i\n\tOwnExport\x12/\n\x06\x65xport\x18\x01 \x01(\x0b\x32\x1f.handscroll_api.tiler.v1.Export\x12+\n\x07made_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x13ListExportsResponse\x12\x33\n\x07\x65xports\x18\x01 \x03(\x0b\x32\".handscroll_api.tiler.v1.OwnExport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x15\x44ownloadExportRequest\x12\x0e\n\x06\x65xport\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\")\n\x16\x44ownloadExportResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c*\xed\x01\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45XPORT_FORMAT_PNG\x10\x01\x12\x16\n\x12\x45XPORT_FORMAT_JPEG\x10\x02\x12\x16\n\x12\x45XPORT_FORMAT_WEBP\x10\x03\x12\x15\n\x11\x45XPORT_FORMAT_DZI\x10\x04\x12\x19\n\x15\x45XPORT_FORMAT_PMTILES\x10\x05\x12\x15\n\x11\x45XPORT_FORMAT_MP4\x10\x06\x12\x17\n\x13\x45XPORT_FORMAT_AWEBP\x10\x07\x12\x15\n\x11\x45XPORT_FORMAT_GIF\x10\x08*v\n\x0b\x45xportState\x12\x1c\n\x18\x45XPORT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45XPORT_STATE_RUNNING\x10\x01\x12\x15\n\x11\x45XPORT_STATE_DONE\x10\x02\x12\x18\n\x14\x45XPORT_STATE_STOPPED\x10\x03\x32\xac\x04\n\rExportService\x12k\n\x0c\x43reateExport\x12,.handscroll_api.tiler.v1.CreateExportRequest\x1a-.handscroll_api.tiler.v1.CreateExportResponse\x12\x62\n\tGetExport\x12).handscroll_api.tiler.v1.GetExportRequest\x1a*.handscroll_api.tiler.v1.GetExportResponse\x12h\n\x0bListExports\x12+.handscroll_api.tiler.v1.ListExportsRequest\x1a,.handscroll_api.tiler.v1.ListExportsResponse\x12k\n\x0c\x44\x65leteExport\x12,.handscroll_api.tiler.v1.DeleteExportRequest\x1a-.handscroll_api.tiler.v1.DeleteExportResponse\x12s\n\x0e\x44ownloadExport\x12..handscroll_api.tiler.v1.DownloadExportRequest\x1a/.handscroll_api.tiler.v1.DownloadExportResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'handscroll_api.tiler.v1.export_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPORTFORMAT']._serialized_start=953
-  _globals['_EXPORTFORMAT']._serialized_end=1190
-  _globals['_EXPORTSTATE']._serialized_start=1192
-  _globals['_EXPORTSTATE']._serialized_end=1310
-  _globals['_EXPORTSPEC']._serialized_start=74
-  _globals['_EXPORTSPEC']._serialized_end=311
-  _globals['_EXPORT']._serialized_start=314
-  _globals['_EXPORT']._serialized_end=518
-  _globals['_CREATEEXPORTREQUEST']._serialized_start=520
-  _globals['_CREATEEXPORTREQUEST']._serialized_end=592
-  _globals['_CREATEEXPORTRESPONSE']._serialized_start=594
-  _globals['_CREATEEXPORTRESPONSE']._serialized_end=665
-  _globals['_GETEXPORTREQUEST']._serialized_start=667
-  _globals['_GETEXPORTREQUEST']._serialized_end=701
-  _globals['_GETEXPORTRESPONSE']._serialized_start=703
-  _globals['_GETEXPORTRESPONSE']._serialized_end=771
-  _globals['_DELETEEXPORTREQUEST']._serialized_start=773
-  _globals['_DELETEEXPORTREQUEST']._serialized_end=810
-  _globals['_DELETEEXPORTRESPONSE']._serialized_start=812
-  _globals['_DELETEEXPORTRESPONSE']._serialized_end=834
-  _globals['_DOWNLOADEXPORTREQUEST']._serialized_start=836
-  _globals['_DOWNLOADEXPORTREQUEST']._serialized_end=907
-  _globals['_DOWNLOADEXPORTRESPONSE']._serialized_start=909
-  _globals['_DOWNLOADEXPORTRESPONSE']._serialized_end=950
-  _globals['_EXPORTSERVICE']._serialized_start=1313
-  _globals['_EXPORTSERVICE']._serialized_end=1763
+  _globals['_EXPORTFORMAT']._serialized_start=1255
+  _globals['_EXPORTFORMAT']._serialized_end=1492
+  _globals['_EXPORTSTATE']._serialized_start=1494
+  _globals['_EXPORTSTATE']._serialized_end=1612
+  _globals['_EXPORTSPEC']._serialized_start=107
+  _globals['_EXPORTSPEC']._serialized_end=344
+  _globals['_EXPORT']._serialized_start=347
+  _globals['_EXPORT']._serialized_end=551
+  _globals['_CREATEEXPORTREQUEST']._serialized_start=553
+  _globals['_CREATEEXPORTREQUEST']._serialized_end=625
+  _globals['_CREATEEXPORTRESPONSE']._serialized_start=627
+  _globals['_CREATEEXPORTRESPONSE']._serialized_end=698
+  _globals['_GETEXPORTREQUEST']._serialized_start=700
+  _globals['_GETEXPORTREQUEST']._serialized_end=734
+  _globals['_GETEXPORTRESPONSE']._serialized_start=736
+  _globals['_GETEXPORTRESPONSE']._serialized_end=804
+  _globals['_DELETEEXPORTREQUEST']._serialized_start=806
+  _globals['_DELETEEXPORTREQUEST']._serialized_end=843
+  _globals['_DELETEEXPORTRESPONSE']._serialized_start=845
+  _globals['_DELETEEXPORTRESPONSE']._serialized_end=867
+  _globals['_LISTEXPORTSREQUEST']._serialized_start=869
+  _globals['_LISTEXPORTSREQUEST']._serialized_end=928
+  _globals['_OWNEXPORT']._serialized_start=930
+  _globals['_OWNEXPORT']._serialized_end=1035
+  _globals['_LISTEXPORTSRESPONSE']._serialized_start=1037
+  _globals['_LISTEXPORTSRESPONSE']._serialized_end=1136
+  _globals['_DOWNLOADEXPORTREQUEST']._serialized_start=1138
+  _globals['_DOWNLOADEXPORTREQUEST']._serialized_end=1209
+  _globals['_DOWNLOADEXPORTRESPONSE']._serialized_start=1211
+  _globals['_DOWNLOADEXPORTRESPONSE']._serialized_end=1252
+  _globals['_EXPORTSERVICE']._serialized_start=1615
+  _globals['_EXPORTSERVICE']._serialized_end=2171
 # @@protoc_insertion_point(module_scope)

@@ -29,6 +29,9 @@ class ExportServiceStub:
     """Makes files of regions. An export is named by the digest of what it shows and how, so asking again
     finds it: made, being made, or to be gone on with. Making goes on when the caller has left, and
     is painted when no viewport waits.
+
+    An export belongs to everyone who asked for it with a name, as canvases do, and goes with the last of
+    them or with its canvas. Where there is no such owner, everyone who may paint may delete it.
     """
 
     def __init__(self, channel):
@@ -47,6 +50,11 @@ class ExportServiceStub:
                 request_serializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.GetExportRequest.SerializeToString,
                 response_deserializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.GetExportResponse.FromString,
                 _registered_method=True)
+        self.ListExports = channel.unary_unary(
+                '/handscroll_api.tiler.v1.ExportService/ListExports',
+                request_serializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.ListExportsRequest.SerializeToString,
+                response_deserializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.ListExportsResponse.FromString,
+                _registered_method=True)
         self.DeleteExport = channel.unary_unary(
                 '/handscroll_api.tiler.v1.ExportService/DeleteExport',
                 request_serializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.DeleteExportRequest.SerializeToString,
@@ -63,10 +71,15 @@ class ExportServiceServicer:
     """Makes files of regions. An export is named by the digest of what it shows and how, so asking again
     finds it: made, being made, or to be gone on with. Making goes on when the caller has left, and
     is painted when no viewport waits.
+
+    An export belongs to everyone who asked for it with a name, as canvases do, and goes with the last of
+    them or with its canvas. Where there is no such owner, everyone who may paint may delete it.
     """
 
     def CreateExport(self, request, context):
-        """Have an export made, or find it. One that stopped goes on: what it had painted is kept.
+        """Have an export made, or find it. One that stopped goes on: what it had painted is kept. The export
+        joins the caller's own. One whose file would take the caller who had it made beyond the bytes that
+        they may hold stops, keeps no file, and says so.
 
         Idempotent. Status codes:
 
@@ -75,6 +88,7 @@ class ExportServiceServicer:
         - NOT_FOUND: no such canvas, or the region reaches beyond it.
         - FAILED_PRECONDITION: the canvas' model is not served here.
         - RESOURCE_EXHAUSTED: as many exports are being made as may be; RetryInfo says when to try again.
+        With the reason OVER_QUOTA: the caller holds, or would hold, more bytes of exports than they may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,13 +106,25 @@ class ExportServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListExports(self, request, context):
+        """List the caller's own exports, newest first.
+
+        Idempotent. Status codes:
+
+        - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteExport(self, request, context):
-        """Delete an export: stop making it, and delete its file. What was painted stays.
+        """Take an export from the caller's own. When it is nobody's any more it is deleted: it is made no
+        further, and its file goes. What was painted stays.
 
         Status codes:
 
         - INVALID_ARGUMENT: not an id.
-        - NOT_FOUND: no such export.
+        - NOT_FOUND: no such export, or it is others' and not the caller's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,6 +153,11 @@ def add_ExportServiceServicer_to_server(servicer, server):
                     request_deserializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.GetExportRequest.FromString,
                     response_serializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.GetExportResponse.SerializeToString,
             ),
+            'ListExports': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExports,
+                    request_deserializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.ListExportsRequest.FromString,
+                    response_serializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.ListExportsResponse.SerializeToString,
+            ),
             'DeleteExport': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteExport,
                     request_deserializer=handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.DeleteExportRequest.FromString,
@@ -149,6 +180,9 @@ class ExportService:
     """Makes files of regions. An export is named by the digest of what it shows and how, so asking again
     finds it: made, being made, or to be gone on with. Making goes on when the caller has left, and
     is painted when no viewport waits.
+
+    An export belongs to everyone who asked for it with a name, as canvases do, and goes with the last of
+    them or with its canvas. Where there is no such owner, everyone who may paint may delete it.
     """
 
     @staticmethod
@@ -195,6 +229,33 @@ class ExportService:
             '/handscroll_api.tiler.v1.ExportService/GetExport',
             handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.GetExportRequest.SerializeToString,
             handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.GetExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/handscroll_api.tiler.v1.ExportService/ListExports',
+            handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.ListExportsRequest.SerializeToString,
+            handscroll__api_dot_tiler_dot_v1_dot_export__service__pb2.ListExportsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,9 @@ class ExportServiceStub:
     """Makes files of regions. An export is named by the digest of what it shows and how, so asking again
     finds it: made, being made, or to be gone on with. Making goes on when the caller has left, and
     is painted when no viewport waits.
+
+    An export belongs to everyone who asked for it with a name, as canvases do, and goes with the last of
+    them or with its canvas. Where there is no such owner, everyone who may paint may delete it.
     """
 
     @_typing.overload
@@ -39,7 +42,9 @@ class ExportServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ExportServiceAsyncStub: ...
     CreateExport: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.CreateExportRequest, _export_service_pb2.CreateExportResponse]
-    """Have an export made, or find it. One that stopped goes on: what it had painted is kept.
+    """Have an export made, or find it. One that stopped goes on: what it had painted is kept. The export
+    joins the caller's own. One whose file would take the caller who had it made beyond the bytes that
+    they may hold stops, keeps no file, and says so.
 
     Idempotent. Status codes:
 
@@ -48,6 +53,7 @@ class ExportServiceStub:
     - NOT_FOUND: no such canvas, or the region reaches beyond it.
     - FAILED_PRECONDITION: the canvas' model is not served here.
     - RESOURCE_EXHAUSTED: as many exports are being made as may be; RetryInfo says when to try again.
+      With the reason OVER_QUOTA: the caller holds, or would hold, more bytes of exports than they may.
     """
     GetExport: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.GetExportRequest, _export_service_pb2.GetExportResponse]
     """An export, and how far it is.
@@ -57,13 +63,21 @@ class ExportServiceStub:
     - INVALID_ARGUMENT: not an id.
     - NOT_FOUND: no such export.
     """
+    ListExports: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.ListExportsRequest, _export_service_pb2.ListExportsResponse]
+    """List the caller's own exports, newest first.
+
+    Idempotent. Status codes:
+
+    - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
+    """
     DeleteExport: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.DeleteExportRequest, _export_service_pb2.DeleteExportResponse]
-    """Delete an export: stop making it, and delete its file. What was painted stays.
+    """Take an export from the caller's own. When it is nobody's any more it is deleted: it is made no
+    further, and its file goes. What was painted stays.
 
     Status codes:
 
     - INVALID_ARGUMENT: not an id.
-    - NOT_FOUND: no such export.
+    - NOT_FOUND: no such export, or it is others' and not the caller's.
     """
     DownloadExport: _grpc.UnaryStreamMultiCallable[_export_service_pb2.DownloadExportRequest, _export_service_pb2.DownloadExportResponse]
     """The file of an export that is made, in pieces of at most 1 MiB.
@@ -77,11 +91,16 @@ class ExportServiceAsyncStub(ExportServiceStub):
     """Makes files of regions. An export is named by the digest of what it shows and how, so asking again
     finds it: made, being made, or to be gone on with. Making goes on when the caller has left, and
     is painted when no viewport waits.
+
+    An export belongs to everyone who asked for it with a name, as canvases do, and goes with the last of
+    them or with its canvas. Where there is no such owner, everyone who may paint may delete it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateExport: _aio.UnaryUnaryMultiCallable[_export_service_pb2.CreateExportRequest, _export_service_pb2.CreateExportResponse]  # type: ignore[assignment]
-    """Have an export made, or find it. One that stopped goes on: what it had painted is kept.
+    """Have an export made, or find it. One that stopped goes on: what it had painted is kept. The export
+    joins the caller's own. One whose file would take the caller who had it made beyond the bytes that
+    they may hold stops, keeps no file, and says so.
 
     Idempotent. Status codes:
 
@@ -90,6 +109,7 @@ class ExportServiceAsyncStub(ExportServiceStub):
     - NOT_FOUND: no such canvas, or the region reaches beyond it.
     - FAILED_PRECONDITION: the canvas' model is not served here.
     - RESOURCE_EXHAUSTED: as many exports are being made as may be; RetryInfo says when to try again.
+      With the reason OVER_QUOTA: the caller holds, or would hold, more bytes of exports than they may.
     """
     GetExport: _aio.UnaryUnaryMultiCallable[_export_service_pb2.GetExportRequest, _export_service_pb2.GetExportResponse]  # type: ignore[assignment]
     """An export, and how far it is.
@@ -99,13 +119,21 @@ class ExportServiceAsyncStub(ExportServiceStub):
     - INVALID_ARGUMENT: not an id.
     - NOT_FOUND: no such export.
     """
+    ListExports: _aio.UnaryUnaryMultiCallable[_export_service_pb2.ListExportsRequest, _export_service_pb2.ListExportsResponse]  # type: ignore[assignment]
+    """List the caller's own exports, newest first.
+
+    Idempotent. Status codes:
+
+    - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
+    """
     DeleteExport: _aio.UnaryUnaryMultiCallable[_export_service_pb2.DeleteExportRequest, _export_service_pb2.DeleteExportResponse]  # type: ignore[assignment]
-    """Delete an export: stop making it, and delete its file. What was painted stays.
+    """Take an export from the caller's own. When it is nobody's any more it is deleted: it is made no
+    further, and its file goes. What was painted stays.
 
     Status codes:
 
     - INVALID_ARGUMENT: not an id.
-    - NOT_FOUND: no such export.
+    - NOT_FOUND: no such export, or it is others' and not the caller's.
     """
     DownloadExport: _aio.UnaryStreamMultiCallable[_export_service_pb2.DownloadExportRequest, _export_service_pb2.DownloadExportResponse]  # type: ignore[assignment]
     """The file of an export that is made, in pieces of at most 1 MiB.
@@ -118,6 +146,9 @@ class ExportServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes files of regions. An export is named by the digest of what it shows and how, so asking again
     finds it: made, being made, or to be gone on with. Making goes on when the caller has left, and
     is painted when no viewport waits.
+
+    An export belongs to everyone who asked for it with a name, as canvases do, and goes with the last of
+    them or with its canvas. Where there is no such owner, everyone who may paint may delete it.
     """
 
     @_abc_1.abstractmethod
@@ -126,7 +157,9 @@ class ExportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _export_service_pb2.CreateExportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_export_service_pb2.CreateExportResponse, _abc.Awaitable[_export_service_pb2.CreateExportResponse]]:
-        """Have an export made, or find it. One that stopped goes on: what it had painted is kept.
+        """Have an export made, or find it. One that stopped goes on: what it had painted is kept. The export
+        joins the caller's own. One whose file would take the caller who had it made beyond the bytes that
+        they may hold stops, keeps no file, and says so.
 
         Idempotent. Status codes:
 
@@ -135,6 +168,7 @@ class ExportServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND: no such canvas, or the region reaches beyond it.
         - FAILED_PRECONDITION: the canvas' model is not served here.
         - RESOURCE_EXHAUSTED: as many exports are being made as may be; RetryInfo says when to try again.
+          With the reason OVER_QUOTA: the caller holds, or would hold, more bytes of exports than they may.
         """
 
     @_abc_1.abstractmethod
@@ -152,17 +186,31 @@ class ExportServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListExports(
+        self,
+        request: _export_service_pb2.ListExportsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_export_service_pb2.ListExportsResponse, _abc.Awaitable[_export_service_pb2.ListExportsResponse]]:
+        """List the caller's own exports, newest first.
+
+        Idempotent. Status codes:
+
+        - INVALID_ARGUMENT: neither key nor "x-owner", or page_size or page_token is out of its range.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteExport(
         self,
         request: _export_service_pb2.DeleteExportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_export_service_pb2.DeleteExportResponse, _abc.Awaitable[_export_service_pb2.DeleteExportResponse]]:
-        """Delete an export: stop making it, and delete its file. What was painted stays.
+        """Take an export from the caller's own. When it is nobody's any more it is deleted: it is made no
+        further, and its file goes. What was painted stays.
 
         Status codes:
 
         - INVALID_ARGUMENT: not an id.
-        - NOT_FOUND: no such export.
+        - NOT_FOUND: no such export, or it is others' and not the caller's.
         """
 
     @_abc_1.abstractmethod
