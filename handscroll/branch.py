@@ -20,6 +20,9 @@ around these, and what that stands on. Each further branch of a branch adds two 
 side, as far as its rectangle goes.
 
 The field is the parent's at the rectangle's border, and the branch's own deep inside.
+
+Of a film, a branch is a film of as many frames, and each stands on as many patches as the first. It
+may be told of another motion, which then moves what is in the rectangle alone.
 """
 
 from __future__ import annotations
@@ -258,7 +261,9 @@ def _check_alike(parent: Canvas, child: Canvas) -> None:
     for name in ("model", "world", "extent", "frames"):
         own, given = getattr(child, name), getattr(parent, name)
         if own != given:
-            raise SpecMismatch(f"a branch has its parent's {name}, {given}, not {own}")
+            # Outside the rectangle there would be nothing to show of the frames that it adds.
+            hint = ": make the parent move, and branch that" if name == "frames" else ""
+            raise SpecMismatch(f"a branch has its parent's {name}, {given}, not {own}{hint}")
 
 
 def _rectangle(extent: Extent, branch: Branch, level: int) -> Region:
