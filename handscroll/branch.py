@@ -222,6 +222,14 @@ class Lineage:
             one = one.parent
         return one
 
+    def member(self, canvas_id: str) -> Lineage:
+        """The canvas itself or an ancestor, by its id."""
+        one: Lineage | None = self
+        while one is not None and one.id != canvas_id:
+            one = one.parent
+        assert one is not None, f"{canvas_id} is not of this lineage"
+        return one
+
     def cone(self, patches: Iterable[Patch], since: int = 0) -> set[tuple[str, Patch]]:
         """Everything that must be drawn for these patches to stand, and of which canvas it is.
 
@@ -229,8 +237,12 @@ class Lineage:
             patches: what is wanted.
             since: nothing is looked for behind patches of frames before this one.
         """
+        return self.behind(((self.home(patch).id, patch) for patch in patches), since)
+
+    def behind(self, places: Iterable[tuple[str, Patch]], since: int = 0) -> set[tuple[str, Patch]]:
+        """The same for patches of which is said which canvas of the lineage they are of."""
         found: set[tuple[str, Patch]] = set()
-        todo = [(self.home(patch), patch) for patch in patches]
+        todo = [(self.member(canvas_id), patch) for canvas_id, patch in places]
         while todo:
             one, patch = todo.pop()
             if (one.id, patch) in found or patch in one.known:

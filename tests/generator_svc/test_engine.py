@@ -216,6 +216,33 @@ def test_a_branch_is_admitted_for_all_that_it_stands_on(
     asyncio.run(served())
 
 
+def test_a_frame_of_a_branch_is_admitted_for_what_of_its_parent_is_missing(
+    make_engine: MakeEngine, put_canvas: PutCanvas, store: Store
+) -> None:
+    """Of the frame before, the branch's own patches are there, and its parent's are not."""
+
+    async def served() -> None:
+        root = await put_canvas(frames=2)
+        place = Branch(root.id, -128, 192, 256, 320)
+        child = await put_canvas(seed=8, frames=2, branch=place)
+        line, wanted = Lineage.of([child, root], 16), block(-1, 0)
+        first = line.cone(wanted)
+        for canvas, patch in first:
+            if canvas == child.id:
+                await store.create(patch_key(canvas, patch), bytes(1024))
+        missing = sum(canvas == root.id for canvas, _ in first)
+        assert 0 < missing < len(first)
+        second = [patch._replace(frame=1) for patch in wanted]
+        cost = len(first) + missing
+        with pytest.raises(InvalidRequest, match=f"stand on {cost} patches"):
+            await ask(make_engine(ToyPainters(), backlog=cost - 1), child.id, second)
+        painters = ToyPainters()
+        await ask(make_engine(painters, backlog=cost), child.id, second)
+        assert painters.drawn.total() == cost
+
+    asyncio.run(served())
+
+
 def test_codes_do_not_depend_on_who_asks_for_what_when(
     make_engine: MakeEngine, put_canvas: PutCanvas, model: Checkpoint
 ) -> None:
