@@ -273,8 +273,8 @@ def _check_alike(parent: Canvas, child: Canvas) -> None:
     for name in ("model", "world", "extent", "frames"):
         own, given = getattr(child, name), getattr(parent, name)
         if own != given:
-            # Outside the rectangle there would be nothing to show of the frames that it adds.
-            hint = ": make the parent move, and branch that" if name == "frames" else ""
+            # Of frames that it adds there would be nothing to show outside the rectangle.
+            hint = ": make the parent move first" if name == "frames" and own > given else ""
             raise SpecMismatch(f"a branch has its parent's {name}, {given}, not {own}{hint}")
 
 

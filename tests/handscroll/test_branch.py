@@ -303,8 +303,11 @@ def test_parents_are_checked() -> None:
     for changes in unlike:
         with pytest.raises(SpecMismatch, match=f"parent's {next(iter(changes))}"):
             lineage_of(replace(branch, **changes), parent)
-    with pytest.raises(SpecMismatch, match="frames, 1, not 2: make the parent move"):
+    with pytest.raises(SpecMismatch, match="frames, 1, not 2: make the parent move first$"):
         lineage_of(replace(branch, frames=2, motion="waves roll"), parent)
+    film = replace(parent, frames=2)
+    with pytest.raises(SpecMismatch, match="frames, 2, not 1$"):
+        lineage_of(branch_of(film, 0, 0, 64, 64, frames=1), film)
 
 
 def test_chains_are_bounded() -> None:
