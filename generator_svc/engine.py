@@ -284,14 +284,12 @@ class Engine:
     async def _absent(self, scene: Scene, places: Iterable[Place]) -> list[Place]:
         """Those that are not there yet; the others are in memory from now on."""
         wanted = list(places)
-        homes = [scene.home(patch) for _, patch in wanted]
-        patches = [patch for _, patch in wanted]
         found = await at_once(
-            READS, lambda one: self._committed(*one), list(zip(homes, patches, strict=True))
+            READS, lambda one: self._committed(scene.member(one[0]), one[1]), wanted
         )
-        for home, patch, codes in zip(homes, patches, found, strict=True):
+        for place, codes in zip(wanted, found, strict=True):
             if codes is not None:
-                self._memory[home.canvas_id, patch] = codes
+                self._memory[place] = codes
         return [place for place, codes in zip(wanted, found, strict=True) if codes is None]
 
     async def _commit(self, scene: Scene, patch: Patch, drawn: Codes) -> Codes:

@@ -48,8 +48,12 @@ class Scene(NamedTuple):
 
     def home(self, patch: Patch) -> Scene:
         """The scene that a patch is drawn in: this one, or one that this was branched from."""
-        scene, home = self, self.line.home(patch)
-        while scene.line is not home:
+        return self.member(self.line.home(patch).id)
+
+    def member(self, canvas_id: str) -> Scene:
+        """This scene, or the one that this was branched from of that canvas."""
+        scene = self
+        while scene.canvas_id != canvas_id:
             assert scene.parent is not None
             scene = scene.parent
         return scene

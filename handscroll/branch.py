@@ -20,6 +20,9 @@ around these, and what that stands on. Each further branch of a branch adds two 
 side, as far as its rectangle goes.
 
 The field is the parent's at the rectangle's border, and the branch's own deep inside.
+
+Of a film, a branch is a film of as many frames, and each stands on as many patches as the first. It
+may be told of another motion, which then moves what is in the rectangle alone.
 """
 
 from __future__ import annotations
@@ -236,6 +239,14 @@ class Lineage:
             one = one.parent
         return View(tile, self.canvas.extent, self.side, radius_tok, margin_px)
 
+    def member(self, canvas_id: str) -> Lineage:
+        """The canvas itself or an ancestor, by its id."""
+        one: Lineage | None = self
+        while one is not None and one.id != canvas_id:
+            one = one.parent
+        assert one is not None, f"{canvas_id} is not of this lineage"
+        return one
+
     def cone(self, patches: Iterable[Patch], since: int = 0) -> set[tuple[str, Patch]]:
         """Everything that must be drawn for these patches to stand, and of which canvas it is.
 
@@ -243,8 +254,12 @@ class Lineage:
             patches: what is wanted.
             since: nothing is looked for behind patches of frames before this one.
         """
+        return self.behind(((self.home(patch).id, patch) for patch in patches), since)
+
+    def behind(self, places: Iterable[tuple[str, Patch]], since: int = 0) -> set[tuple[str, Patch]]:
+        """The same for patches of which is said which canvas of the lineage they are of."""
         found: set[tuple[str, Patch]] = set()
-        todo = [(self.home(patch), patch) for patch in patches]
+        todo = [(self.member(canvas_id), patch) for canvas_id, patch in places]
         while todo:
             one, patch = todo.pop()
             if (one.id, patch) in found or one.gives(patch):
@@ -275,7 +290,9 @@ def _check_alike(parent: Canvas, child: Canvas) -> None:
     for name in ("model", "world", "extent", "frames"):
         own, given = getattr(child, name), getattr(parent, name)
         if own != given:
-            raise SpecMismatch(f"a branch has its parent's {name}, {given}, not {own}")
+            # Of frames that it adds there would be nothing to show outside the rectangle.
+            hint = ": make the parent move first" if name == "frames" and own > given else ""
+            raise SpecMismatch(f"a branch has its parent's {name}, {given}, not {own}{hint}")
 
 
 def _rectangle(extent: Extent, branch: Branch, level: int) -> Region:

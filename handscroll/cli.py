@@ -128,6 +128,12 @@ def render(
     repaint_prompt: Annotated[
         str, typer.Option(help="what it should show there; default: what it should show anyway")
     ] = "",
+    repaint_picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="PNG, JPEG or WebP file to put there, as large as fits, joined all round"
+        ),
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="checkpoint folder; default: shipped")] = None,
     workers: Annotated[int, typer.Option(help="cores to use; default: all")] = 0,
 ) -> None:
@@ -143,7 +149,7 @@ def render(
     from handscroll.formats import QUALITY, encoded, encoder_of
     from handscroll.known import digest_of
     from handscroll.paint import Painter
-    from handscroll.picture import read_picture, scaled
+    from handscroll.picture import scaled
 
     for idle, words in (
         (
@@ -151,8 +157,10 @@ def render(
             "--picture-at and --picture-height say where a --picture lies; there is none",
         ),
         (
-            repaint is None and (repaint_seed is not None or repaint_prompt),
-            "--repaint-seed and --repaint-prompt say what --repaint paints; it is not given",
+            repaint is None
+            and (repaint_seed is not None or repaint_prompt or repaint_picture is not None),
+            "--repaint-seed, --repaint-prompt and --repaint-picture say what --repaint paints; it "
+            "is not given",
         ),
         (
             not is_film(format) and (fps is not None or back_and_forth),
@@ -175,8 +183,7 @@ def render(
         check_film(format, frames, height, width, fps)
     pixels, known = None, None
     if picture is not None:
-        given = read_picture(_content(picture), MAX_GIVEN_PX, MAX_GIVEN_PX**2 // 4)
-        pixels = scaled(given, picture_height or 0)
+        pixels = scaled(_picture(picture), picture_height or 0)
         known = Known(
             digest_of(pixels), *_corner(pixels, picture_at, shown, extent), *pixels.shape[:2]
         )
@@ -197,23 +204,25 @@ def render(
         progress = stack.enter_context(Progress(transient=True))
         task = progress.add_task("painting")
 
-        def opened(canvas: Canvas, parent: Painter | None = None) -> Painter:
+        def opened(canvas: Canvas, pixels: Pixels | None, parent: Painter | None = None) -> Painter:
             """A painter, as long as the command lasts."""
             made = Painter(
                 loaded,
                 canvas,
                 workers or os.cpu_count() or 1,
                 on_patch=lambda _: progress.advance(task),
-                picture=pixels if canvas.known else None,
+                picture=pixels,
                 parent=parent,
             )
             return stack.enter_context(made)
 
-        painter = opened(canvas)
+        painter = opened(canvas, pixels)
         if repaint is not None:
             seed = 1 if repaint_seed is None else repaint_seed
-            canvas = _branched(canvas, repaint, seed, repaint_prompt)
-            painter = opened(canvas, painter)
+            canvas, pixels = _branched(canvas, repaint, seed, repaint_prompt), None
+            if repaint_picture is not None:
+                canvas, pixels = _filled(canvas, _picture(repaint_picture))
+            painter = opened(canvas, pixels, painter)
         last = shown._replace(frame=frames - 1) if is_film(format) else shown
         progress.update(task, total=painter.cost(last))
         if is_film(format):
@@ -254,6 +263,31 @@ def _branched(canvas: Canvas, place: str, seed: int, prompt: str) -> Canvas:
     return replace(again, prompt=prompt, regions=()) if prompt else again
 
 
+def _filled(canvas: Canvas, given: Pixels) -> tuple[Canvas, Pixels]:
+    """A branch with a picture (H, W, 3) in the middle of its rectangle, and the picture as it lies
+    there: as large as fits into a rim of one token of level 0, which joins it to all around."""
+    from handscroll.known import digest_of
+    from handscroll.picture import scaled
+
+    branch, rim = canvas.branch, 16 * 2**canvas.extent.finest
+    assert branch is not None
+    height, width = branch.height - 2 * rim, branch.width - 2 * rim
+    if height < rim or width < rim:
+        raise InvalidRequest(
+            f"--repaint must be at least {3 * rim} x {3 * rim} px for a picture, not "
+            f"{branch.width} x {branch.height}"
+        )
+    pixels = scaled(given, max(1, min(height, width * given.shape[0] // given.shape[1])))
+    top, left = (
+        start + rim + (room - size + rim) // (2 * rim) * rim
+        for start, room, size in zip(
+            (branch.top, branch.left), (height, width), pixels.shape, strict=False
+        )
+    )
+    known = Known(digest_of(pixels), top, left, *pixels.shape[:2])
+    return replace(canvas, known=known), pixels
+
+
 def _rectangle(expected: str, text: str) -> tuple[int, int, int, int]:
     """The top, left, height and width of an option."""
     try:
@@ -268,6 +302,13 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
+
+
+def _picture(path: Path) -> Pixels:
+    """The pixels (H, W, 3) of a picture's file."""
+    from handscroll.picture import read_picture
+
+    return read_picture(_content(path), MAX_GIVEN_PX, MAX_GIVEN_PX**2 // 4)
 
 
 def _corner(pixels: Pixels, at: str | None, region: Region, extent: Extent) -> tuple[int, int]:

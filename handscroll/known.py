@@ -179,7 +179,7 @@ class KnownPixels:
     place: KnownPlace
     levels: Sequence[Pixels]
 
-    def lay_over(self, painted: Painted, laid: Pixels) -> Pixels:
+    def lay_over(self, painted: Painted) -> Pixels:
         """Show the picture where it lies.
 
         What a pixel of the picture has and the one decoded in its place has not, the tokenizer has
@@ -187,13 +187,12 @@ class KnownPixels:
         in frame 0 the picture is as it was given and passes into what is painted. Later it is so
         where nothing moves, and where little does, the picture's detail goes along.
 
-        Args:
-            painted: what is painted there.
-            laid: the same (h, w, 3), with the pictures of the canvases before this one.
+        Returns:
+            (h, w, 3), of what is painted there.
         """
         view = painted.view
         if not self.place.shows(view.tile):
-            return laid
+            return painted.pixels
         region, place = view.region, self.place.region(view.tile.level)
         picture = self.levels[view.tile.level]
         (down, rows), (right, cols) = (
@@ -213,7 +212,7 @@ class KnownPixels:
         lost_HW3 = picture[np.ix_(rows, cols)].astype(np.float32) - painted.first[mirrored]
         share_HW = near(np.hypot(down[:, None], right) / RIM_PX)
         share_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
-        shown_HW3 = laid + share_HW[..., None] * (painted.pixels + lost_HW3 - laid)
+        shown_HW3 = painted.pixels + share_HW[..., None] * lost_HW3
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
 

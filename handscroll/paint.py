@@ -189,11 +189,10 @@ class Painter:
 
     def _lay_over(self, painted: Painted) -> Pixels:
         """What is painted with the pictures that are known, the parents' outside the branch."""
-        laid = painted.pixels
-        if self.line.place is not None and self.parent is not None:
-            parents = self.parent._lay_over(painted)
-            laid = self.line.place.laid(painted.view.region, parents, laid)
-        return laid if self.known is None else self.known.lay_over(painted, laid)
+        own = painted.pixels if self.known is None else self.known.lay_over(painted)
+        if self.line.place is None or self.parent is None:
+            return own
+        return self.line.place.laid(painted.view.region, self.parent._lay_over(painted), own)
 
     def _encode(self, pixels: Pixels) -> Codes:
         codes = self.tokenizer.encode(from_rgb(torch.from_numpy(pixels)[None]))

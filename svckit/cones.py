@@ -28,12 +28,12 @@ async def standing(
         missing: finds those of some patches that are not committed.
     """
     found: set[Place] = set()
-    todo = set(wanted)
+    todo: set[Place] = {(line.home(patch).id, patch) for patch in wanted}
     while todo:
-        frame = max(patch.frame for patch in todo)
-        now = {patch for patch in todo if patch.frame == frame}
-        cone = await asyncio.to_thread(line.cone, now, frame)
+        frame = max(patch.frame for _, patch in todo)
+        now = {one for one in todo if one[1].frame == frame}
+        cone = await asyncio.to_thread(line.behind, now, frame)
         earlier = {one for one in cone if one[1].frame < frame}
         found |= cone - earlier
-        todo = (todo - now) | {patch for _, patch in await missing(earlier)}
+        todo = (todo - now) | set(await missing(earlier))
     return found

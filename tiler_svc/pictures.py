@@ -243,11 +243,13 @@ class Pictures:
         """
         laid = painted.pixels
         for canvas in reversed(line):
-            if canvas.branch is not None and laid is not painted.pixels:
-                place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
-                laid = place.laid(painted.view.region, laid, painted.pixels)
+            own = painted.pixels
             if canvas.known and place_of(canvas, model).shows(painted.view.tile):
-                laid = (await self._pixels(canvas, model)).lay_over(painted, laid)
+                own = (await self._pixels(canvas, model)).lay_over(painted)
+            if canvas.branch is not None and laid is not own:
+                place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
+                own = place.laid(painted.view.region, laid, own)
+            laid = own
         return laid
 
     async def _pixels(self, canvas: Canvas, model: Model) -> KnownPixels:

@@ -14,12 +14,14 @@ export class Film {
   #ready = false;
   #timer = 0;
   #shownAt = 0;
+  #frame = 0;
 
   /**
    * @param {number} frames
+   * @param {number} frame the one to begin with
    * @param {(frame: number) => void} show
    */
-  constructor(frames, show) {
+  constructor(frames, frame, show) {
     this.frames = frames;
     this.show = show;
     bar.hidden = frames < 2;
@@ -27,8 +29,14 @@ export class Film {
     slider.max = String(frames - 1);
     play.addEventListener("click", this.#toggle);
     slider.addEventListener("input", this.#pick);
-    this.#go(0);
+    this.#go(frame);
     this.#mark();
+  }
+
+  /** Plays no more, and shows a frame; the last if there are fewer. @param {number} frame */
+  open(frame) {
+    if (this.#playing) this.#toggle();
+    this.#go(Math.min(frame, this.frames - 1));
   }
 
   /** Takes the bar away. */
@@ -54,10 +62,7 @@ export class Film {
     if (this.#playing && this.#ready) this.#schedule();
   };
 
-  #pick = () => {
-    if (this.#playing) this.#toggle();
-    this.#go(Number(slider.value));
-  };
+  #pick = () => this.open(Number(slider.value));
 
   /** The next frame comes when this one has been in sight for its time. */
   #schedule() {
@@ -80,7 +85,8 @@ export class Film {
     slider.value = String(frame);
     told.textContent = `${frame + 1} of ${this.frames}`;
     slider.setAttribute("aria-valuetext", told.textContent);
-    this.#ready = false;
+    this.#ready &&= frame === this.#frame; // else it is not in sight yet
+    this.#frame = frame;
     this.#shownAt = performance.now();
     this.show(frame);
   }

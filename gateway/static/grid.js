@@ -23,7 +23,7 @@ export const ROOT_ZOOM = 14;
 export const TILE_PX = 256;
 
 /** Pixels to a token's side, at each level. */
-const TOKEN_PX = 16;
+export const TOKEN_PX = 16;
 /** Sides of a rectangle that is repainted, at most. */
 const MAX_BRANCH_PX = 4096;
 

@@ -60,7 +60,7 @@ function makeMap() {
     // Leaflet's keyboard glides, and has no option not to.
     made.panBy = (offset) => Map.prototype.panBy.call(made, offset, { animate: false });
   }
-  made.on("move zoomend", () => (addressTimer ||= setTimeout(writeAddress, ADDRESS_MS)));
+  made.on("move zoomend", () => noteAddress());
   document.getElementById("zoom-in").addEventListener("click", () => made.zoomIn());
   document.getElementById("zoom-out").addEventListener("click", () => made.zoomOut());
   if (!Browser.mobile) focusQuietly(made.getContainer());
@@ -74,13 +74,17 @@ function focusQuietly(container) {
   container.focus({ preventScroll: true });
 }
 
+function noteAddress() {
+  addressTimer ||= setTimeout(writeAddress, ADDRESS_MS);
+}
+
 function writeAddress() {
   clearTimeout(addressTimer);
   addressTimer = 0;
   if (!picture) return;
   const view = picture.view();
-  panel.setView(view);
-  const hash = formatLink(picture.canvas.id, view);
+  panel.setView(view, picture.frame);
+  const hash = formatLink(picture.canvas.id, view, picture.frame);
   if (hash !== location.hash) history.replaceState(null, "", hash);
 }
 
@@ -120,13 +124,15 @@ async function patiently(ask, wanted, starting) {
 /** Opens what the address names; without a link, the first world's first canvas. */
 function followAddress() {
   if (!location.hash || location.hash === "#") {
-    open({ canvas: worlds[0].canvas, view: null });
+    open({ canvas: worlds[0].canvas, view: null, frame: 0 });
     return;
   }
   const link = parseLink(location.hash);
   if (!link) showLost();
-  else if (link.canvas === picture?.canvas.id) picture.look(link.view);
-  else open(link);
+  else if (link.canvas === picture?.canvas.id) {
+    film.open(link.frame);
+    picture.look(link.view);
+  } else open(link);
 }
 
 /** @param {Link} link */
@@ -147,13 +153,13 @@ async function open(link) {
 }
 
 /** @param {Canvas} canvas @param {Link} link */
-function show(canvas, { view }) {
+function show(canvas, { view, frame }) {
   if (picture && akin(picture.canvas, canvas)) {
     picture.retire();
     under.push(picture);
   } else close();
   unsay();
-  picture = new Picture(map, canvas, view, {
+  picture = new Picture(map, canvas, view, frame, {
     progress(painted, of) {
       film?.ready(painted === of);
       setProgress(painted / of);
@@ -173,7 +179,10 @@ function show(canvas, { view }) {
     refused: (problem) => (problem.needsKey ? stayUnpainted(problem) : showLost()),
   });
   film?.remove();
-  film = new Film(canvas.frames, (frame) => picture.setFrame(frame));
+  film = new Film(canvas.frames, picture.frame, (frame) => {
+    picture.setFrame(frame);
+    noteAddress();
+  });
   document.documentElement.dataset.canvas = canvas.id;
   document.title = `${titleOf(canvas)} · Handscroll`;
   panel.setCanvas(canvas);

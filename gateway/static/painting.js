@@ -46,12 +46,14 @@ export class Painting {
    * @param {L.Map} map
    * @param {InstanceType<typeof import("./tiles.js").Tiles>[]} layers coarse to fine
    * @param {string} canvas its id
+   * @param {number} frame in sight
    * @param {Reports} reports
    */
-  constructor(map, layers, canvas, reports) {
+  constructor(map, layers, canvas, frame, reports) {
     this.map = map;
     this.layers = layers;
     this.canvas = canvas;
+    this.#shownFrame = frame;
     this.reports = reports;
     map.on("move zoomend resize", this.#moved, this);
     for (const layer of layers) layer.on("tilestate", this.#changed, this);

@@ -5,6 +5,7 @@ import {
   createCanvas,
   deleteCanvas,
   deletePicture,
+  getCanvas,
   getUsage,
   listCanvases,
   listPictures,
@@ -156,12 +157,12 @@ export class Panel {
     this.#listOwn();
   }
 
-  /** @param {View} view */
-  setView(view) {
+  /** @param {View} view @param {number} frame */
+  setView(view, frame) {
     this.#view = view;
     const { zoom, x, y } = view;
     const { branch } = this.#canvas ?? {};
-    if (branch) byId("undo").href = formatLink(branch.parent, { zoom, x, y });
+    if (branch) byId("undo").href = formatLink(branch.parent, view, frame);
     byId("place").textContent = `${number.format(Math.round(x))}, ${number.format(Math.round(y))}`;
     byId("zoom").textContent = zoom.toFixed(1);
   }
@@ -290,13 +291,24 @@ export class Panel {
 
   /** The same canvas, which begins as it is and then moves. */
   async #animate() {
-    const { id, tilejson, ...spec } = this.#canvas;
     const motion = byId("motion").value.trim();
     await this.#make(byId("animate"), async () => {
-      const canvas = await createCanvas({ ...spec, motion, frames: FRAMES });
+      const canvas = await this.#moving(this.#canvas, motion);
       byId("motion").value = "";
       return formatLink(canvas.id, this.#view);
     });
+  }
+
+  /**
+   * A branch has as many frames as what it was branched from, so that is made to move as well.
+   * @param {Canvas} canvas @param {string} motion @returns {Promise<Canvas>}
+   */
+  async #moving({ id, tilejson, ...spec }, motion) {
+    if (spec.branch) {
+      const parent = await this.#moving(await getCanvas(spec.branch.parent), motion);
+      spec.branch = { ...spec.branch, parent: parent.id };
+    }
+    return createCanvas({ ...spec, motion, frames: FRAMES });
   }
 
   /**

@@ -13,11 +13,14 @@ export class Picture {
    * @param {L.Map} map
    * @param {Canvas} canvas
    * @param {View|null} view where to look; null for where the canvas opens
+   * @param {number} frame to show; the last if there are fewer
    * @param {import("./painting.js").Reports} reports
    */
-  constructor(map, canvas, view, reports) {
+  constructor(map, canvas, view, frame, reports) {
     this.map = map;
     this.canvas = canvas;
+    /** The frame in sight. */
+    this.frame = Math.min(frame, canvas.frames - 1);
     const { id, extent } = canvas;
     this.cover = coverZoom(extent, map.getSize());
 
@@ -28,12 +31,12 @@ export class Picture {
 
     this.tiles = Array.from(
       { length: extent.finest + 1 },
-      (_, level) => new Tiles(id, extent, level),
+      (_, level) => new Tiles(id, extent, level, this.frame),
     );
     this.sheen = new Sheen(extent);
     this.layers = [new Paper(extent), this.sheen, ...this.tiles];
     for (const layer of this.layers) map.addLayer(layer);
-    this.painting = new Painting(map, this.tiles, id, reports);
+    this.painting = new Painting(map, this.tiles, id, this.frame, reports);
     map.on("zoomend", this.markZoom, this);
     map.on("resize", this.refit, this);
     this.markZoom();
@@ -51,9 +54,6 @@ export class Picture {
     this.retire();
     for (const layer of this.layers) this.map.removeLayer(layer);
   }
-
-  /** The frame in sight. */
-  frame = 0;
 
   /** @param {number} frame */
   setFrame(frame) {

@@ -3,7 +3,8 @@
  * place, and one is kept, or none. Each candidate is a canvas, a branch of the one in sight.
  */
 
-import { createCanvas, deleteCanvas } from "./canvases.js";
+import { laidInto } from "./around.js";
+import { createCanvas, deleteCanvas, deletePicture } from "./canvases.js";
 import { snapped, toLatLng, toPixel } from "./grid.js";
 import { askForKey } from "./keys.js";
 import { formatLink } from "./link.js";
@@ -12,8 +13,11 @@ import { describe } from "./status.js";
 /** @typedef {import("./canvases.js").Canvas} Canvas */
 /** @typedef {import("./grid.js").Rectangle} Rectangle */
 /** @typedef {InstanceType<typeof import("./picture.js").Picture>} Picture */
-/** @typedef {{parent: Canvas, rectangle: Rectangle, words: string, made: (Canvas|null)[]}} Choice
- *  What is repainted, and the candidates by number: null where none was asked for. */
+/** @typedef {import("./canvases.js").Known} Known */
+/** @typedef {{parent: Canvas, rectangle: Rectangle, words: string, file: File|undefined,
+ *   known: Known|null, made: (Canvas|null)[]}} Choice
+ *  What is repainted, the picture that goes there, if one does, and the candidates by number: null
+ *  where none was asked for. */
 
 const CANDIDATES = 4;
 const SEEDS = 1_000_000;
@@ -30,6 +34,8 @@ export class Repainting {
   /** @type {Choice|null} */ #choice = null;
   /** @type {{x: number, y: number}|null} */ #from = null;
   /** @type {Canvas[]} candidates that nobody wants, until they are deleted */ #unwanted = [];
+  /** @type {string|undefined} that was uploaded for these */ #unwantedPicture;
+  /** @type {Promise<any>} the deletions under way */ #going = Promise.resolve();
   #asking = false;
 
   /**
@@ -54,7 +60,10 @@ export class Repainting {
       ...Array.from({ length: CANDIDATES }, (_, number) => this.#button(number)),
     );
     byId("choose-none").addEventListener("click", () => this.#end(null));
-    byId("choose").addEventListener("click", () => this.#end(this.inSight()?.canvas));
+    byId("choose").addEventListener("click", () => {
+      byId("repaint-picture").value = "";
+      this.#end(this.inSight()?.canvas);
+    });
   }
 
   /** Says which canvas is in sight now. @param {Canvas|null} canvas */
@@ -164,7 +173,9 @@ export class Repainting {
     const parent = this.inSight().canvas;
     if (this.#choice) this.#end(parent);
     const words = byId("repaint-words").value.trim();
-    this.#choice = { parent, rectangle, words, made: Array(CANDIDATES).fill(null) };
+    const [file] = byId("repaint-picture").files;
+    const made = Array(CANDIDATES).fill(null);
+    this.#choice = { parent, rectangle, words, file, known: null, made };
     this.#look(0);
   }
 
@@ -174,6 +185,9 @@ export class Repainting {
     byId("repaint-error").textContent = "";
     this.#busy(true);
     try {
+      if (choice.file) {
+        choice.known ??= await laidInto(choice.file, choice.parent.extent, choice.rectangle);
+      }
       choice.made[number] ??= await createCanvas(specOf(choice));
       if (choice === this.#choice) this.#open(choice.made[number].id);
     } catch (problem) {
@@ -190,9 +204,10 @@ export class Repainting {
 
   /** @param {Canvas|null} kept the candidate that is to stay */
   #end(kept) {
-    const { parent, made } = this.#choice;
+    const { parent, made, known } = this.#choice;
     this.#choice = null;
     bar.hidden = true;
+    if (!kept) this.#unwantedPicture = known?.picture;
     this.#unwanted.push(...made.filter((one) => one && one.id !== kept?.id));
     this.#discard(this.inSight()?.canvas);
     if (!kept) this.#open(parent.id);
@@ -203,13 +218,19 @@ export class Repainting {
   #discard(seen) {
     const gone = this.#unwanted.filter(({ id }) => id !== seen?.id);
     this.#unwanted = this.#unwanted.filter(({ id }) => id === seen?.id);
-    // Another's branch may stand on one: it stays, then.
-    for (const { id } of gone) deleteCanvas(id).catch(() => {});
+    // Another's branch may stand on one: it stays, then, and so does the picture in it.
+    const going = gone.map(({ id }) => deleteCanvas(id).catch(() => {}));
+    this.#going = Promise.all([this.#going, ...going]);
+    const picture = this.#unwantedPicture;
+    if (!picture || this.#unwanted.length) return;
+    this.#unwantedPicture = undefined;
+    this.#going.then(() => deletePicture(picture)).catch(() => {});
   }
 
   /** @param {string} id */
   #open(id) {
-    location.hash = formatLink(id, this.inSight()?.view());
+    const seen = this.inSight();
+    location.hash = formatLink(id, seen?.view(), seen?.frame);
   }
 
   /** @param {boolean} busy */
@@ -220,8 +241,9 @@ export class Repainting {
 }
 
 /** @param {Choice} choice @returns {object} the spec of another candidate */
-function specOf({ parent, rectangle, words }) {
+function specOf({ parent, rectangle, words, known }) {
   const said = words ? { prompt: words } : { prompt: parent.prompt, regions: parent.regions };
   const seed = Math.floor(Math.random() * SEEDS);
-  return { seed, ...said, branch: { parent: parent.id, ...rectangle } };
+  const branch = { parent: parent.id, ...rectangle };
+  return { seed, ...said, branch, ...(known && { known }) };
 }

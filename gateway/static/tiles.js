@@ -83,10 +83,13 @@ export const Paper = LevelLayer.extend({
 
 /** The tiles of one level. Fires `tilestate` whenever the state of a tile changes. */
 export const Tiles = LevelLayer.extend({
-  /** @param {string} canvas its id @param {Extent} extent @param {number} level */
-  initialize(canvas, extent, level) {
+  /**
+   * @param {string} canvas its id @param {Extent} extent @param {number} level
+   * @param {number} frame
+   */
+  initialize(canvas, extent, level, frame) {
     this.canvas = canvas;
-    this.frame = 0;
+    this.frame = frame;
     /** @type {Map<string, Entry>} */
     this.entries = new Map();
     LevelLayer.prototype.initialize.call(this, extent, level, {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from PIL import Image
 
 from handscroll.geometry import Region
 from tests.e2e.asking import canvas_of, pixels
@@ -18,6 +19,18 @@ SHOWN = Region(2, -256, -64, 512, 640)
 RECTANGLE = {"top": -64, "left": 192, "height": 128, "width": 192}
 REACH_PX = 80
 """How far beside the rectangle pixels change."""
+
+
+def rendered(tiny: Path, out: Path, rectangle: dict[str, int], shown: Region, *options: str) -> str:
+    """What the command line says of a region of planet 881, of which a rectangle is repainted."""
+    place = ",".join(str(rectangle[name]) for name in ("left", "top", "width", "height"))
+    command = [
+        *(sys.executable, "-m", "launcher", "render", "--world", "planet", "--seed", "881"),
+        *("--at", f"{shown.left},{shown.top}", "--model", str(tiny), "-o", str(out)),
+        *("--level", str(shown.level), "--width", str(shown.width), "--height", str(shown.height)),
+        *("--repaint", place, "--repaint-seed", "882", *options),
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_rectangle_is_repainted_and_all_else_stays(
@@ -34,15 +47,7 @@ def test_a_rectangle_is_repainted_and_all_else_stays(
         after = pixels(made(stack, child, SHOWN, "png"))
 
         out = tmp_path / "out.png"
-        place = ",".join(str(RECTANGLE[name]) for name in ("left", "top", "width", "height"))
-        command = [
-            *(sys.executable, "-m", "launcher", "render", "--world", "planet", "--seed", "881"),
-            *("--at", f"{SHOWN.left},{SHOWN.top}", "--model", str(tiny), "-o", str(out)),
-            *("--width", str(SHOWN.width), "--height", str(SHOWN.height)),
-            *("--repaint", place, "--repaint-seed", "882"),
-        ]
-        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert child.id[:16] in said.stdout
+        assert child.id[:16] in rendered(tiny, out, RECTANGLE, SHOWN)
         np.testing.assert_array_equal(after, pixels(out.read_bytes()))
 
         differs = (before != after).any(-1)
@@ -58,3 +63,36 @@ def test_a_rectangle_is_repainted_and_all_else_stays(
         for one in (child, parent):
             assert client.delete(f"/canvases/{one.id}").status_code == 204
             assert client.get(f"/canvases/{one.id}").status_code == 404
+
+
+def test_a_picture_is_put_into_a_film(stack: Stack, tiny: Path, tmp_path: Path) -> None:
+    """The parent's frames and motion are the branch's; the first frame shows the picture."""
+    mine = np.random.default_rng(9).integers(0, 256, (192, 64, 3), np.uint8)
+    file, out = tmp_path / "mine.png", tmp_path / "out.png"
+    Image.fromarray(mine).save(file)
+    rectangle = {**RECTANGLE, "height": 320}
+    with httpx.Client(base_url=stack.url, timeout=PATIENCE_S) as client:
+        wish = {"world": "planet", "seed": 881, "frames": 2}
+        parent = canvas_of(client.post("/canvases", json=wish).json())
+        given = client.post(
+            "/pictures", content=file.read_bytes(), headers={"Content-Type": "image/png"}
+        ).json()
+        known = {"picture": given["picture"], "top": 0, "left": 256}
+        branch = {"parent": parent.id, **rectangle}
+        answer = client.post("/canvases", json={"seed": 882, "branch": branch, "known": known})
+        assert answer.status_code == 201, answer.text
+        child = canvas_of(answer.json())
+        assert child.frames == 2
+        for frame in range(2):
+            shown = Region(2, 0, 256, 192, 64, frame)
+            after = pixels(made(stack, child, shown, "png"))
+            said = rendered(
+                *(tiny, out, rectangle, shown),
+                *("--frames", "2", "--frame", str(frame), "--repaint-picture", str(file)),
+            )
+            assert child.id[:16] in said
+            np.testing.assert_array_equal(after, pixels(out.read_bytes()))
+            assert (after == mine).all() == (frame == 0)
+        for one in (child, parent):
+            assert client.delete(f"/canvases/{one.id}").status_code == 204
+        assert client.delete(f"/pictures/{given['picture']}").status_code == 204

@@ -276,6 +276,9 @@ def test_a_canvas_is_made_to_move_played_and_saved(
         viewer.until(READY)
         frame = int(page.input_value("#frame"))
         assert page.text_content("#frame-told") == f"{frame + 1} of 16"
+        viewer.rest()
+        moved, shown = viewer.hash, page.evaluate(SHOWN)
+        assert moved == f"#{made.id}/{'/'.join(link.split('/')[1:])}/{frame}"
         with httpx.Client(base_url=stack.url, timeout=PATIENCE_S) as client:
             for key, _, digest in page.evaluate(SHOWN):
                 path = f"/tiles/{viewer.canvas}/{key}.webp"
@@ -286,6 +289,13 @@ def test_a_canvas_is_made_to_move_played_and_saved(
         page.keyboard.press("Home")
         viewer.until(f"() => ({READY})() && document.getElementById('frame').value === '0'")
         assert page.evaluate(SHOWN) == before
+        viewer.rest()
+        assert viewer.hash.split("/")[1:] == link.split("/")[1:]
+        page.evaluate("(link) => { location.hash = link }", moved)
+        viewer.until(
+            f"(told) => ({READY})() && document.getElementById('frame').value === told", str(frame)
+        )
+        assert page.evaluate(SHOWN) == shown
         page.click("#seal")
         assert page.is_hidden("#animate")
         assert page.locator("#save-format option:not([hidden])").count() == 8

@@ -27,6 +27,7 @@ class FakeExports(pb_grpc.ExportServiceServicer):
         size_bytes: of the next files.
         downloads: parts that were asked for.
         left: downloads that their client left.
+        refusal: what whoever wants another is told, if anything.
     """
 
     def __init__(self, store: Store, begin: Callable[[Any], None]) -> None:
@@ -40,6 +41,7 @@ class FakeExports(pb_grpc.ExportServiceServicer):
         self.state, self.size_bytes = pb.EXPORT_STATE_DONE, 5000
         self.downloads: list[tuple[int, int]] = []
         self.left = 0
+        self.refusal: Exception | None = None
 
     def held_bytes(self, owner: str) -> int:
         """Of the files of an owner's."""
@@ -54,6 +56,8 @@ class FakeExports(pb_grpc.ExportServiceServicer):
         self, request: pb.CreateExportRequest, context: Any
     ) -> pb.CreateExportResponse:
         self._begin(context)
+        if self.refusal is not None:
+            raise self.refusal
         if await self._store.get(canvas_key(request.spec.canvas)) is None:
             raise NotFound(f"there is no canvas {request.spec.canvas}")
         if not (request.spec.height_px and request.spec.width_px):

@@ -161,6 +161,7 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
             sampling=sampling_from_pb(request.sampling, Sampling()),
             known=self._known(request),
             regions=tuple(region_from_pb(region) for region in request.regions),
+            motion=request.motion,
             branch=branch_from_pb(request.branch) if request.HasField("branch") else None,
         )
         created = await self.store.get(canvas_key(canvas.id)) is None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from handscroll.canvas import Canvas, PromptRegion
@@ -97,6 +100,80 @@ def test_words_are_for_what_is_marked_alone(stack: Stack, page: Page) -> None:
     in_sight(page, 1)
     made = told(page, stack)
     assert (made["prompt"], made["regions"]) == ("a small boat", [])
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A file of 130 x 100 pixels."""
+    pixels = np.random.default_rng(3).integers(0, 256, (100, 130, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    return tmp_path / "mine.png"
+
+
+def pictures(page: Page) -> int:
+    """How many are the viewer's own."""
+    return int(
+        page.evaluate("async () => (await (await fetch('pictures')).json()).pictures.length")
+    )
+
+
+def test_a_picture_is_put_into_what_is_marked(stack: Stack, page: Page, picture: Path) -> None:
+    """As large as leaves a rim, in the middle; each candidate has it, and undo takes it back."""
+    page.set_input_files("#repaint-picture", picture)
+    mark(page, "a boat")
+    in_sight(page, 1)
+    first = told(page, stack)
+    place = {"top": 384, "left": -192, "height": 148, "width": 192}
+    assert first["known"] == {"picture": first["known"]["picture"], **place}
+    assert first["branch"]["top"] == 256 and first["prompt"] == "a boat"
+    page.click("#candidates button:nth-child(2)")
+    in_sight(page, 2)
+    assert told(page, stack)["known"] == first["known"]
+    assert pictures(page) == 1
+    page.click("#choose-none")
+    soon(lambda: pictures(page) == 0, "the picture goes")
+    page.click("#seal")
+    mark(page)
+    in_sight(page, 1)
+    page.click("#choose")
+    assert told(page, stack)["known"] == first["known"] and pictures(page) == 1
+    assert page.input_value("#repaint-picture") == ""
+
+
+def test_a_part_too_small_for_a_picture_is_refused(page: Page, picture: Path) -> None:
+    page.set_input_files("#repaint-picture", picture)
+    page.click("#repaint")
+    page.mouse.move(350, 250)
+    page.mouse.down()
+    page.mouse.move(380, 480)
+    page.mouse.up()
+    expect(page.locator("#repaint-error")).to_have_text(
+        "For a picture, mark at least 192 × 192 pixels."
+    )
+    assert pictures(page) == 0
+    page.click("#choose-none")
+    expect(page.locator("#choosing")).to_be_hidden()
+
+
+def test_what_was_repainted_is_made_to_move_with_what_is_around_it(
+    stack: Stack, page: Page, parent: Canvas
+) -> None:
+    """A branch has as many frames as its parent: there must be one that moves."""
+    mark(page)
+    in_sight(page, 1)
+    still = told(page, stack)
+    page.click("#choose")
+    page.click("#seal")
+    page.fill("#motion", "waves roll")
+    page.press("#motion", "Enter")
+    expect(page.locator("#film")).to_be_visible()
+    moving = told(page, stack)
+    under = stack.get(f"/canvases/{moving['branch']['parent']}").json()
+    assert under["branch"] is None
+    for before, after in ((still, moving), (stack.get(f"/canvases/{parent.id}").json(), under)):
+        said = {"id", "tilejson", "frames", "motion", "branch"}
+        assert (after["frames"], after["motion"]) == (16, "waves roll")
+        assert all(after[name] == before[name] for name in before.keys() - said)
 
 
 def test_undo_leaves_all_as_it_was(stack: Stack, page: Page, parent: Canvas) -> None:

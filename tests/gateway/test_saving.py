@@ -101,8 +101,7 @@ def test_saved_files_are_told_of_and_can_be_deleted(
 
 
 def test_who_may_save_no_more_is_told_why(stack: Stack, page: Page) -> None:
-    stack.tiler.failure = OverQuota("of exports you may hold 0 bytes more: delete some first")
+    said = "of exports you may hold 0 bytes more: delete some first"
+    stack.tiler.exports.refusal = OverQuota(said)
     begin(page)
-    expect(page.locator("#save-said")).to_have_text(
-        "of exports you may hold 0 bytes more: delete some first"
-    )
+    expect(page.locator("#save-said")).to_have_text(said)

@@ -157,16 +157,28 @@ def test_engine_paints_around_a_picture_as_render_does(
         np.testing.assert_array_equal(found[patch], expected[patch])
 
 
+@pytest.mark.parametrize(("frames", "level"), [(1, 2), (2, 0)])
 def test_engine_paints_branches_as_render_does(
-    model: Checkpoint, make_engine: MakeEngine, put_canvas: PutCanvas, store: Store
+    model: Checkpoint,
+    make_engine: MakeEngine,
+    put_canvas: PutCanvas,
+    store: Store,
+    frames: int,
+    level: int,
 ) -> None:
     """What is shared is the parent's own; each patch of the cone is drawn once, and no other."""
-    wanted = block(-2, 0, 3, 3)
+    extent = Extent("plane", level)
+    wanted = [one._replace(frame=frames - 1) for one in block(-2, 0, 3, 3, level)]
 
     async def served() -> None:
-        root = await put_canvas()
-        child = await put_canvas(seed=8, branch=Branch(root.id, -128, 192, 256, 320))
-        last = await put_canvas(seed=9, branch=Branch(child.id, 64, 384, 128, 256))
+        root = await put_canvas(extent=extent, frames=frames)
+        place, inner = (-128, 192, 256, 320), (64, 384, 128, 256)
+        child = await put_canvas(
+            seed=8, extent=extent, branch=Branch(root.id, *place), frames=frames
+        )
+        last = await put_canvas(
+            seed=9, extent=extent, branch=Branch(child.id, *inner), frames=frames
+        )
         painters = ModelPainters(model)
         engine = make_engine(painters, backlog=500)
         parts = (wanted[:4], wanted[2:], wanted[3:5])
@@ -199,6 +211,33 @@ def test_a_branch_is_admitted_for_all_that_it_stands_on(
             await ask(make_engine(ToyPainters(), backlog=cost - 1), child.id, block(-1, 0))
         painters = ToyPainters()
         await ask(make_engine(painters, backlog=cost), child.id, block(-1, 0))
+        assert painters.drawn.total() == cost
+
+    asyncio.run(served())
+
+
+def test_a_frame_of_a_branch_is_admitted_for_what_of_its_parent_is_missing(
+    make_engine: MakeEngine, put_canvas: PutCanvas, store: Store
+) -> None:
+    """Of the frame before, the branch's own patches are there, and its parent's are not."""
+
+    async def served() -> None:
+        root = await put_canvas(frames=2)
+        place = Branch(root.id, -128, 192, 256, 320)
+        child = await put_canvas(seed=8, frames=2, branch=place)
+        line, wanted = Lineage.of([child, root], 16), block(-1, 0)
+        first = line.cone(wanted)
+        for canvas, patch in first:
+            if canvas == child.id:
+                await store.create(patch_key(canvas, patch), bytes(1024))
+        missing = sum(canvas == root.id for canvas, _ in first)
+        assert 0 < missing < len(first)
+        second = [patch._replace(frame=1) for patch in wanted]
+        cost = len(first) + missing
+        with pytest.raises(InvalidRequest, match=f"stand on {cost} patches"):
+            await ask(make_engine(ToyPainters(), backlog=cost - 1), child.id, second)
+        painters = ToyPainters()
+        await ask(make_engine(painters, backlog=cost), child.id, second)
         assert painters.drawn.total() == cost
 
     asyncio.run(served())

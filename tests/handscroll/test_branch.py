@@ -41,6 +41,7 @@ from handscroll.geometry import (
 from handscroll.known import digest_of
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.paint import Painter
+from handscroll.text import TextEncoder
 from handscroll.tokenizer import RADIUS_TOK
 
 SIDE, F, FINEST = 16, 16, 2
@@ -244,6 +245,19 @@ def test_what_shows_nothing_of_the_rectangle_costs_what_it_does_in_the_parent() 
     assert len(expected) == 27
 
 
+@pytest.mark.parametrize("level", range(FINEST + 1))
+def test_each_frame_costs_what_the_first_does(level: int) -> None:
+    """So a tile of a film stands on at most so many times what one of a still branch does."""
+    parent = canvas_of(frames=4)
+    branch = branch_of(parent, -64, 192, 512, 1024)
+    line = lineage_of(branch, parent)
+    for patches in under(branch, level):
+        first = line.cone(patches)
+        last = line.cone(patch._replace(frame=3) for patch in patches)
+        assert len(last) == 4 * len(first)
+        assert {(canvas, patch._replace(frame=0)) for canvas, patch in last} == first
+
+
 def test_branches_of_branches_add_two_patches_to_each_side() -> None:
     canvases = [canvas_of()]
     for _ in range(4):
@@ -290,6 +304,11 @@ def test_parents_are_checked() -> None:
     for changes in unlike:
         with pytest.raises(SpecMismatch, match=f"parent's {next(iter(changes))}"):
             lineage_of(replace(branch, **changes), parent)
+    with pytest.raises(SpecMismatch, match="frames, 1, not 2: make the parent move first$"):
+        lineage_of(replace(branch, frames=2, motion="waves roll"), parent)
+    film = replace(parent, frames=2)
+    with pytest.raises(SpecMismatch, match="frames, 2, not 1$"):
+        lineage_of(branch_of(film, 0, 0, 64, 64, frames=1), film)
 
 
 def test_chains_are_bounded() -> None:
@@ -356,6 +375,11 @@ def real(model: Checkpoint, world: str = "planet", **changes: Any) -> Canvas:
     return Canvas(model.digest, world, **spec)
 
 
+def that_reads(model: Checkpoint) -> Checkpoint:
+    """The same model, as if it had learned words."""
+    return replace(model, text_encoder=TextEncoder().digest)
+
+
 def painted(painter: Painter, region: Region) -> Pixels:
     return np.concatenate(list(painter.region(region)))
 
@@ -368,18 +392,21 @@ def painted(painter: Painter, region: Region) -> Pixels:
         ("scroll", (64, 192, 640, 320), {}),
         ("planet", (128, 192, 256, 320), {"extent": PICTURE, "order": "raster"}),
         ("planet", (128, 192, 256, 320), {"extent": PICTURE, "order": "outward"}),
+        ("planet", (-64, 192, 128, 128), {"frames": 3}),
+        ("scroll", (64, 192, 128, 128), {"frames": 2, "motion": "waves roll"}),
     ],
 )
 def test_nothing_changes_but_inside(
     model: Checkpoint, world: str, place: tuple[int, int, int, int], changes: dict[str, Any]
 ) -> None:
-    """Tokens of every level, and pixels as far as the decoder reaches."""
+    """Tokens of every level and frame, and pixels as far as the decoder reaches."""
+    model = that_reads(model) if "motion" in changes else model
     parent = real(model, world, **changes)
     child = branch_of(parent, *place)
     where = place_of(child)
     with painter_of(model, parent) as before, painter_of(model, parent, child) as after:
-        for level in range(FINEST + 1):
-            patches = near(child, level)
+        for frame, level in product(range(parent.frames), range(FINEST + 1)):
+            patches = [patch._replace(frame=frame) for patch in near(child, level)]
             old, new = dict[Patch, Codes](), dict[Patch, Codes]()
             for painter, found in ((before, old), (after, new)):
                 drawn = dict(painter.patches(patches))
@@ -393,15 +420,16 @@ def test_nothing_changes_but_inside(
             assert changed > 0.5 * sum(where.anew(patch).sum() for patch in patches)
         _, top, left, height, width, _ = rectangle(child, FINEST)
         margin = (RADIUS_TOK + 1) * F
-        large = Region(FINEST, top - 64, left - 160, height + 64, width + 320)
-        one, other = painted(before, large), painted(after, large)
-    differs = (one != other).any(-1)
-    inside = np.zeros_like(differs)
-    inside[64:, 160:-160] = True
-    assert differs[inside].mean() > 0.5
-    near_it = np.zeros_like(differs)
-    near_it[max(0, 64 - margin) :, 160 - margin : -160 + margin] = True
-    assert not differs[~near_it].any()
+        for frame in range(parent.frames):
+            large = Region(FINEST, top - 64, left - 160, height + 64, width + 320, frame)
+            one, other = painted(before, large), painted(after, large)
+            differs = (one != other).any(-1)
+            inside = np.zeros_like(differs)
+            inside[64:, 160:-160] = True
+            assert differs[inside].mean() > 0.5
+            near_it = np.zeros_like(differs)
+            near_it[max(0, 64 - margin) :, 160 - margin : -160 + margin] = True
+            assert not differs[~near_it].any()
 
 
 def test_a_place_is_the_same_alone_and_among_others(model: Checkpoint) -> None:
@@ -421,12 +449,54 @@ def test_a_place_is_the_same_alone_and_among_others(model: Checkpoint) -> None:
             )
 
 
-@pytest.mark.parametrize("keep", [0, 4096])
-def test_painter_draws_the_cone_of_the_lineage_once(model: Checkpoint, keep: int) -> None:
-    root = real(model)
+def test_a_frame_is_the_same_alone_and_among_others(model: Checkpoint) -> None:
+    """In whatever order a film is looked at, and whatever is kept of it."""
+    parent = real(model, frames=3, extent=Extent("plane", 1))
+    child = branch_of(parent, -64, 192, 128, 128)
+    large = Region(1, -100, 150, 200, 220)
+    with painter_of(model, parent, child) as painter:
+        whole = [painted(painter, large._replace(frame=frame)) for frame in range(3)]
+    assert (whole[0] != whole[1]).any() and (whole[1] != whole[2]).any()
+    for places in ([(2, 90, 110)], [(1, 0, 0), (2, 120, 0), (0, 60, 60)]):
+        with ExitStack() as stack:
+            before = stack.enter_context(Painter(model, parent, keep=0))
+            painter = stack.enter_context(Painter(model, child, keep=0, parent=before))
+            for frame, down, right in places:
+                top, left = large.top + down, large.left + right
+                part = painted(painter, Region(1, top, left, 60, 100, frame))
+                expected = whole[frame][down : down + 60, right : right + 100]
+                np.testing.assert_array_equal(part, expected)
+
+
+def test_a_film_begins_as_the_still_branch_and_goes_on_as_is_said(model: Checkpoint) -> None:
+    """What moves is heard in the rectangle, from the second frame on."""
+    model = that_reads(model)
+    still = real(model, extent=Extent("plane", 0), sampling=Sampling(group=64, guidance=20))
+    film = replace(still, frames=2, motion="winter turns to summer")
+    place, patch = (64, 64, 192, 192), Patch(0, 0, 0, 0)
+    found = []
+    for parent, motion in ((still, ""), (film, film.motion), (film, "waves roll")):
+        child = branch_of(parent, *place, motion=motion)
+        with painter_of(model, parent, child) as painter:
+            frames = [patch._replace(frame=frame) for frame in range(child.frames)]
+            list(painter.patches(frames))
+            found.append([painter.pool[one] for one in frames])
+    (first,), (one, *alike), (other, *unlike) = found
+    np.testing.assert_array_equal(first, one)
+    np.testing.assert_array_equal(first, other)
+    anew = place_of(branch_of(film, *place)).anew(patch)
+    differs = (alike[0] != unlike[0]).any(-1)
+    assert differs[anew].any() and not differs[~anew].any()
+
+
+@pytest.mark.parametrize(("keep", "frame"), [(0, 0), (4096, 0), (0, 1)])
+def test_painter_draws_the_cone_of_the_lineage_once(
+    model: Checkpoint, keep: int, frame: int
+) -> None:
+    root = real(model, frames=frame + 1)
     child = branch_of(root, -128, 192, 256, 320)
     grandchild = branch_of(child, 64, 384, 128, 256)
-    tile, told = Tile(FINEST, -2, -1), list[tuple[str, Patch]]()
+    tile, told = Tile(FINEST, -2, -1, frame), list[tuple[str, Patch]]()
     with ExitStack() as stack:
         painter: Painter | None = None
         for canvas in (root, child, grandchild):
@@ -478,6 +548,31 @@ def test_a_known_picture_stays_outside_and_is_painted_over_inside(model: Checkpo
     assert not same[64:192, 128:256].any()
     same[64:192, 128:256] = True
     assert same.all()
+
+
+def test_a_picture_is_the_first_frame_of_a_branch_of_a_film(model: Checkpoint) -> None:
+    """The parent's too, outside the rectangle; what moves then is drawn inside, else as it was."""
+    pixels, parents = noise(128, 128), noise(320, 384)
+    parent = real(model, frames=2, known=known_at(parents, 0, 0))
+    child = branch_of(parent, 64, 128, 192, 192, known=known_at(pixels, 64, 128))
+    given = {f"of_{digest_of(one)}": one for one in (pixels, parents)}
+    shown = Region(FINEST, 0, 0, 320, 384)
+    with (
+        painter_of(model, parent, **given) as before,
+        painter_of(model, parent, child, **given) as after,
+    ):
+        first, second = (painted(after, shown._replace(frame=frame)) for frame in (0, 1))
+        moved = painted(before, shown._replace(frame=1))
+    own, whole = (slice(64, 192), slice(128, 256)), (slice(64, 256), slice(128, 320))
+    np.testing.assert_array_equal(first[own], pixels)
+    assert (second[own] != pixels).any(-1).mean() > 0.5
+    outside = np.ones((320, 384), bool)
+    outside[whole] = False
+    np.testing.assert_array_equal(first[outside], parents[outside])
+    reached = np.zeros((320, 384), bool)
+    reached[: 256 + 80, 128 - 80 : 320 + 80] = True
+    differs = (second != moved).any(-1)
+    assert differs[whole].mean() > 0.5 and not differs[~reached].any()
 
 
 def test_a_picture_may_be_put_into_a_branch(model: Checkpoint) -> None:

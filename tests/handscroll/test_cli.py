@@ -247,6 +247,61 @@ def test_render_repaints_a_rectangle(
     np.testing.assert_array_equal(np.asarray(Image.open(out)), expected)
 
 
+@pytest.mark.parametrize(
+    ("size", "lies"), [((160, 80), (64, 192, 192, 96)), ((60, 200), (128, 64, 96, 320))]
+)
+def test_render_puts_a_picture_into_a_rectangle(
+    command: Command,
+    model: Checkpoint,
+    tiny: Path,
+    tmp_path: Path,
+    size: tuple[int, int],
+    lies: tuple[int, int, int, int],
+) -> None:
+    """In its middle, as large as leaves a rim, over the picture that the canvas is around."""
+    around, others = photo(tmp_path / "around.png")
+    file, pixels = photo(tmp_path / "mine.png", *size)
+    top, left, height, width = lies
+    brought = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+    parent = Canvas(
+        model.digest, "planet", 3, PLANE, known=Known(digest_of(others), 0, 0, *others.shape[:2])
+    )
+    child = replace(
+        parent,
+        seed=1,
+        known=Known(digest_of(np.asarray(brought)), *lies),
+        branch=Branch(parent.id, 0, 0, 320, 448),
+    )
+    told = {"picture": around, "picture-at": "0,0", "repaint": "0,0,448,320"}
+    place = {"at": f"{left},{top}", "width": width, "height": height, "level": 2}
+    out = tmp_path / "out.png"
+    result = command(*options(out, tiny, **told, **place, **{"repaint-picture": file}))
+    assert result.code == 0, result.err
+    assert child.id[:16] in result.out
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), np.asarray(brought))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"repaint": None}, "--repaint-picture say what --repaint paints"),
+        ({"repaint": "0,0,192,128"}, "must be at least 192 x 192 px for a picture, not 192 x 128"),
+        ({"repaint": "9,0,320,320"}, "multiples of 64 px"),
+        ({"repaint-picture": "none.png"}, "cannot read none.png"),
+        ({"repaint": "0,0,1024,192"}, "must be 64 px wide"),
+    ],
+)
+def test_pictures_that_cannot_be_put_there_are_refused(
+    command: Command, tiny: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    file, _ = photo(tmp_path / "mine.png", 80, 20)
+    told = {"repaint": "0,0,320,320", "repaint-picture": file} | changes
+    result = command(*options(tmp_path / "out.png", tiny, **told))
+    assert_one_line(result)
+    assert words in result.err
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_repainting_takes_a_seed_and_words_of_its_own(
     command: Command, tiny: Path, model: Checkpoint, tmp_path: Path
 ) -> None:

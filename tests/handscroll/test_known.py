@@ -303,7 +303,7 @@ def laid(picture: KnownPixels, tile: Tile, *paintings: Pixels, margin_px: int | 
         margin_px = NEAR_KNOWN_PX if picture.place.shows(tile) else 0
     view = View(tile, picture.place.extent, SIDE, 4, margin_px)
     painted = painting(view, *paintings)
-    return painted.cut(picture.lay_over(painted, painted.pixels)), painted.cut(painted.pixels)
+    return painted.cut(picture.lay_over(painted)), painted.cut(painted.pixels)
 
 
 @settings(max_examples=15)

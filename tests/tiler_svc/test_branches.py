@@ -34,7 +34,8 @@ SHARED, CHANGED = Tile(2, -2, -4), Tile(2, -1, -1)
 async def family(home: House, **changes: Any) -> tuple[Canvas, Canvas]:
     """A canvas and its branch."""
     parent = await home.canvas(**changes)
-    child = await home.canvas(seed=8, branch=Branch(parent.id, *RECTANGLE))
+    branch = Branch(parent.id, *RECTANGLE)
+    child = await home.canvas(seed=8, frames=parent.frames, branch=branch)
     return parent, child
 
 
@@ -43,7 +44,7 @@ async def tile_of(home: House, canvas: Canvas, tile: Tile) -> bytes:
     x, y, z = tile_to_xyz(tile)
     address = tiler_pb.TileAddress(x=x, y=y, z=z)
     request = tiler_pb.GetTileRequest(
-        canvas=canvas.id, tile=address, format=tiler_pb.IMAGE_FORMAT_PNG
+        canvas=canvas.id, tile=address, format=tiler_pb.IMAGE_FORMAT_PNG, frame=tile.frame
     )
     return (await home.tiles.GetTile(request)).image
 
@@ -56,28 +57,34 @@ async def count(home: House, prefix: Any) -> int:
     return len([key async for key in home.store.keys(prefix)])
 
 
-@pytest.mark.parametrize("around", [False, True])
+@pytest.mark.parametrize(("around", "frame"), [(False, 0), (True, 0), (True, 1)])
 async def test_a_branch_is_painted_as_the_algorithm_alone_does(
-    model: Checkpoint, tmp_path: Path, around: bool
+    model: Checkpoint, tmp_path: Path, around: bool, frame: int
 ) -> None:
     """With a picture that the parent is painted around too: it stays outside the rectangle."""
     known = Known(digest_of(PIXELS), 0, 128, 200, 400) if around else None
     async with house(model, tmp_path, paint=True) as home:
         await home.store.create(picture_key(digest_of(PIXELS)), to_png(PIXELS))
-        parent, child = await family(home, known=known)
+        parent, child = await family(home, known=known, frames=frame + 1)
         with (
             Painter(model, parent, picture=PIXELS if around else None) as before,
             Painter(model, child, parent=before) as painter,
         ):
-            for tile in (CHANGED, SHARED, Tile(2, -1, 0), Tile(0, -1, -1)):
+            for shown_at in (CHANGED, SHARED, Tile(2, -1, 0), Tile(0, -1, -1)):
+                tile = shown_at._replace(frame=frame)
                 found = seen(await tile_of(home, child, tile))
                 np.testing.assert_array_equal(found, painter.tile(tile))
-            shown = Region(2, 0, 84, 200, 256)
+            shown = Region(2, 0, 84, 200, 256, frame)
             strips = [
                 np.frombuffer(one.rgb, np.uint8).reshape(one.height_px, 256, 3)
                 async for one in home.tiles.RenderRegion(
                     tiler_pb.RenderRegionRequest(
-                        canvas=child.id, level=2, left_px=84, height_px=200, width_px=256
+                        canvas=child.id,
+                        level=2,
+                        frame=frame,
+                        left_px=84,
+                        height_px=200,
+                        width_px=256,
                     )
                 )
             ]
@@ -126,6 +133,16 @@ async def test_what_a_branch_shares_is_found_with_its_parent_and_kept_there(home
     assert await count(home, patches_prefix(child.id)) == len(touched)
     for patch in touched:
         assert await home.store.get(patch_key(child.id, patch))
+
+
+async def test_of_a_film_a_branch_shares_the_tiles_of_every_frame(home: House) -> None:
+    parent, child = await family(home, frames=3)
+    for frame in range(3):
+        shared, changed = (one._replace(frame=frame) for one in (SHARED, CHANGED))
+        assert await tile_of(home, child, shared) == await tile_of(home, parent, shared)
+        assert await tile_of(home, child, changed) != await tile_of(home, parent, changed)
+        assert not await home.store.get(tile_key(child.id, shared, "png"))
+        assert await home.store.get(tile_key(child.id, changed, "png"))
 
 
 async def test_a_reader_sees_what_is_there_of_a_branch_and_its_parent(
