@@ -77,8 +77,6 @@ def test_http_refuses_what_cannot_be(
         ({"world": "planet", "prompt": "x" * 2001}, 400, "prompt may have 2000 characters"),
         ({"world": "planet", "prompt": "x" * TEN_MB}, 413, "the body may have 65536 bytes"),
         ({"world": "planet", "extent": {"kind": "plane", "finest": 6}}, 409, "has levels 0 to 2"),
-        # Its encoder is not the one that the model names.
-        ({"world": "planet", "prompt": "islands"}, 409, "trained with text encoder 0000"),
     ],
 )
 def test_http_refuses_canvases_that_cannot_be(
