@@ -130,7 +130,6 @@ BAD: dict[str, dict[str, object]] = {
     "negative seed": {"seed": -1},
     "seed too large": {"seed": 2**64},
     "long prompt": {"prompt": "x" * 2001},
-    "words it did not learn": {"prompt": "sea"},
     "above a scroll": {"world": "scroll", "at": "0,-1"},
     "below a scroll": {"world": "scroll", "at": "0,147"},
     "higher than a scroll": {"world": "scroll", "at": "0,0", "height": 177},
