@@ -14,6 +14,7 @@ from handscroll.checkpoint import Checkpoint, World
 from handscroll.decoder import Decoder, DecoderConfig
 from handscroll.field import Palette
 from handscroll.geometry import Extent
+from handscroll.text import TextEncoder
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 
 pytest_plugins = [
@@ -84,7 +85,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     ]
     folder = tmp_path_factory.mktemp("tiny")
-    checkpoint.save(folder, tokenizer, decoder, worlds, text_encoder="0" * 64)
+    checkpoint.save(folder, tokenizer, decoder, worlds, TextEncoder().digest)
     return folder
 
 

@@ -145,8 +145,6 @@ def test_http_refuses_what_cannot_be(
         (b'{"world": "planet", "sampling": {"top_p": 1e999}}', 400, "a finite number, not inf"),
         (b'{"world": "planet", "known": {"picture": "", "top": -Infinity}}', 400, "not -inf"),
         ({"world": "planet", "extent": {"kind": "plane", "finest": 6}}, 409, "has levels 0 to 2"),
-        # Its encoder is not the one that the model names.
-        ({"world": "planet", "prompt": "islands"}, 409, "trained with text encoder 0000"),
     ],
 )
 def test_http_refuses_canvases_that_cannot_be(

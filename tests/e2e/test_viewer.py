@@ -262,7 +262,7 @@ def test_a_canvas_is_made_to_move_played_and_saved(
         page.click("#seal")
         assert page.is_hidden("#film")
         page.focus("#motion")
-        page.keyboard.press("Enter")  # without words, which this model has not learned
+        page.keyboard.press("Enter")  # without words
         viewer.until(
             f"(still) => ({READY})() && document.documentElement.dataset.canvas !== still", still
         )

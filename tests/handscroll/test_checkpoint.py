@@ -66,7 +66,7 @@ def test_load_gives_what_was_saved(tiny: Path, model: Checkpoint, tmp_path: Path
         assert (tmp_path / name).read_bytes() == (tiny / name).read_bytes()
     again = checkpoint.load(tmp_path)
     assert again.digest == digest
-    assert again.text_encoder == model.text_encoder == "0" * 64
+    assert again.text_encoder == model.text_encoder
     assert again.decoder.config == model.decoder.config
     assert again.tokenizer.config == model.tokenizer.config
     codes = torch.arange(4 * 25).reshape(1, 5, 5, 4)

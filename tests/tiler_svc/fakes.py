@@ -41,6 +41,9 @@ from tokenizer_svc.service import TokenizerServicer
 
 Draw = Callable[[Patch], Codes]
 
+ENCODER = "0" * 64
+"""Digest of the encoder whose vectors are made up."""
+
 
 def model_of(checkpoint: Checkpoint, **changes: Any) -> Model:
     """What a generator says of a checkpoint; large groups, because that is quick."""
@@ -51,7 +54,7 @@ def model_of(checkpoint: Checkpoint, **changes: Any) -> Model:
         "side_tok": checkpoint.decoder.config.side,
         "codes": checkpoint.decoder.config.codes,
         "radius_tok": RADIUS_TOK,
-        "text_encoder": checkpoint.text_encoder,
+        "text_encoder": ENCODER,
     }
     return Model(**told | changes)
 
@@ -163,7 +166,7 @@ class CountingTokenizer(TokenizerServicer):
         go: decoding waits for it.
         embedded: the prompts.
         failures: what the next calls of Decode raise.
-        encoder: the digest to claim for vectors that are made up; None to embed in earnest.
+        encoder: the digest to claim for vectors that are made up.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -173,7 +176,7 @@ class CountingTokenizer(TokenizerServicer):
         self.go.set()
         self.embedded: list[str] = []
         self.failures: list[Exception] = []
-        self.encoder = "0" * 64
+        self.encoder = ENCODER
 
     async def Decode(
         self, request: tokenizer_pb.DecodeRequest, context: Any

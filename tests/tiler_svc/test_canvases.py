@@ -29,7 +29,7 @@ from svckit.keys import (
 from svckit.specs import Specs
 from svckit.store import Store
 from svckit.wire import Model
-from tests.tiler_svc.fakes import House
+from tests.tiler_svc.fakes import ENCODER, House
 from tiler_svc.canvases import PATIENCE_S, Canvases
 from tiler_svc.peers import Generator, Models
 from tiler_svc.pictures import Pictures
@@ -37,7 +37,6 @@ from tiler_svc.pictures import Pictures
 pytestmark = pytest.mark.anyio
 
 ANNE, BERT = "anne-has-a-secret", "bert-has-a-secret"
-ENCODER = "0" * 64
 
 
 def says(owner: str | None) -> Any:
@@ -484,8 +483,6 @@ async def test_worlds_are_told_from_the_store_while_the_painters_sleep(home: Hou
 
 async def test_page_ends_before_it_outgrows_a_message(home: House) -> None:
     """With four bytes a character, in the prompts of many regions."""
-    home.tokenizer.encoder = ENCODER
-    home.generator.model = replace(home.model, text_encoder=ENCODER)
     said = [pb.PromptRegion(prompt="🏔" * 2000, height_px=1, width_px=1)] * 4
     made = [(await create(home, ANNE, seed=seed, regions=said)).canvas.id for seed in range(80)]
     found, token = list[str](), ""
@@ -499,8 +496,6 @@ async def test_page_ends_before_it_outgrows_a_message(home: House) -> None:
 
 
 async def test_all_words_of_a_canvas_are_embedded_before_it_is_there(home: House) -> None:
-    home.tokenizer.encoder = ENCODER
-    home.generator.model = replace(home.model, text_encoder=ENCODER)
     said = [
         pb.PromptRegion(prompt=prompt, top_px=-5, height_px=100, width_px=2**30)
         for prompt in ("stormy sea", " \t", "snow", "stormy sea")
@@ -519,8 +514,6 @@ async def test_all_words_of_a_canvas_are_embedded_before_it_is_there(home: House
 
 
 async def test_what_moves_is_embedded_with_each_prompt(home: House) -> None:
-    home.tokenizer.encoder = ENCODER
-    home.generator.model = replace(home.model, text_encoder=ENCODER)
     made = await create(home, prompt="hills", frames=4, motion="clouds drift left")
     assert wire.canvas_from_pb(made.canvas).motion == "clouds drift left"
     assert sorted(home.tokenizer.embedded) == ["hills", "hills, clouds drift left"]

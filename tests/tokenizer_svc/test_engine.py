@@ -116,10 +116,8 @@ async def test_another_model_is_refused(engine: Engine, model: Checkpoint) -> No
             await call
 
 
-async def test_prompts_are_embedded_each_alone(model: Checkpoint) -> None:
+async def test_prompts_are_embedded_each_alone(engine: Engine, model: Checkpoint) -> None:
     encoder = TextEncoder()
-    workers = Workers(2, 64)
-    engine = Engine(replace(model, text_encoder=encoder.digest), workers)
     prompts = ["a lake", "a lake at dawn, seen from very far away", "a lake"]
     vectors, digest = await engine.embed(model.digest, prompts)
     assert digest == encoder.digest
@@ -133,12 +131,14 @@ async def test_prompts_are_embedded_each_alone(model: Checkpoint) -> None:
     ):
         with pytest.raises(InvalidRequest, match=message):
             await engine.embed(model.digest, wrong)
-    workers.close()
 
 
-async def test_another_encoder_is_refused(engine: Engine, model: Checkpoint) -> None:
+async def test_another_encoder_is_refused(model: Checkpoint) -> None:
+    workers = Workers(1, 64)
+    engine = Engine(replace(model, text_encoder="0" * 64), workers)
     with pytest.raises(SpecMismatch, match="trained with text encoder 0000000000000000…"):
         await engine.embed(model.digest, ["a lake"])
+    workers.close()
 
 
 def gated(gate: threading.Event, begun: list[int], number: int) -> Callable[[], int]:
