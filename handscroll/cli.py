@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -75,11 +75,16 @@ def render(
     ],
     seed: Annotated[int, typer.Option(help="another number, another world")] = 0,
     prompt: Annotated[str, typer.Option(help="what it should show")] = "",
-    negative_prompt: Annotated[str, typer.Option(help="what it should not show")] = "",
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="what it should not show; default: the model's own")
+    ] = None,
     guidance: Annotated[
-        float,
-        typer.Option(help="how far to go from there to the prompt, 0 to 20; 1 is the prompt's own"),
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            help="how far to go from there to the prompt, 0 to 20; 1 is the prompt's own; default: "
+            "the model's own"
+        ),
+    ] = None,
     region: Annotated[
         list[str],
         typer.Option(help='"X,Y,WIDTH,HEIGHT words": a place with a prompt of its own; repeatable'),
@@ -187,6 +192,7 @@ def render(
         known = Known(
             digest_of(pixels), *_corner(pixels, picture_at, shown, extent), *pixels.shape[:2]
         )
+    told: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt}
     canvas = Canvas(
         loaded.digest,
         world,
@@ -195,7 +201,7 @@ def render(
         prompt,
         order,
         frames,
-        sampling=replace(loaded.sampling, guidance=guidance, negative_prompt=negative_prompt),
+        sampling=replace(loaded.sampling, **{k: v for k, v in told.items() if v is not None}),
         known=known,
         regions=tuple(map(_prompt_region, region)),
         motion=motion,

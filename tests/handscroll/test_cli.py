@@ -1,6 +1,8 @@
 """The laws of `handscroll.cli`: a picture or one line, never half of either."""
 
 import io
+import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,6 +17,7 @@ from PIL import Image
 from pmtiles.reader import MemorySource, all_tiles
 
 import handscroll
+from handscroll import checkpoint
 from handscroll.archive import tiles_in
 from handscroll.assemble import Pixels
 from handscroll.canvas import Branch, Canvas, Known, PromptRegion, Sampling
@@ -199,6 +202,25 @@ def test_render_takes_guidance(
     assert result.code == 0 and canvas.id[:16] in result.out, result
     for wrong in ({"guidance": 21}, {"negative-prompt": "x" * 2001}):
         assert_one_line(command(*options(tmp_path / "other.png", tiny, **wrong)))
+
+
+def test_what_is_not_said_of_sampling_is_the_models_own(
+    command: Command, tiny: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(tiny, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["sampling"] |= {"guidance": 2.0, "negative_prompt": "people"}
+    (folder / "config.json").write_text(json.dumps(config))
+    other = checkpoint.load(folder)
+    assert other.sampling.guidance == 2
+    for told, sampling in (
+        ({}, other.sampling),
+        ({"negative-prompt": ""}, replace(other.sampling, negative_prompt="")),
+    ):
+        result = command(*options(tmp_path / "out.png", folder, **told))
+        canvas = Canvas(other.digest, "planet", 3, PLANE, sampling=sampling)
+        assert result.code == 0 and canvas.id[:16] in result.out, result
 
 
 def test_render_takes_regions_with_words_of_their_own(
