@@ -46,7 +46,7 @@ FILES = {
     "half a JPEG": (_saved("JPEG")[:900], _CUT),
     "half a WebP": (_saved("WEBP")[:900], _CUT),
     "81 million pixels": (_claiming(9000, 9000), "picture"),
-    "2^62 pixels": (_claiming(2**31 - 1, 2**31 - 1), _CUT),
+    "2^62 pixels": (_claiming(2**31 - 1, 2**31 - 1), "picture"),
     "an animated PNG": (_saved("PNG", save_all=True, append_images=_TURNED), "not an animation"),
     "an animated WebP": (_saved("WEBP", save_all=True, append_images=_TURNED), "not an animation"),
     "a large file": (bytes(MAX_FILE_BYTES + 1), f"{MAX_FILE_BYTES} bytes"),

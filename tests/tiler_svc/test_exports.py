@@ -203,7 +203,8 @@ async def test_archive_holds_the_tiles_that_are_served(
 @pytest.mark.parametrize("format", [MP4, AWEBP, GIF])
 async def test_film_shows_all_frames(home: House, format: pb.ExportFormat.ValueType) -> None:
     canvas = await home.canvas(frames=3)
-    wanted = Region(0, -10, 20, 30, 40)
+    # Of other sides than multiples of 16 the MP4 encoder now and then makes other bytes.
+    wanted = Region(0, -10, 20, 32, 48)
     spec = spec_of(canvas, wanted, format=format, fps=5, back_and_forth=True)
     content = await made(home, spec)
     frames = [await region(home, canvas, wanted._replace(frame=frame)) for frame in range(3)]
