@@ -424,13 +424,14 @@ def test_frames_become_a_film(
     command: Command, tiny: Path, model: Checkpoint, tmp_path: Path, ending: str
 ) -> None:
     out = tmp_path / f"film{ending}"
-    result = command(*options(out, tiny, frames=3, fps=5), "--back-and-forth")
+    told = options(out, tiny, frames=3, fps=5, width=48, height=32)
+    result = command(*told, "--back-and-forth")
     assert result.code == 0 and result.err == ""
     canvas = Canvas(model.digest, "planet", 3, PLANE, frames=3)
     assert canvas.id[:16] in result.out
     with Painter(model, canvas) as painter:
         frames = [
-            np.concatenate(list(painter.region(Region(0, -10, -20, 30, 40, frame))))
+            np.concatenate(list(painter.region(Region(0, -10, -20, 32, 48, frame))))
             for frame in range(3)
         ]
     format: FilmFormat = {".mp4": "mp4", ".webp": "awebp", ".gif": "gif"}[ending]  # type: ignore[assignment]
