@@ -1,7 +1,6 @@
 """Films: the frames of a region as one file.
 
-The same frames give the same bytes. Of MP4 that holds where the sides are multiples of 16: x264 has
-made other bytes of other sides, once in hundreds of times.
+The same frames give the same bytes; as MP4 nearly always, since x264 is now and then of two minds.
 
 A film has few frames and encoders look at all of them, so all are held: MAX_FILM_PIXELS at most.
 """

@@ -50,6 +50,7 @@ from svckit.keys import (
 from svckit.refusal import refused
 from svckit.specs import Specs
 from svckit.store import Store
+from tests.handscroll.test_film import alike
 from tests.tiler_svc.fakes import House, house, until
 from tests.tiler_svc.test_admission import make_key
 from tests.tiler_svc.test_tiles import get, region
@@ -203,13 +204,12 @@ async def test_archive_holds_the_tiles_that_are_served(
 @pytest.mark.parametrize("format", [MP4, AWEBP, GIF])
 async def test_film_shows_all_frames(home: House, format: pb.ExportFormat.ValueType) -> None:
     canvas = await home.canvas(frames=3)
-    # Of other sides than multiples of 16 the MP4 encoder now and then makes other bytes.
-    wanted = Region(0, -10, 20, 32, 48)
+    wanted = Region(0, -10, 20, 30, 40)
     spec = spec_of(canvas, wanted, format=format, fps=5, back_and_forth=True)
     content = await made(home, spec)
     frames = [await region(home, canvas, wanted._replace(frame=frame)) for frame in range(3)]
     name: FilmFormat = {MP4: "mp4", AWEBP: "awebp", GIF: "gif"}[format]  # type: ignore[assignment]
-    assert content == film(name, frames, 5, back_and_forth=True)
+    assert alike(name, content, film(name, frames, 5, back_and_forth=True))
     found = await create(home, spec)
     assert (found.spec.fps, found.spec.back_and_forth) == (5, True)
     assert found.done == found.total == 3 * len(list(tiles_of(wanted, canvas.extent)))
