@@ -354,7 +354,7 @@ class Engine:
                 pixels = [
                     await again("the tokenizer", partial(decode, window)) for window in tokens
                 ]
-        painted = view.painted(pixels)
+        painted = await asyncio.to_thread(view.painted, pixels)
         laid = await self._pictures.lay_over(await self._specs.line(canvas), model, painted)
         return painted.cut(laid)
 

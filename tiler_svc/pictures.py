@@ -245,7 +245,8 @@ class Pictures:
         for canvas in reversed(line):
             own = painted.pixels
             if canvas.known and place_of(canvas, model).shows(painted.view.tile):
-                own = (await self._pixels(canvas, model)).lay_over(painted)
+                picture = await self._pixels(canvas, model)
+                own = await asyncio.to_thread(picture.lay_over, painted)
             if canvas.branch is not None and laid is not own:
                 place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
                 own = place.laid(painted.view.region, laid, own)
