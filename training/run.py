@@ -14,6 +14,7 @@ kill leaves the last whole one.
 
 from __future__ import annotations
 
+import atexit
 import csv
 import os
 import time
@@ -41,6 +42,8 @@ def together() -> tuple[int, int]:
         return 0, 1
     if not distributed.is_initialized():
         distributed.init_process_group()
+        # Left to the interpreter's end, its threads now and then abort the process.
+        atexit.register(distributed.destroy_process_group)
     return distributed.get_rank(), distributed.get_world_size()
 
 
