@@ -38,13 +38,13 @@ from handscroll.context import Codes, Field, Floats, Given
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import near
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region, Tile, tile_region
-from handscroll.known import RIM_PX, KnownPlace
+from handscroll.known import BESIDE_PX, TONE_PX, KnownPlace
 from handscroll.view import AROUND_PX, View
 
 MAX_BRANCHES = 64
 """How long a chain of branches, each of the one before, may be."""
-NEAR_KNOWN_PX = 2 * RIM_PX + AROUND_PX
-"""How much around a tile is decoded near a known picture: what its rim mirrors."""
+NEAR_KNOWN_PX = TONE_PX + BESIDE_PX
+"""How much around a tile is decoded near a known picture: where tones are compared."""
 _DEEP_PX = 512
 """How far inside the rectangle the field is the branch's own, in pixels of level 0."""
 _REACH_PX = 80 + NEAR_KNOWN_PX

@@ -197,6 +197,8 @@ class Decoder(nn.Module):
         self.text = nn.Linear(config.text_width, width)
         self.world = nn.Embedding(config.worlds, width)
         self.level = nn.Embedding(MAX_LEVEL + 1, width)
+        self.told = nn.Linear(config.text_width, width, bias=False)
+        nn.init.zeros_(self.told.weight)
         self.query = nn.Parameter(torch.randn(width) * 0.5)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.layers))
         self.answer = nn.Linear(width, narrow)
@@ -222,7 +224,7 @@ class Decoder(nn.Module):
     def embed_context(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Context vectors (B, 2 + C, D), places, and which are there.
 
-        Two entries come first and stand in the patch's middle: world and level, and the prompt.
+        Two entries come first and stand in the patch's middle: the condition, and the prompt.
         """
         source = batch.source_BC
         is_token = (source < Source.FIELD)[..., None]
@@ -242,8 +244,13 @@ class Decoder(nn.Module):
         )
 
     def condition(self, batch: Batch) -> Tensor:
-        """World and level (B, D)."""
-        return self.world(batch.world_B) + self.level(batch.level_B)
+        """What every token and query is told (B, D): world, level, and the prompt if there is one.
+
+        The prompt also stands in the context, for what looks there for it; but words that change
+        what is seen of the context ("clouds drift left") must be known before looking.
+        """
+        told = self.told(batch.text_BW.to(self.query.dtype)) * batch.has_text_B[:, None]
+        return self.world(batch.world_B) + self.level(batch.level_B) + told
 
     def answer_logits(self, answer_BQE: Tensor, chosen_BQK: Tensor) -> Tensor:
         """Logits (B, Q, K, V) of every code, each given the codes before it (training)."""

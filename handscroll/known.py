@@ -34,6 +34,12 @@ MARGIN_TOK = 4
 """How far a token's codes reach: tokens to each side."""
 RIM_PX = 24
 """How far around a known picture what the tokenizer has lost of it is given back."""
+TONE_PX = 96
+"""How far around a known picture what is painted takes on its tones."""
+BESIDE_PX = 24
+"""How far around a pixel of a picture's edge tones are compared."""
+TONE_STEP = 96
+"""The difference, in grey levels, above which what is painted is another thing and not toned."""
 OTHER = 32
 """How far from frame 0, in grey levels, nothing of it is to be seen any more."""
 _REACH_PX = 512
@@ -121,8 +127,8 @@ class KnownPlace:
         """Whether a tile, of whatever frame, shows any of the picture or of its rim."""
         region, place = tile_region(tile, self.extent), self.region(tile.level)
         return (
-            -region.height < region.top - place.top + RIM_PX < place.height + 2 * RIM_PX
-            and -region.width < region.left - place.left + RIM_PX < place.width + 2 * RIM_PX
+            -region.height < region.top - place.top + TONE_PX < place.height + 2 * TONE_PX
+            and -region.width < region.left - place.left + TONE_PX < place.width + 2 * TONE_PX
         )
 
     def __contains__(self, patch: object) -> bool:
@@ -184,8 +190,10 @@ class KnownPixels:
 
         What a pixel of the picture has and the one decoded in its place has not, the tokenizer has
         lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards. So
-        in frame 0 the picture is as it was given and passes into what is painted. Later it is so
-        where nothing moves, and where little does, the picture's detail goes along.
+        in frame 0 the picture is as it was given and its grain passes into what is painted. Later
+        it is so where nothing moves, and where little does, the picture's detail goes along. By as
+        much as the picture is brighter at its edge than what is painted beside it, what is painted
+        is brightened, fading outwards over TONE_PX, in all frames alike.
 
         Returns:
             (h, w, 3), of what is painted there.
@@ -195,8 +203,8 @@ class KnownPixels:
             return painted.pixels
         region, place = view.region, self.place.region(view.tile.level)
         picture = self.levels[view.tile.level]
-        (down, rows), (right, cols) = (
-            _mirrored(*axis)
+        rows, cols = (
+            _Axis.of(*axis)
             for axis in zip(
                 (region.top - place.top, region.left - place.left),
                 (region.height, region.width),
@@ -204,24 +212,88 @@ class KnownPixels:
                 strict=True,
             )
         )
-        # What is mirrored from beyond the region lies so far from the tile that it is cut off.
-        mirrored = np.ix_(
-            np.clip(rows + place.top - region.top, 0, region.height - 1),
-            np.clip(cols + place.left - region.left, 0, region.width - 1),
+        mirrored = np.ix_(rows.mirrored, cols.mirrored)
+        edge = np.ix_(rows.nearest, cols.nearest)
+        away_HW = np.hypot(rows.away[:, None], cols.away)
+        inside_HW = away_HW == 0
+
+        own_HW3 = picture[np.ix_(rows.own, cols.own)].astype(np.int64)
+        lost_HW3 = own_HW3 - painted.first
+        beside_HW = self._inside(view) & ~inside_HW
+        own_mean_HW3 = _mean_around(own_HW3, inside_HW)[edge]
+        lost_mean_HW3 = _mean_around(lost_HW3, inside_HW)[edge]
+        step_HW3 = own_mean_HW3 - _mean_around(painted.first.astype(np.int64), beside_HW)[edge]
+
+        grain_HW3 = lost_HW3[mirrored] - np.where(inside_HW[..., None], 0, lost_mean_HW3)
+        grain_HW = near(away_HW / RIM_PX)
+        grain_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
+        tone_HW = np.where(inside_HW, 0, near(away_HW / TONE_PX))
+        tone_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)
+        shown_HW3 = (
+            painted.pixels + grain_HW[..., None] * grain_HW3 + tone_HW[..., None] * step_HW3
         )
-        lost_HW3 = picture[np.ix_(rows, cols)].astype(np.float32) - painted.first[mirrored]
-        share_HW = near(np.hypot(down[:, None], right) / RIM_PX)
-        share_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
-        shown_HW3 = painted.pixels + share_HW[..., None] * lost_HW3
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
+    @staticmethod
+    def _inside(view: View) -> Mask:
+        """Which pixels of a view's region lie on the canvas."""
+        region = view.region
+        found = []
+        for start, length, size in zip(
+            (region.top, region.left),
+            (region.height, region.width),
+            view.extent.size(region.level),
+            strict=True,
+        ):
+            at = np.arange(start, start + length)
+            found.append((at >= 0) & (at < size) if size is not None else at == at)
+        return np.logical_and.outer(*found)
 
-def _mirrored(start: int, length: int, size: int) -> tuple[Indices, Indices]:
-    """How far each of ``length`` pixels from ``start`` on lies outside a picture of ``size``, and
-    which pixel of the picture it is, or is the mirror image of."""
-    at = np.arange(start, start + length)
-    inside = np.where(at < 0, -1 - at, np.minimum(at, 2 * size - 1 - at))
-    return np.maximum(0, np.maximum(-at, at - size + 1)), np.clip(inside, 0, size - 1)
+
+class _Axis(NamedTuple):
+    """Pixels of a region along one axis, and a picture: for each, ...
+
+    Attributes:
+        away: how far it lies outside the picture.
+        own: which pixel of the picture it is, or is nearest.
+        mirrored: the place, in the region, of the picture's pixel that it is the mirror image of.
+        nearest: the place, in the region, of the picture's pixel nearest to it.
+    """
+
+    away: Indices
+    own: Indices
+    mirrored: Indices
+    nearest: Indices
+
+    @classmethod
+    def of(cls, start: int, length: int, size: int) -> _Axis:
+        """Of ``length`` pixels from ``start`` on, counted from the corner of a picture of ``size``.
+
+        Places beyond the region lie so far from the tile that what comes of them is cut off.
+        """
+        at = np.arange(start, start + length)
+        own = np.clip(at, 0, size - 1)
+        mirrored = np.clip(np.where(at < 0, -1 - at, np.minimum(at, 2 * size - 1 - at)), 0, size - 1)
+        places = (np.clip(one - start, 0, length - 1) for one in (mirrored, own))
+        return cls(np.abs(at - own), own, *places)
+
+
+def _mean_around(values_HW3: Indices, mask_HW: Mask) -> Floats:
+    """The mean of whole numbers around each place, BESIDE_PX to every side, as far as a mask goes.
+
+    0 where it does not. Sums of whole numbers do not depend on what else is summed.
+    """
+    sums = np.concatenate((values_HW3, np.ones_like(values_HW3[..., :1])), axis=2)
+    sums *= mask_HW[..., None]
+    for axis in (0, 1):
+        padding = [(0, 0)] * 3
+        padding[axis] = (BESIDE_PX + 1, BESIDE_PX)
+        whole = np.pad(sums, padding).cumsum(axis)
+        size, span = sums.shape[axis], 2 * BESIDE_PX + 1
+        last, first = np.arange(span, span + size), np.arange(size)
+        sums = whole.take(last, axis) - whole.take(first, axis)
+    found: Floats = sums[..., :3] / np.maximum(1, sums[..., 3:])
+    return found
 
 
 def _overlap(

@@ -34,6 +34,8 @@ FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
 """Often enough that either alone is learned to be believed."""
 MOTION_ALONE = 0.3
 """The share of moving examples whose words say what moves and nothing else."""
+STIRRED = 0.1
+"""The share of a patch's tokens that change where something moves."""
 STILL_FRAMES = 0.08
 """The share of examples from stills that see a frame before, which is the same."""
 LEVEL_ODDS = (0.3, 0.3, 0.4)
@@ -207,6 +209,8 @@ class Examples:
         odds = np.array(LEVEL_ODDS[-len(picture.codes) :])
         level = int(rng.choice(len(odds), p=odds / odds.sum()))
         extent, patch = self._place(rng, picture, level)
+        if moves and not self.clean and not self._stirs(picture, extent, patch):
+            extent, patch = self._place(rng, picture, level)  # what stands still is soon learned
         seen = self._seen(rng, extent, patch)
         if self.moving and rng.random() < (0.9 if moves else STILL_FRAMES):
             patch = patch._replace(frame=1)
@@ -249,6 +253,13 @@ class Examples:
             left=-(left - col * self.side) * scale,
         )
         return extent, Patch(level, 0, row, col)
+
+    def _stirs(self, picture: Encoded, extent: Placed, patch: Patch) -> bool:
+        """Whether something moves in a patch."""
+        before, after = (
+            self._block(levels, extent, patch) for levels in (picture.before, picture.codes)
+        )
+        return bool((before != after).any(-1).mean() > STIRRED)
 
     def _seen(self, rng: np.random.Generator, extent: Placed, patch: Patch) -> tuple[Patch, ...]:
         share = 0.0 if self.clean else rng.random()

@@ -19,8 +19,9 @@ from PIL import Image, ImageFilter
 
 from training.pictures import Picture, Pixels, pyramid
 
-DRIFT_PX = 8
-"""How far clouds move in a frame, in pixels of the finest level."""
+DRIFT_PX = 32
+"""How far clouds move in a frame, in pixels of the finest level: by whole tokens there and at the
+level above it, so that what moves is the same tokens at other places."""
 WAVE_FRAMES = 8
 """Frames from one wave to the next."""
 WAVE_PX = 9.0

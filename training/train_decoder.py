@@ -108,6 +108,14 @@ def load(folder: Path) -> Decoder:
     return model.eval()
 
 
+def begin_with(folder: Path) -> Decoder:
+    """The decoder of a finished run, to be trained further; layers it lacks begin as new ones."""
+    model = Decoder(DecoderConfig(**json.loads((folder / "decoder.json").read_text())))
+    weights = load_file(folder / "decoder.safetensors")
+    model.load_state_dict({**model.state_dict(), **weights})
+    return model
+
+
 def main(
     tokens: Annotated[Path, typer.Option(help="file written by training.encode")],
     tokenizer: Annotated[Path, typer.Option(help="run folder of training.train_tokenizer")],
@@ -130,7 +138,7 @@ def main(
     data = Dataset.load(tokens)
     torch.manual_seed(0)
     config = replace(SIZES[size], worlds=len(data.worlds), codes=data.tokenizer["codes"])
-    model = Decoder(config) if init is None else load(init)
+    model = Decoder(config) if init is None else begin_with(init)
     run = Run(out, model, steps, learning_rate, device, muon=("blocks",))
     if compiled:
         run.model.compile(dynamic=True)

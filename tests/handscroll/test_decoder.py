@@ -32,7 +32,7 @@ def some_batch(count: int = 2, seed: int = 0) -> Batch:
         source_BC=source,
         place_BC2=torch.randint(-4, 20, (count, ENTRIES, 2), generator=generator).float(),
         field_BCV=torch.randn(count, ENTRIES, 4, generator=generator),
-        text_BW=torch.randn(count, 384, generator=generator),
+        text_BW=torch.randn(count, 384, generator=generator) / 384**0.5,  # of length 1
         has_text_B=has_text,
         world_B=torch.arange(count) % 2,
         level_B=torch.arange(count) % 3,

@@ -28,9 +28,12 @@ from handscroll.geometry import (
     window_patches,
 )
 from handscroll.known import (
+    BESIDE_PX,
     MARGIN_TOK,
     OTHER,
     RIM_PX,
+    TONE_PX,
+    TONE_STEP,
     WINDOW_TOK,
     KnownField,
     KnownPixels,
@@ -297,6 +300,23 @@ def painting(view: View, now: Pixels, first: Pixels) -> Painted:
     return Painted(view, now[np.ix_(rows, cols)], first[np.ix_(rows, cols)], change)
 
 
+def faded(distance: float) -> float:
+    """From 1 at 0 to 0 at 1 and beyond."""
+    gone = min(1, distance)
+    return float((1 - gone) ** 2 * (1 + 2 * gone))
+
+
+def compared(picture: KnownPixels, level: int, at: Any, first: Pixels) -> tuple[Any, Any]:
+    """Around a pixel of a picture: by how much it is brighter inside than what is painted outside,
+    and than what is painted in its own place."""
+    place, size = picture.place.region(level), 2 * BESIDE_PX + 1
+    rows, cols = np.indices((size, size)) + (at - BESIDE_PX)[:, None, None]
+    inside = (rows >= 0) & (rows < place.height) & (cols >= 0) & (cols < place.width)
+    own = picture.levels[level][rows[inside], cols[inside]].mean(axis=0)
+    painted = first[(rows + place.top) % 512, (cols + place.left) % 512]
+    return own - painted[~inside].mean(axis=0), own - painted[inside].mean(axis=0)
+
+
 def laid(picture: KnownPixels, tile: Tile, *paintings: Pixels, margin_px: int | None = None) -> Any:
     """A tile with a picture laid over, seen with so much around it; as much as it takes if None."""
     if margin_px is None:
@@ -308,10 +328,10 @@ def laid(picture: KnownPixels, tile: Tile, *paintings: Pixels, margin_px: int | 
 
 @settings(max_examples=15)
 @given(st.integers(0, FINEST), st.integers(-2, 1), st.integers(-1, 2), st.integers(0, 1))
-def test_a_tile_shows_the_picture_and_what_its_rim_gives(
+def test_a_tile_shows_the_picture_and_what_it_gives_to_its_rim(
     level: int, row: int, col: int, frame: int
 ) -> None:
-    """Untouched inside; beside it, what is lost in the mirror; else what is painted."""
+    """Untouched inside; beside it, its tones and what is lost in the mirror; else as painted."""
     picture = pixels_on(PLANE, -STEP, STEP, noise(200, 300))
     now, first = noise(512, 512, 8), noise(512, 512, 9)
     if frame == 0:
@@ -328,14 +348,16 @@ def test_a_tile_shows_the_picture_and_what_its_rim_gives(
         )
         back = inside + (place.top, place.left)
         moves = frame == 1 and max((top + down) % 512, back[0] % 512) >= 256
-        if away >= RIM_PX or moves:
-            expected = painted[down, right].astype(float)
-        else:
-            gone = away / RIM_PX
-            lost = picture.levels[level][tuple(inside)] - first[tuple(back % 512)].astype(float)
-            expected = painted[down, right] + (1 - gone) ** 2 * (1 + 2 * gone) * lost
-            if away == 0 and frame == 0:
-                np.testing.assert_array_equal(shown[down, right], picture.levels[level][tuple(at)])
+        expected = painted[down, right].astype(float)
+        lost = picture.levels[level][tuple(inside)] - first[tuple(back % 512)].astype(float)
+        if away > 0:
+            step, lost_around = compared(picture, level, np.clip(at, 0, last), first)
+            lost -= lost_around
+            expected += faded(away / TONE_PX) * faded(np.abs(step).max() / TONE_STEP) * step
+        elif frame == 0:
+            np.testing.assert_array_equal(shown[down, right], picture.levels[level][tuple(at)])
+        if not moves:
+            expected += faded(away / RIM_PX) * lost
         assert np.abs(shown[down, right] - np.clip(expected, 0, 255)).max() <= 0.51
 
 
