@@ -36,8 +36,10 @@ RIM_PX = 24
 """How far around a known picture what the tokenizer has lost of it is given back."""
 TONE_PX = 96
 """How far around a known picture what is painted takes on its tones."""
-BESIDE_PX = 24
+BESIDE_PX = 32
 """How far around a pixel of a picture's edge tones are compared."""
+MIXED_PX = 16
+"""How far around a known picture tones are mixed already, by what decodes them."""
 TONE_STEP = 96
 """The difference, in grey levels, above which what is painted is another thing and not toned."""
 OTHER = 32
@@ -218,20 +220,18 @@ class KnownPixels:
         inside_HW = away_HW == 0
 
         own_HW3 = picture[np.ix_(rows.own, cols.own)].astype(np.int64)
-        lost_HW3 = own_HW3 - painted.first
-        beside_HW = self._inside(view) & ~inside_HW
-        own_mean_HW3 = _mean_around(own_HW3, inside_HW)[edge]
-        lost_mean_HW3 = _mean_around(lost_HW3, inside_HW)[edge]
-        step_HW3 = own_mean_HW3 - _mean_around(painted.first.astype(np.int64), beside_HW)[edge]
+        first_HW3 = painted.first.astype(np.int64)
+        lost_HW3 = (own_HW3 - first_HW3)[mirrored]
+        lost_HW = near(away_HW / RIM_PX)
+        lost_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
 
-        grain_HW3 = lost_HW3[mirrored] - np.where(inside_HW[..., None], 0, lost_mean_HW3)
-        grain_HW = near(away_HW / RIM_PX)
-        grain_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
-        tone_HW = np.where(inside_HW, 0, near(away_HW / TONE_PX))
-        tone_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)
-        shown_HW3 = (
-            painted.pixels + grain_HW[..., None] * grain_HW3 + tone_HW[..., None] * step_HW3
-        )
+        beside_HW = self._inside(view) & (away_HW > MIXED_PX)
+        step_HW3 = _mean_around(own_HW3, away_HW == 0) - _mean_around(first_HW3, beside_HW)
+        step_HW3 = step_HW3[edge]
+        step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
+        step_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)
+
+        shown_HW3 = painted.pixels + lost_HW[..., None] * lost_HW3 + step_HW[..., None] * step_HW3
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
     @staticmethod

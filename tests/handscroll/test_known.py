@@ -30,6 +30,7 @@ from handscroll.geometry import (
 from handscroll.known import (
     BESIDE_PX,
     MARGIN_TOK,
+    MIXED_PX,
     OTHER,
     RIM_PX,
     TONE_PX,
@@ -306,15 +307,18 @@ def faded(distance: float) -> float:
     return float((1 - gone) ** 2 * (1 + 2 * gone))
 
 
-def compared(picture: KnownPixels, level: int, at: Any, first: Pixels) -> tuple[Any, Any]:
-    """Around a pixel of a picture: by how much it is brighter inside than what is painted outside,
-    and than what is painted in its own place."""
+def compared(picture: KnownPixels, level: int, at: Any, first: Pixels) -> Any:
+    """By how much a picture is brighter around a pixel than what is painted not far outside."""
     place, size = picture.place.region(level), 2 * BESIDE_PX + 1
     rows, cols = np.indices((size, size)) + (at - BESIDE_PX)[:, None, None]
-    inside = (rows >= 0) & (rows < place.height) & (cols >= 0) & (cols < place.width)
-    own = picture.levels[level][rows[inside], cols[inside]].mean(axis=0)
+    down, right = (
+        np.maximum(-one, one - last + 1)
+        for one, last in ((rows, place.height), (cols, place.width))
+    )
+    away = np.hypot(np.maximum(0, down), np.maximum(0, right))
+    own = picture.levels[level][rows[away == 0], cols[away == 0]].mean(axis=0)
     painted = first[(rows + place.top) % 512, (cols + place.left) % 512]
-    return own - painted[~inside].mean(axis=0), own - painted[inside].mean(axis=0)
+    return own - painted[away > MIXED_PX].mean(axis=0)
 
 
 def laid(picture: KnownPixels, tile: Tile, *paintings: Pixels, margin_px: int | None = None) -> Any:
@@ -351,9 +355,9 @@ def test_a_tile_shows_the_picture_and_what_it_gives_to_its_rim(
         expected = painted[down, right].astype(float)
         lost = picture.levels[level][tuple(inside)] - first[tuple(back % 512)].astype(float)
         if away > 0:
-            step, lost_around = compared(picture, level, np.clip(at, 0, last), first)
-            lost -= lost_around
-            expected += faded(away / TONE_PX) * faded(np.abs(step).max() / TONE_STEP) * step
+            step = compared(picture, level, np.clip(at, 0, last), first)
+            alike = faded(np.abs(step).max() / TONE_STEP)
+            expected += (faded(away / TONE_PX) - faded(away / MIXED_PX)) * alike * step
         elif frame == 0:
             np.testing.assert_array_equal(shown[down, right], picture.levels[level][tuple(at)])
         if not moves:
