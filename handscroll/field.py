@@ -32,15 +32,16 @@ from handscroll.context import Floats
 from handscroll.geometry import PATCH_PX, Extent, Patch, cell_of
 from handscroll.seeds import patch_key, uniforms
 
-CELL_PX = 64
+CELL_PX = 32
 CELL_VALUES = 4
-_MARGIN = 1
+MARGIN = 2
+"""Cells around its own that a patch sees."""
 
 _PICK, _CLIMATE = 1, 2  # streams of random numbers
 _CLIMATE_SPACING = 4  # anchors between two climates
 _CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
-_PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
+_PASSAGE = 0.3  # the share of the way between anchors on which one entry passes into the next
 _ALIKE = 12  # entries that words leave to pick from
 
 
@@ -111,7 +112,7 @@ class ProceduralField:
         side = PATCH_PX // CELL_PX
         spans = []
         for index, size in zip((patch.row, patch.col), self.extent.size(0), strict=True):
-            span = np.arange(index * side - _MARGIN, (index + 1) * side + _MARGIN)
+            span = np.arange(index * side - MARGIN, (index + 1) * side + MARGIN)
             inside = (span >= 0) & (span * CELL_PX < size) if size is not None else span == span
             spans.append(span[inside])
         rows, cols = spans

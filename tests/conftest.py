@@ -81,7 +81,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ),
         )
         for index, (name, extent, spacing, rows) in enumerate(
-            [("planet", Extent("plane", 2), 6, 1), ("scroll", Extent("scroll", 2, 704), 8, 3)]
+            [("planet", Extent("plane", 2), 12, 1), ("scroll", Extent("scroll", 2, 704), 12, 6)]
         )
     ]
     folder = tmp_path_factory.mktemp("tiny")

@@ -39,8 +39,9 @@ Levels = tuple[Pixels, ...]
 
 CAPTION_STRIDE_PX = 128
 PALETTE = 256
-ANCHOR_SPACING = {"scroll": 8, "plane": 6}
-BLOCK = 5
+ANCHOR_SPACING = 12
+"""Cells between anchors of the field."""
+BLOCK = 11
 """Cells to a side of what an anchor lays around itself: of a photograph, all its width."""
 VARIANTS = {
     "scroll": ((False, 0, 0), (True, 0, 24)),
@@ -248,7 +249,7 @@ def main(
             {
                 "name": name,
                 "extent": asdict(extents[name]),
-                "spacing": ANCHOR_SPACING[extents[name].kind],
+                "spacing": ANCHOR_SPACING,
             }
             for name in worlds
         ],

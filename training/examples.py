@@ -22,7 +22,7 @@ from safetensors import safe_open
 
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Context, Floats, Source, gather
-from handscroll.field import CELL_PX, Palette, cell_values
+from handscroll.field import CELL_PX, MARGIN, Palette, cell_values
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.sample import token_order
@@ -38,7 +38,7 @@ STIRRED = 0.1
 """The share of a patch's tokens that change where something moves."""
 STILL_FRAMES = 0.08
 """The share of examples from stills that see a frame before, which is the same."""
-LEVEL_ODDS = (0.3, 0.3, 0.4)
+LEVEL_ODDS = (0.4, 0.3, 0.3)
 """How often each level is drawn, the finest last."""
 
 
@@ -306,8 +306,9 @@ class Examples:
         left = patch.col * span - extent.left // scale
         noise = 0.0 if self.clean else rng.uniform(0, 0.2)
         values, places = [], []
-        for row in range(-cell, span + cell, cell):
-            for col in range(-cell, span + cell, cell):
+        around = range(-MARGIN * cell, span + MARGIN * cell, cell)
+        for row in around:
+            for col in around:
                 if top + row < 0 or left + col < 0:
                     continue
                 block = picture.statistics[

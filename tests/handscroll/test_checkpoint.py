@@ -214,7 +214,7 @@ def test_config_that_is_none_is_refused(copy: Path, text: bytes) -> None:
     refused(copy, "not a checkpoint's config")
 
 
-@pytest.mark.parametrize("found", ["handscroll-checkpoint/2", "", None, 1])
+@pytest.mark.parametrize("found", ["handscroll-checkpoint/1", "", None, 1])
 def test_config_of_another_format_is_refused(copy: Path, found: object) -> None:
     rewrite(copy, lambda config: config.update(format=found))
     refused(copy, f"format must be '{FORMAT}'")

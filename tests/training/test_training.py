@@ -44,7 +44,7 @@ def some_dataset(kind: str) -> Dataset:
         for level in range(3)
     )
     extent = Extent("scroll", 2, 704) if kind == "scroll" else Extent("plane", 2)
-    rows = 3 if kind == "scroll" else 1
+    rows = 6 if kind == "scroll" else 1
     world = World(
         "it",
         0,
