@@ -217,7 +217,6 @@ class KnownPixels:
         mirrored = np.ix_(rows.mirrored, cols.mirrored)
         edge = np.ix_(rows.nearest, cols.nearest)
         away_HW = np.hypot(rows.away[:, None], cols.away)
-        inside_HW = away_HW == 0
 
         own_HW3 = picture[np.ix_(rows.own, cols.own)].astype(np.int64)
         first_HW3 = painted.first.astype(np.int64)
@@ -225,37 +224,23 @@ class KnownPixels:
         lost_HW = near(away_HW / RIM_PX)
         lost_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
 
-        beside_HW = self._inside(view) & (away_HW > MIXED_PX)
+        corner, shape = (region.top, region.left), (region.height, region.width)
+        beside_HW = view.extent.inside(region.level, *corner, shape, 1) & (away_HW > MIXED_PX)
         step_HW3 = _mean_around(own_HW3, away_HW == 0) - _mean_around(first_HW3, beside_HW)
-        step_HW3 = step_HW3[edge]
+        step_HW3 = np.nan_to_num(step_HW3[edge])  # where there is nothing to compare: none
         step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
         step_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)
 
         shown_HW3 = painted.pixels + lost_HW[..., None] * lost_HW3 + step_HW[..., None] * step_HW3
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
-    @staticmethod
-    def _inside(view: View) -> Mask:
-        """Which pixels of a view's region lie on the canvas."""
-        region = view.region
-        found = []
-        for start, length, size in zip(
-            (region.top, region.left),
-            (region.height, region.width),
-            view.extent.size(region.level),
-            strict=True,
-        ):
-            at = np.arange(start, start + length)
-            found.append((at >= 0) & (at < size) if size is not None else at == at)
-        return np.logical_and.outer(*found)
-
 
 class _Axis(NamedTuple):
-    """Pixels of a region along one axis, and a picture: for each, ...
+    """How the pixels of a region lie to a picture, along one axis.
 
     Attributes:
-        away: how far it lies outside the picture.
-        own: which pixel of the picture it is, or is nearest.
+        away: how far outside it.
+        own: the pixel of the picture that it is, or is nearest to.
         mirrored: the place, in the region, of the picture's pixel that it is the mirror image of.
         nearest: the place, in the region, of the picture's pixel nearest to it.
     """
@@ -273,15 +258,17 @@ class _Axis(NamedTuple):
         """
         at = np.arange(start, start + length)
         own = np.clip(at, 0, size - 1)
-        mirrored = np.clip(np.where(at < 0, -1 - at, np.minimum(at, 2 * size - 1 - at)), 0, size - 1)
+        mirrored = np.clip(
+            np.where(at < 0, -1 - at, np.minimum(at, 2 * size - 1 - at)), 0, size - 1
+        )
         places = (np.clip(one - start, 0, length - 1) for one in (mirrored, own))
         return cls(np.abs(at - own), own, *places)
 
 
-def _mean_around(values_HW3: Indices, mask_HW: Mask) -> Floats:
+def _mean_around(values_HW3: Indices, mask_HW: Mask) -> NDArray[np.float64]:
     """The mean of whole numbers around each place, BESIDE_PX to every side, as far as a mask goes.
 
-    0 where it does not. Sums of whole numbers do not depend on what else is summed.
+    NaN where it does not. Sums of whole numbers do not depend on what else is summed.
     """
     sums = np.concatenate((values_HW3, np.ones_like(values_HW3[..., :1])), axis=2)
     sums *= mask_HW[..., None]
@@ -292,7 +279,8 @@ def _mean_around(values_HW3: Indices, mask_HW: Mask) -> Floats:
         size, span = sums.shape[axis], 2 * BESIDE_PX + 1
         last, first = np.arange(span, span + size), np.arange(size)
         sums = whole.take(last, axis) - whole.take(first, axis)
-    found: Floats = sums[..., :3] / np.maximum(1, sums[..., 3:])
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.float64] = sums[..., :3] / sums[..., 3:]
     return found
 
 

@@ -34,6 +34,9 @@ FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
 """Often enough that either alone is learned to be believed."""
 MOTION_ALONE = 0.3
 """The share of moving examples whose words say what moves and nothing else."""
+BLIND = 0.5
+"""The share of moving examples that draw all tokens at once and beside no neighbours: else what was
+drawn before tells where things go, and words are of no use."""
 STIRRED = 0.1
 """The share of a patch's tokens that change where something moves."""
 STILL_FRAMES = 0.08
@@ -211,7 +214,8 @@ class Examples:
         extent, patch = self._place(rng, picture, level)
         if moves and not self.clean and not self._stirs(picture, extent, patch):
             extent, patch = self._place(rng, picture, level)  # what stands still is soon learned
-        seen = self._seen(rng, extent, patch)
+        blind = moves and not self.clean and rng.random() < BLIND
+        seen = () if blind else self._seen(rng, extent, patch)
         if self.moving and rng.random() < (0.9 if moves else STILL_FRAMES):
             patch = patch._replace(frame=1)
             seen = tuple(one._replace(frame=1) for one in seen)
@@ -226,6 +230,8 @@ class Examples:
         if not self.clean:
             context = self._disturb(rng, context)
         codes_TK, place_T2, group_T = self._target(rng, context, read(patch))
+        if blind:
+            group_T = np.zeros_like(group_T)
         text = self._text(rng, picture, extent, patch)
         return Example(context, world, text, codes_TK, place_T2, group_T)
 

@@ -13,7 +13,7 @@ from handscroll.checkpoint import Checkpoint
 from handscroll.context import Context, Source
 from handscroll.decoder import Decoder
 from handscroll.sample import token_order
-from training.examples import Dataset, Example, Examples
+from training.examples import SERVED_GROUP, Dataset, Example, Examples
 from training.pictures import Picture
 from training.train_decoder import evaluate as mean_loss
 from training.train_tokenizer import evaluate as reconstruct
@@ -78,19 +78,28 @@ def _mixed(one: Example, other: Example, source: str) -> Example | None:
     return one._replace(context=replace(mine, codes_NK=codes))
 
 
-def bare(one: Example) -> Example:
-    """An example with nothing to see but its prompt."""
+def without(one: Example, *sources: str) -> Example:
+    """An example that does not see some sources of its context."""
     context = one.context
+    hidden = [Source[source.upper()] for source in sources if source != "text"]
+    keep = ~np.isin(context.source_N, hidden)
+    cells = slice(0 if Source.FIELD in hidden else None)
     return one._replace(
         context=replace(
             context,
-            codes_NK=context.codes_NK[:0],
-            place_N2=context.place_N2[:0],
-            source_N=context.source_N[:0],
-            field_MV=context.field_MV[:0],
-            field_place_M2=context.field_place_M2[:0],
-        )
+            codes_NK=context.codes_NK[keep],
+            place_N2=context.place_N2[keep],
+            source_N=context.source_N[keep],
+            field_MV=context.field_MV[cells],
+            field_place_M2=context.field_place_M2[cells],
+        ),
+        text=None if "text" in sources else one.text,
     )
+
+
+def together(one: Example, tokens: int) -> Example:
+    """An example whose tokens are drawn so many at a time."""
+    return one._replace(group_T=np.arange(len(one.codes_TK)) // tokens)
 
 
 def has(one: Example, source: str) -> bool:
@@ -130,19 +139,22 @@ def decoder_rows(model: Decoder, data: Dataset) -> Iterator[tuple[str, str]]:
     rng = np.random.default_rng(0)
     held = Examples(data, held_out=True, clean=True)
     examples = [held.draw(rng) for _ in range(192)]
-    raster = []
+    in_order = []
     for one in examples:
         order = token_order(one.context.inside_ss, "raster")
         spread = token_order(one.context.inside_ss, "spread")
         codes = one.codes_TK[np.argsort(spread)]  # back to reading order
         place = np.stack(np.divmod(order, model.config.side), axis=-1).astype(np.float32)
-        raster.append(one._replace(codes_TK=codes, place_T2=place, group_T=np.arange(len(order))))
+        in_order.append(together(one._replace(codes_TK=codes, place_T2=place), 1))
     yield "all codes as likely", f"{np.log(model.config.vocabulary):.3f}"
     unigrams = unigram(data, examples, model.config.vocabulary)
     yield "as frequent as in training, by world", f"{unigrams:.3f}"
-    yield "the decoder, 16 tokens at a time", f"{nats(model, examples):.3f}"
-    yield "the decoder, one token at a time", f"{nats(model, raster):.3f}"
-    alone = [bare(one) for one in examples if one.context.patch.level == 0]
+    for count in (1, 4, 8, SERVED_GROUP, 32, 64):
+        some = [together(one, count) for one in examples]
+        served = ", as served" if count == SERVED_GROUP else ""
+        yield f"the decoder, tokens at a time: {count}{served}", f"{nats(model, some):.3f}"
+    yield "one token at a time, in reading order", f"{nats(model, in_order):.3f}"
+    alone = [without(one, "ring", "field") for one in examples if one.context.patch.level == 0]
     for name, some in (
         ("ring", examples),
         ("parent", examples),
@@ -152,10 +164,10 @@ def decoder_rows(model: Decoder, data: Dataset) -> Iterator[tuple[str, str]]:
     ):
         source = name.split()[0]
         own = [one for one in some if has(one, source)]
-        mixed = borrow(own, source)
+        mixed, none = borrow(own, source), [without(one, source) for one in own]
         yield (
-            f"{name}: its own / another's ({len(mixed)} patches)",
-            f"{nats(model, own):.3f} / {nats(model, mixed):.3f}",
+            f"{name}: its own / none / another's ({len(own)} patches, {len(mixed)} with another's)",
+            f"{nats(model, own):.3f} / {nats(model, none):.3f} / {nats(model, mixed):.3f}",
         )
 
 

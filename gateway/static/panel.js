@@ -21,8 +21,6 @@ import { describe } from "./status.js";
 /** @typedef {import("./canvases.js").World} World */
 /** @typedef {import("./grid.js").View} View */
 
-/** How many frames a canvas that moves gets here. */
-const FRAMES = 16;
 /** Words that move something, by world. */
 const MOTIONS = {
   scroll: ["clouds drift left", "clouds drift right", "waves roll"],
@@ -273,14 +271,14 @@ export class Panel {
   }
 
   async #create() {
-    const { world, prompt, seed, moves } = Object.fromEntries(new FormData(byId("new")));
+    const { world, prompt, seed, moves, frames } = Object.fromEntries(new FormData(byId("new")));
     await this.#make(byId("new"), async () => {
       const known = await this.#given(world);
       const canvas = await createCanvas({
         world,
         seed: Number(seed),
         prompt: prompt.trim(),
-        ...(moves.trim() && { motion: moves.trim(), frames: FRAMES }),
+        ...(moves.trim() && { motion: moves.trim(), frames: Number(frames) }),
         ...(known && { known }),
       });
       byId("picture").value = "";
@@ -291,9 +289,12 @@ export class Panel {
 
   /** The same canvas, which begins as it is and then moves. */
   async #animate() {
-    const motion = byId("motion").value.trim();
+    const moves = {
+      motion: byId("motion").value.trim(),
+      frames: Number(byId("motion-frames").value),
+    };
     await this.#make(byId("animate"), async () => {
-      const canvas = await this.#moving(this.#canvas, motion);
+      const canvas = await this.#moving(this.#canvas, moves);
       byId("motion").value = "";
       return formatLink(canvas.id, this.#view);
     });
@@ -301,14 +302,15 @@ export class Panel {
 
   /**
    * A branch has as many frames as what it was branched from, so that is made to move as well.
-   * @param {Canvas} canvas @param {string} motion @returns {Promise<Canvas>}
+   * @param {Canvas} canvas @param {{motion: string, frames: number}} moves
+   * @returns {Promise<Canvas>}
    */
-  async #moving({ id, tilejson, ...spec }, motion) {
+  async #moving({ id, tilejson, ...spec }, moves) {
     if (spec.branch) {
-      const parent = await this.#moving(await getCanvas(spec.branch.parent), motion);
+      const parent = await this.#moving(await getCanvas(spec.branch.parent), moves);
       spec.branch = { ...spec.branch, parent: parent.id };
     }
-    return createCanvas({ ...spec, motion, frames: FRAMES });
+    return createCanvas({ ...spec, ...moves });
   }
 
   /**

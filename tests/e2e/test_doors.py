@@ -34,7 +34,7 @@ from tests.support.stack import PATIENCE_S, ROOT, Stack
 
 GIVEN = np.random.default_rng(1900).integers(0, 256, (704, 256, 3), np.uint8)
 """A picture of one's own, as high as a scroll. It lies at pixel 0, 0, where the viewer puts it."""
-FRAMES = 16
+FRAMES = 12
 """Of every film, as the viewer makes them."""
 LATER = 2
 """The frame that is looked at besides the first."""
@@ -232,9 +232,12 @@ def by_viewer(house: House, wish: Wish) -> Shown:
             if wish.motion:
                 page.click("#seal")
                 page.locator("#motion").fill(wish.motion)
+                page.locator("#motion-frames").fill(str(wish.frames))
                 make("Animate")
         else:
             page.locator("#moves").fill(wish.motion)
+            if wish.motion:
+                page.locator("#frames").fill(str(wish.frames))
             make("Unroll it")
         for tile in wish.tiles:
             if tile.frame:

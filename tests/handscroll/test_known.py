@@ -365,6 +365,17 @@ def test_a_tile_shows_the_picture_and_what_it_gives_to_its_rim(
         assert np.abs(shown[down, right] - np.clip(expected, 0, 255)).max() <= 0.51
 
 
+def test_a_strip_too_narrow_to_compare_keeps_its_tones() -> None:
+    """At level 0 all 16 px between the picture and the canvas' end are mixed with it already."""
+    picture = pixels_on(SCROLL, 0, 0, np.full((704 - STEP, 640, 3), 40, np.uint8))
+    painting = np.full((512, 512, 3), 60, np.uint8)
+    shown, painted = laid(picture, Tile(0, 0, 0), painting, painting)
+    top, left = 160 - tile_region(Tile(0, 0, 0), SCROLL).top, 10
+    for away in range(1, 16):
+        expected = 60 + faded(away / RIM_PX) * (40 - 60)
+        assert np.abs(shown[top + away - 1, left].astype(float) - expected).max() <= 0.51
+
+
 @settings(max_examples=15)
 @given(st.integers(0, FINEST), st.integers(-2, 1), st.integers(-1, 2), st.integers(0, 1))
 def test_a_tile_is_the_same_however_much_is_seen_around_it(
