@@ -62,13 +62,13 @@ for patch in (patch for wave in waves for patch in wave):
     context = gather(patch, order, side, pool.__getitem__, field)
     batch = collate([context], [world.index], [None], model.decoder.config, context.padded_length)
 
-    # The inner loop: some tokens a step, far apart first. One forward pass answers every
+    # The inner loop: sixteen tokens a step, far apart first. One forward pass answers every
     # question of the step; what is drawn becomes context for the next. (The library keeps the
     # context's keys and values instead of computing them again.) The noise of every token has a
     # name, so the draw does not depend on when or where it happens.
 
     places = token_order(context.inside_ss, sampling.token_order)
-    step = torch.arange(len(places)) // sampling.tokens_at(patch.level)
+    step = torch.arange(len(places)) // sampling.group
     rows_cols = torch.from_numpy(np.stack(np.divmod(places, side), axis=-1)).float()
     noise = torch.from_numpy(gumbels(patch_key(canvas.seed, patch), (side * side, 4, 256))[places])
     codes = torch.zeros(len(places), 4, dtype=torch.long)

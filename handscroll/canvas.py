@@ -60,7 +60,7 @@ class Sampling:
         dtype: number format of the decoder.
         rows: patches in one call of the decoder; fewer are filled up, so that the arithmetic never
             depends on who else asks.
-        group: tokens drawn in one step from level 2 on, see `tokens_at`; a divisor of the patch's.
+        group: tokens drawn in one step; a divisor of the patch's tokens.
         token_order: ``spread`` (far apart first) or ``raster``.
         temperature: divides the logits; 0 takes the likeliest code.
         top_k: only the k likeliest codes; 0 for all.
@@ -108,11 +108,6 @@ class Sampling:
         )
         _require(0 <= self.top_k <= 65536, f"top_k must be 0 to 65536, not {self.top_k}")
         _check_text("negative_prompt", self.negative_prompt)
-
-    def tokens_at(self, level: int) -> int:
-        """Tokens drawn in one step at a level: of the two coarsest fewer, as all else follows them
-        and they are a fifth of what is drawn."""
-        return max(1, self.group >> max(0, 2 - level))
 
 
 def _check_text(name: str, text: str) -> None:

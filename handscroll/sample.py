@@ -162,13 +162,12 @@ class PatchSampler:
             flat = np.stack([one.known_ssK.reshape(config.side**2, -1) for one in contexts])
             drawn_BTK[:, :known] = torch.from_numpy(flat[:, order[:known]]).to(device)
 
-        group = sampling.tokens_at(contexts[0].patch.level)
-        cache = self.decoder.prefill(batch, len(order) + group)
+        cache = self.decoder.prefill(batch, len(order) + sampling.group)
         condition = self.decoder.condition(batch)
         last = slice(0, known)  # given tokens are as if drawn in a step before the first
-        for start in range(known, len(order), group):
+        for start in range(known, len(order), sampling.group):
             pause()
-            now = slice(start, start + group)
+            now = slice(start, start + sampling.group)
             before = drawn_BTK[:, last].repeat(ways, 1, 1)
             answer = self.decoder.step(
                 cache, condition, before, place_BT2[:, last], place_BT2[:, now]

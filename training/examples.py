@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from handscroll.canvas import Sampling
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Context, Floats, Source, gather
 from handscroll.field import CELL_PX, MARGIN, Palette, cell_values
@@ -29,6 +28,7 @@ from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.sample import token_order
 from training.encode import CAPTION_STRIDE_PX
 
+SERVED_GROUP = 16
 ENOUGH_PX = 32
 FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
 """Often enough that either alone is learned to be believed."""
@@ -355,7 +355,7 @@ class Examples:
         if share >= 0.7:
             order = rng.permutation(order)
         if share < 0.5:
-            group = np.arange(len(order)) // Sampling().tokens_at(context.patch.level)
+            group = np.arange(len(order)) // SERVED_GROUP
         elif share < 0.7:
             group = np.arange(len(order))
         else:

@@ -185,7 +185,7 @@ def teacher_forced(
     order = token_order(context.inside_ss, sampling.token_order)
     flat = torch.from_numpy(codes.reshape(-1, CODES)[order].astype(np.int64))[None]
     place = torch.from_numpy(np.stack(np.divmod(order, SIDE), -1)).float()[None]
-    group = (torch.arange(len(order)) // sampling.tokens_at(context.patch.level))[None]
+    group = (torch.arange(len(order)) // sampling.group)[None]
     batch = collate([context], [world], [None], model.decoder.config, context.padded_length)
     with torch.inference_mode():
         logits = model.decoder(batch, flat, place, group)[0]

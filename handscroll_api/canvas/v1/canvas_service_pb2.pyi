@@ -127,7 +127,7 @@ class Sampling(_message.Message):
     rows: _builtins.int
     """Patches in one call of the decoder, 1 to 256."""
     group: _builtins.int
-    """Tokens drawn in one step, half as many at level 1 and a quarter at level 0; a divisor of 256."""
+    """Tokens drawn in one step; a divisor of 256."""
     token_order: _builtins.str
     """Order inside a patch: "spread" or "raster"."""
     temperature: _builtins.float
