@@ -138,7 +138,7 @@ def decoder_rows(model: Decoder, data: Dataset) -> Iterator[tuple[str, str]]:
     """What the decoder has learned, as held-out nats per code."""
     rng = np.random.default_rng(0)
     held = Examples(data, held_out=True, clean=True)
-    examples = [held.draw(rng) for _ in range(192)]
+    examples = [held.draw(rng) for _ in range(96)]
     in_order = []
     for one in examples:
         order = token_order(one.context.inside_ss, "raster")
