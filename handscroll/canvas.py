@@ -66,7 +66,7 @@ class Sampling:
         top_k: only the k likeliest codes; 0 for all.
         top_p: only the likeliest codes that together hold this probability.
         guidance: how far to move from the negative prompt's logits to the prompt's; 1 is the
-            prompt's own.
+            prompt's own. Later frames are guided by what moves instead, see `sample`.
         negative_prompt: what to move away from; empty for no text.
     """
 

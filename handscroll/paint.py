@@ -235,6 +235,7 @@ def sampler_of(checkpoint: Checkpoint, canvas: Canvas, vectors: Vectors) -> Patc
         canvas.sampling,
         words_of(canvas, vectors),
         vectors.get(canvas.sampling.negative_prompt),
+        bool(canvas.motion),
     )
 
 

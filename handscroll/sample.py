@@ -25,6 +25,9 @@ from handscroll.field import CELL_VALUES
 from handscroll.geometry import Mask, Patch
 from handscroll.seeds import gumbels, patch_key
 
+MOTION_GUIDANCE = 2.5
+"""How far later frames move from the logits of what the first hears to those of what they hear."""
+
 
 def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
     """The tokens to draw, as flat indices (T,) in the order they are drawn.
@@ -94,6 +97,7 @@ class PatchSampler:
         sampling: how tokens are drawn.
         words: tells the embedding (W,) of a patch's prompt, or None; None if no patch has any.
         negative_W: the negative prompt's; None for none.
+        moves: whether words say what moves: then later frames hear other ones than the first.
     """
 
     def __init__(
@@ -104,10 +108,10 @@ class PatchSampler:
         sampling: Sampling,
         words: Callable[[Patch], Floats | None] | None = None,
         negative_W: Floats | None = None,
+        moves: bool = False,
     ) -> None:
         self.decoder, self.seed, self.world, self.sampling = decoder, seed, world, sampling
-        self.words, self.negative_W = words, negative_W
-        self.guided = sampling.guidance != 1 and (words is not None or negative_W is not None)
+        self.words, self.negative_W, self.moves = words, negative_W, moves
 
     def __call__(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
         """Draw patches that do not see each other; yields (side, side, K) uint8 codes."""
@@ -116,9 +120,9 @@ class PatchSampler:
 
     def batches(self, contexts: Sequence[Context]) -> list[list[Context]]:
         """Split contexts into batches of one shape, at most ``Sampling.rows`` each."""
-        alike: dict[tuple[int, bytes, bytes], list[Context]] = defaultdict(list)
+        alike: dict[tuple[bool, tuple[int, bytes, bytes]], list[Context]] = defaultdict(list)
         for context in contexts:
-            alike[context.shape].append(context)
+            alike[context.patch.frame > 0, context.shape].append(context)
         rows = self.sampling.rows
         return [
             members[start : start + rows]
@@ -144,8 +148,10 @@ class PatchSampler:
         """Codes (B, side, side, K) of patches with one shape of context and of canvas."""
         config, sampling, count = self.decoder.config, self.sampling, len(contexts)
         device = self.decoder.query.device
-        texts = [self.words and self.words(context.patch) for context in contexts]
-        texts += [self.negative_W] * count if self.guided else []
+        patches = [context.patch for context in contexts]
+        texts, away, guidance = self._told(patches)
+        if guidance != 1:
+            texts += away
         ways = len(texts) // count  # with guidance, every patch is asked twice
         worlds = [self.world] * len(texts)
         batch = collate(contexts * ways, worlds, texts, config, length).to(device)
@@ -173,7 +179,10 @@ class PatchSampler:
                 cache, condition, before, place_BT2[:, last], place_BT2[:, now]
             )
             for code in range(config.codes):
-                logits = self._guide(self.decoder.code_logits(answer, code).float())
+                logits = self.decoder.code_logits(answer, code).float()
+                if ways == 2:
+                    here, there = logits.chunk(2)
+                    logits = there + guidance * (here - there)
                 value = choose(logits, noise_BTKV[:, now, code], sampling)
                 drawn_BTK[:, now, code] = value
                 answer = self.decoder.choose(answer, code, value.repeat(ways, 1))
@@ -188,11 +197,15 @@ class PatchSampler:
         key = patch_key(self.seed, patch)
         return gumbels(key, (config.side**2, config.codes, config.vocabulary))
 
-    def _guide(self, logits: Tensor) -> Tensor:
-        if not self.guided:
-            return logits
-        towards, away = logits.chunk(2)
-        return away + self.sampling.guidance * (towards - away)
+    def _told(
+        self, patches: Sequence[Patch]
+    ) -> tuple[list[Floats | None], list[Floats | None], float]:
+        """What patches of one kind of frame hear, what they are moved away from, and how far."""
+        hear = [self.words and self.words(patch) for patch in patches]
+        if self.moves and self.words is not None and patches[0].frame > 0:
+            return hear, [self.words(one._replace(frame=0)) for one in patches], MOTION_GUIDANCE
+        silent = self.words is None and self.negative_W is None
+        return hear, [self.negative_W] * len(patches), 1 if silent else self.sampling.guidance
 
 
 def choose(logits_BQV: Tensor, noise_BQV: Tensor, sampling: Sampling) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from handscroll.decoder import Batch, Decoder
 from handscroll.field import ProceduralField
 from handscroll.geometry import Extent, Mask, Patch
 from handscroll.order import Lattice
-from handscroll.sample import PatchSampler, choose, collate, token_order
+from handscroll.sample import MOTION_GUIDANCE, PatchSampler, choose, collate, token_order
 from handscroll.seeds import gumbels, patch_key
 
 SIDE, CODES, VOCABULARY = 16, 4, 256
@@ -335,6 +336,33 @@ def test_guidance_goes_from_the_negative_to_the_prompt(model: Checkpoint, guidan
     assert draw(guidance, towards, towards) == draw(1.0, towards, None)
     assert (draw(guidance, towards, away) == draw(1.0, away, None)) == (guidance == 0)
     assert (draw(guidance, towards, None) == draw(1.0, None, None)) == (guidance == 0)
+
+
+def test_later_frames_are_guided_from_what_the_first_hears(model: Checkpoint) -> None:
+    """The first is drawn as if nothing moved."""
+    moving, still = texts()
+    later = FILL._replace(frame=1)
+
+    def words(patch: Patch) -> Floats:
+        return moving if patch.frame else still
+
+    def draw(patch: Patch, guidance: float, *told: Any) -> bytes:
+        sampling = Sampling(group=64, guidance=guidance)
+        sampler = PatchSampler(model.decoder, SEED, 0, sampling, *told)
+        return drawn(sampler, [context_of(model, patch)])[patch]
+
+    film = draw(later, 1.0, words, None, True)
+    assert film == draw(later, MOTION_GUIDANCE, always(moving), still)
+    assert film != draw(later, 1.0, words, None, False)
+    assert draw(FILL, 1.0, words, None, True) == draw(FILL, 1.0, always(still))
+
+
+def test_first_and_later_frames_are_not_drawn_together(model: Checkpoint) -> None:
+    """Even where their contexts are of one shape: they are not asked as often."""
+    first = context_of(model, FILL)
+    later = replace(first, patch=FILL._replace(frame=1))
+    batches = PatchSampler(model.decoder, SEED, 0, Sampling(rows=4)).batches([first, later, first])
+    assert [len(batch) for batch in batches] == [2, 1]
 
 
 @pytest.mark.parametrize("patch", [FILL, Patch(0, 0, 0, 0)])
