@@ -41,7 +41,7 @@ _PICK, _CLIMATE = 1, 2  # streams of random numbers
 _CLIMATE_SPACING = 4  # anchors between two climates
 _CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
-_PASSAGE = 0.3  # the share of the way between anchors on which one entry passes into the next
+_PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
 _ALIKE = 12  # entries that words leave to pick from
 
 

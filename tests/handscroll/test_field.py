@@ -167,11 +167,11 @@ def test_anchors_hold_entries_of_the_palette(row: int, col: int) -> None:
 @settings(max_examples=25)
 @given(FIELDS, PLACES, PLACES)
 def test_field_is_smooth(field: ProceduralField, row: int, col: int) -> None:
-    """The blend's slope is at most 3/2 of the palette's range over three tenths of the way between
+    """The blend's slope is at most 3/2 of the palette's range over two fifths of the way between
     anchors."""
     values = field.cells(rows_of(field, row, 9), span(col, 9)).astype(np.float64)
     low, high = (edge.astype(np.float64) for edge in hull(field.palette.blocks_ERCV))
-    step = 1.5 / (0.3 * field.palette.spacing) * (high - low).max() + 1e-5
+    step = 1.5 / (0.4 * field.palette.spacing) * (high - low).max() + 1e-5
     assert np.abs(np.diff(values, axis=1)).max() <= step
     if not field.palette.layered:
         assert np.abs(np.diff(values, axis=0)).max() <= step
@@ -228,7 +228,7 @@ def test_field_never_changes() -> None:
     digest = hashlib.sha256()
     for field, rows in ((WORLD, span(-9, 20)), (LAND, span(0, LAYERS))):
         digest.update(field.cells(rows, span(2**33 - 9, 20)).astype("<f4").tobytes())
-    assert digest.hexdigest() == "217c52ace96d68ce2a586e081735ebb97d90400177fbfd91cbce37b759b96b70"
+    assert digest.hexdigest() == "1c641b3b39ca7fd451dba97baa71627ae0f45432eeb207cd85a644c2adf1cb0a"
 
 
 def told(
