@@ -177,12 +177,13 @@ WAITING = "handscroll_gateway_waiting"
 
 
 def leave(stack: Stack, url: str) -> None:
-    """Ask for a tile, and leave once the gateway is at it."""
+    """Ask for a tile, and leave once gateway and tiler are at it."""
     before = metric(stack, WAITING)
     host, port = stack.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as line:
         line.sendall(f"GET {url} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         soon(lambda: metric(stack, WAITING) == before + 1, "the gateway is at it")
+        soon(lambda: stack.tiler.waiting == 1, "the tiler is at it")
     soon(lambda: metric(stack, WAITING) == before, "the gateway hears of it")
 
 
