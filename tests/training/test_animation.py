@@ -306,9 +306,9 @@ def test_report_tells_what_follows_from_what_does_not(model: Checkpoint, tmp_pat
     }
     assert lines["photographs: “clouds drift left” is followed"][-1].startswith("met")
     assert lines[PAINTED][1].startswith("0.00")
-    assert lines[PAINTED][5].startswith("8.00")
+    assert lines[PAINTED][5].startswith(f"{motion.DRIFT_PX}.00")
     assert lines[WORDLESS][5].startswith("0.00")
-    assert lines[MADE][5].startswith("8.00")
+    assert lines[MADE][5].startswith(f"{motion.DRIFT_PX}.00")
     assert CODED in lines
     with Image.open(tmp_path / "photographs_clouds_drift_left.webp") as sheet:
         assert sheet.size == (3 * 352, 2 * 176)
