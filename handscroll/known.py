@@ -126,7 +126,7 @@ class KnownPlace:
         )
 
     def shows(self, tile: Tile) -> bool:
-        """Whether a tile, of whatever frame, shows any of the picture or of its rim."""
+        """Whether a tile, of whatever frame, shows any of the picture or of what it passes into."""
         region, place = tile_region(tile, self.extent), self.region(tile.level)
         return (
             -region.height < region.top - place.top + TONE_PX < place.height + 2 * TONE_PX
@@ -218,8 +218,8 @@ class KnownPixels:
         edge = np.ix_(rows.nearest, cols.nearest)
         away_HW = np.hypot(rows.away[:, None], cols.away)
 
-        own_HW3 = picture[np.ix_(rows.own, cols.own)].astype(np.int64)
-        first_HW3 = painted.first.astype(np.int64)
+        own_HW3 = picture[np.ix_(rows.own, cols.own)].astype(np.int32)
+        first_HW3 = painted.first.astype(np.int32)
         lost_HW3 = (own_HW3 - first_HW3)[mirrored]
         lost_HW = near(away_HW / RIM_PX)
         lost_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
@@ -265,20 +265,17 @@ class _Axis(NamedTuple):
         return cls(np.abs(at - own), own, *places)
 
 
-def _mean_around(values_HW3: Indices, mask_HW: Mask) -> NDArray[np.float64]:
+def _mean_around(values_HW3: NDArray[np.int32], mask_HW: Mask) -> NDArray[np.float64]:
     """The mean of whole numbers around each place, BESIDE_PX to every side, as far as a mask goes.
 
     NaN where it does not. Sums of whole numbers do not depend on what else is summed.
     """
     sums = np.concatenate((values_HW3, np.ones_like(values_HW3[..., :1])), axis=2)
     sums *= mask_HW[..., None]
-    for axis in (0, 1):
-        padding = [(0, 0)] * 3
-        padding[axis] = (BESIDE_PX + 1, BESIDE_PX)
-        whole = np.pad(sums, padding).cumsum(axis)
-        size, span = sums.shape[axis], 2 * BESIDE_PX + 1
-        last, first = np.arange(span, span + size), np.arange(size)
-        sums = whole.take(last, axis) - whole.take(first, axis)
+    span = 2 * BESIDE_PX + 1
+    for _ in range(2):  # down, then right
+        whole = np.pad(sums, ((BESIDE_PX + 1, BESIDE_PX), (0, 0), (0, 0))).cumsum(0, dtype=np.int32)
+        sums = (whole[span:] - whole[:-span]).swapaxes(0, 1)
     with np.errstate(invalid="ignore"):
         found: NDArray[np.float64] = sums[..., :3] / sums[..., 3:]
     return found

@@ -327,7 +327,7 @@ def main(
     report.section(
         "Decoder",
         "Surprise at the codes of held-out patches, in nats per code; lower is better. Below, one "
-        "source of what a patch sees is taken from another patch: the rise is what it is worth.",
+        "source of what a patch sees is hidden, or another patch's: the rise is what it is worth.",
         ("what", "nats per code"),
         decoder_rows(loaded.decoder, Dataset.load(tokens)),
     )

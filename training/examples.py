@@ -212,9 +212,13 @@ class Examples:
         odds = np.array(LEVEL_ODDS[-len(picture.codes) :])
         level = int(rng.choice(len(odds), p=odds / odds.sum()))
         extent, patch = self._place(rng, picture, level)
-        if moves and not self.clean and not self._stirs(picture, extent, patch):
-            extent, patch = self._place(rng, picture, level)  # what stands still is soon learned
-        blind = moves and not self.clean and rng.random() < BLIND
+        blind = False
+        if moves and not self.clean:
+            if not self._stirs(picture, extent, patch):
+                extent, patch = self._place(
+                    rng, picture, level
+                )  # what stands still is soon learned
+            blind = rng.random() < BLIND
         seen = () if blind else self._seen(rng, extent, patch)
         if self.moving and rng.random() < (0.9 if moves else STILL_FRAMES):
             patch = patch._replace(frame=1)

@@ -42,7 +42,7 @@ def together() -> tuple[int, int]:
         return 0, 1
     if not distributed.is_initialized():
         distributed.init_process_group()
-        # Left to the interpreter's end, its threads now and then abort the process.
+        # As PyTorch asks: its threads are not to be met by the interpreter's end.
         atexit.register(distributed.destroy_process_group)
     return distributed.get_rank(), distributed.get_world_size()
 

@@ -103,17 +103,22 @@ def save(model: Decoder, folder: Path) -> None:
 
 def load(folder: Path) -> Decoder:
     """The decoder that a finished run left in its folder."""
-    model = Decoder(DecoderConfig(**json.loads((folder / "decoder.json").read_text())))
-    model.load_state_dict(load_file(folder / "decoder.safetensors"))
+    model, weights = _left(folder)
+    model.load_state_dict(weights)
     return model.eval()
 
 
 def begin_with(folder: Path) -> Decoder:
-    """The decoder of a finished run, to be trained further; layers it lacks begin as new ones."""
-    model = Decoder(DecoderConfig(**json.loads((folder / "decoder.json").read_text())))
-    weights = load_file(folder / "decoder.safetensors")
+    """The same, to be trained further; layers that it lacks begin as new ones."""
+    model, weights = _left(folder)
     model.load_state_dict({**model.state_dict(), **weights})
     return model
+
+
+def _left(folder: Path) -> tuple[Decoder, dict[str, Tensor]]:
+    """A new decoder of the shape of a finished run's, and that run's weights."""
+    config = DecoderConfig(**json.loads((folder / "decoder.json").read_text()))
+    return Decoder(config), load_file(folder / "decoder.safetensors")
 
 
 def main(
