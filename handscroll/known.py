@@ -224,14 +224,17 @@ class KnownPixels:
         lost_HW = near(away_HW / RIM_PX)
         lost_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
 
-        corner, shape = (region.top, region.left), (region.height, region.width)
-        beside_HW = view.extent.inside(region.level, *corner, shape, 1) & (away_HW > MIXED_PX)
-        step_HW3 = _mean_around(own_HW3, away_HW == 0) - _mean_around(first_HW3, beside_HW)
-        step_HW3 = np.nan_to_num(step_HW3[edge])  # where there is nothing to compare: none
-        step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
-        step_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)
+        shown_HW3: NDArray[np.float64] = painted.pixels + lost_HW[..., None] * lost_HW3
 
-        shown_HW3 = painted.pixels + lost_HW[..., None] * lost_HW3 + step_HW[..., None] * step_HW3
+        step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
+        if painted.cut(step_HW).any():  # a tile inside the picture takes on nothing
+            corner, shape = (region.top, region.left), (region.height, region.width)
+            inside_HW = view.extent.inside(region.level, *corner, shape, 1)
+            own_mean_HW3 = _mean_around(own_HW3, away_HW == 0)
+            step_HW3 = own_mean_HW3 - _mean_around(first_HW3, inside_HW & (away_HW > MIXED_PX))
+            step_HW3 = np.nan_to_num(step_HW3[edge])  # where there is nothing to compare: none
+            step_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)
+            shown_HW3 += step_HW[..., None] * step_HW3
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
 

@@ -8,10 +8,11 @@ Near a known picture pixels around the tile are taken along (see `handscroll.kno
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from handscroll.assemble import Pixels, window_codes
 from handscroll.context import Codes, Floats
@@ -27,6 +28,8 @@ from handscroll.geometry import (
     tile_region,
     window_patches,
 )
+
+Number = TypeVar("Number", bound=np.generic)
 
 AROUND_PX = 8
 """How far around a pixel it is seen whether anything moves."""
@@ -137,10 +140,10 @@ class Painted(NamedTuple):
     first: Pixels
     change: Floats
 
-    def cut(self, pixels: Pixels) -> Pixels:
-        """The tile (TILE_PX, TILE_PX, 3) out of pixels of the region."""
+    def cut(self, values: NDArray[Number]) -> NDArray[Number]:
+        """The tile (TILE_PX, TILE_PX, …) out of values of the region."""
         inner = slice(self.view.margin_px, self.view.margin_px + TILE_PX)
-        return pixels[inner, inner]
+        return values[inner, inner]
 
 
 def _around(values_HW: Floats) -> Floats:

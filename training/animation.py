@@ -28,7 +28,7 @@ from handscroll.canvas import MAX_FRAMES, Canvas, Known
 from handscroll.checkpoint import Checkpoint
 from handscroll.cli import run
 from handscroll.context import Codes
-from handscroll.geometry import PATCH_PX, Extent, Mask, Region, patches_of
+from handscroll.geometry import PATCH_PX, Extent, Mask, Region
 from handscroll.known import digest_of
 from handscroll.paint import Painter
 from handscroll.tokenizer import Tokenizer, from_rgb, to_rgb
@@ -259,18 +259,8 @@ class Cinema:
             for frame in range(canvas.frames):
                 part = region._replace(frame=frame)
                 frames.append(np.concatenate(list(painter.region(part))))
-                codes.append(_codes(painter, part))
+                codes.append(samples.codes_of(painter, part))
         return Film(frames, np.stack(codes))
-
-
-def _codes(painter: Painter, region: Region) -> Codes:
-    """The tokens (h, w, K) of a picture that begins at pixel 0."""
-    patches = patches_of(region, painter.canvas.extent)
-    lines: dict[int, list[Codes]] = {}
-    for patch in patches:
-        lines.setdefault(patch.row, []).append(painter.pool[patch])
-    codes = np.concatenate([np.concatenate(line, axis=1) for line in lines.values()])
-    return codes[: region.height // painter.f, : region.width // painter.f]
 
 
 @torch.inference_mode()

@@ -43,6 +43,9 @@ ANCHOR_SPACING = 12
 """Cells between anchors of the field."""
 BLOCK = 11
 """Cells to a side of what an anchor lays around itself: of a photograph, all its width."""
+WIDENED, RAISED = 1.8, 1.3
+"""How many times as wide as its picture an entry of a layered palette may be; and the exponent by
+which its rows are moved up or down. So no canvas is laid out quite as a photograph is."""
 VARIANTS = {
     "scroll": ((False, 0, 0), (True, 0, 24)),
     "plane": ((False, 0, 0), (False, 24, 40)),
@@ -134,7 +137,8 @@ def palette(
 ) -> tuple[Floats, NDArray[np.int32]]:
     """Blocks of real cells to lay the field out of, cool to warm, and which caption each has.
 
-    On a plane three in four are of the livelier half, so that open sea does not cover all.
+    On a plane three in four are of the livelier half, so that open sea does not cover all. Where
+    entries are layered, each is part of a picture, `redrawn`.
 
     Args:
         extent: of the world.
@@ -146,7 +150,9 @@ def palette(
     """
     cell, layered = CELL_PX // f, extent.height_px is not None
     rng = np.random.default_rng(0)
-    pictures_hwV = [_cells(one, cell, layered) for one, _ in found]
+    pictures_hwV = [
+        _cells(redrawn(one, rng) if layered else one, cell, layered) for one, _ in found
+    ]
     low, narrow = (min(cells.shape[axis] for cells in pictures_hwV) for axis in (0, 1))
     height, width = (low if layered else min(BLOCK, low)), min(BLOCK, narrow)
     blocks, told = [], []
@@ -169,6 +175,25 @@ def palette(
     warmth = (light[:, 0] - light[:, 2]) / (light.sum(axis=1) + 0.2)
     chosen = chosen[np.argsort(warmth, kind="stable")]
     return every[chosen], caption[chosen]
+
+
+def redrawn(statistics_hw4: Floats, rng: np.random.Generator) -> Floats:
+    """A part of a picture as wide as all of it, with its horizon a little higher or lower."""
+    height, width = statistics_hw4.shape[:2]
+    down = ((np.arange(height) + 0.5) / height) ** (RAISED ** rng.uniform(-1, 1))
+    share = WIDENED ** -rng.random()
+    right = rng.random() * (1 - share) + (np.arange(width) + 0.5) / width * share
+    rows_hw4 = _at(statistics_hw4, down * height - 0.5)
+    return _at(rows_hw4.swapaxes(0, 1), right * width - 0.5).swapaxes(0, 1)
+
+
+def _at(values_N: Floats, place_M: NDArray[np.float64]) -> Floats:
+    """Values at places between those of the first axis."""
+    place_M = np.clip(place_M, 0, len(values_N) - 1)
+    before = np.floor(place_M).astype(np.int64)
+    after = np.minimum(before + 1, len(values_N) - 1)
+    share = (place_M - before).astype(np.float32).reshape(-1, *[1] * (values_N.ndim - 1))
+    return (1 - share) * values_N[before] + share * values_N[after]
 
 
 def _cells(statistics_hw4: Floats, cell: int, layered: bool) -> Floats:

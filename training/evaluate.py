@@ -33,8 +33,9 @@ from training.seams import Seams, lattice_kind, line_kind, measure_seams, tile_s
 
 SCROLL_PX, STRIP_PX = 20_000, 2_000
 PLANE_PX = 4_096
-SEAM = (0.9, 1.1)
+SEAM = (0.95, 1.05)
 COPIES = 0.02
+FOLLOWED = 0.8
 
 
 @dataclass
@@ -264,9 +265,9 @@ def prompt_section(
     for one in found:
         report.target(
             f"{world}: “{one.tag}” is followed, AUC",
-            "above 0.50 with its interval",
+            f"≥ {FOLLOWED:.2f}",
             one.painted.text(),
-            one.painted.low > 0.5,
+            one.painted.value >= FOLLOWED,
         )
     report.section(
         f"Prompts, {world}",

@@ -13,7 +13,8 @@ from rich.progress import Progress
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Sampling
 from handscroll.checkpoint import Checkpoint
-from handscroll.geometry import PATCH_PX, Extent, Region
+from handscroll.context import Codes
+from handscroll.geometry import PATCH_PX, Extent, Region, patches_of
 from handscroll.paint import Painter
 from training.pictures import Picture
 
@@ -44,6 +45,16 @@ def seeds(
         paint(model, Canvas(model.digest, world, seed, extent, sampling=sampling), region, workers)
         for seed in numbers
     ]
+
+
+def codes_of(painter: Painter, region: Region) -> Codes:
+    """The tokens (h, w, K) of a region that begins at pixel 0 and has been painted."""
+    patches = patches_of(region, painter.canvas.extent)
+    lines: dict[int, list[Codes]] = {}
+    for patch in patches:
+        lines.setdefault(patch.row, []).append(painter.pool[patch])
+    codes = np.concatenate([np.concatenate(line, axis=1) for line in lines.values()])
+    return codes[: region.height // painter.f, : region.width // painter.f]
 
 
 def view(extent: Extent, level: int, at_px: int = 0) -> Region:

@@ -9,7 +9,7 @@ Examples are drawn a few batches ahead and sorted by length, so that little is p
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -58,6 +58,19 @@ def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
     there = (steps < LAST)[..., None]
     loss = loss.view_as(target) * there
     return loss.sum(dim=(1, 2)) / (there.sum(dim=(1, 2)) * config.codes)
+
+
+def batches(examples: Examples, batch: int, steps: Iterable[int]) -> Iterator[list[Example]]:
+    """The examples of each step; those of a batch are about as long."""
+    upcoming: list[list[Example]] = []
+    for step in steps:
+        if not upcoming:
+            rng = np.random.default_rng((2, step))
+            drawn = [examples.draw(rng) for _ in range(batch * AHEAD)]
+            drawn.sort(key=lambda one: len(one.context.codes_NK) + len(one.codes_TK))
+            upcoming = [drawn[start : start + batch] for start in range(0, len(drawn), batch)]
+            rng.shuffle(upcoming)
+        yield upcoming.pop()
 
 
 @torch.inference_mode()
@@ -150,16 +163,9 @@ def main(
     average = Decoder(model.config).to(device)
     examples = Examples(data, moving=moving)
     held, held_moving = _held_out(data, 0.0), _held_out(data, 1.0)
-    upcoming: list[list[Example]] = []
-    for step in run.steps_left(minutes):
-        if not upcoming:
-            rng = np.random.default_rng((2, step))
-            drawn = [examples.draw(rng) for _ in range(batch * AHEAD)]
-            drawn.sort(key=lambda one: len(one.context.codes_NK) + len(one.codes_TK))
-            upcoming = [drawn[start : start + batch] for start in range(0, len(drawn), batch)]
-            rng.shuffle(upcoming)
+    for drawn in batches(examples, batch, run.steps_left(minutes)):
         run.model.train()
-        share = upcoming.pop()[run.rank :: run.processes]
+        share = drawn[run.rank :: run.processes]
         loss = loss_of(run.model, share, device).mean()
         run.update(loss)
         if run.rank:

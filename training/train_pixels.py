@@ -3,12 +3,15 @@
 What `training.train_tokenizer` leaves is true to the pixels and soft. Here what encodes is frozen,
 so that every token keeps its meaning, and what decodes is trained further: on pixels, on the
 perceptual distance, and against a critic that asks for texture (VQGAN, Esser et al., arXiv
-2012.09841). Tokens are disturbed a little first, as drawn ones are never quite right. Leaves what
+2012.09841). Tokens are disturbed a little first, as drawn ones are never quite right. With
+``--painted``, it also decodes what a decoder has drawn (`training.painted`): there is no picture
+that it should equal, but the critic sees it too, and its tones are to stay. Leaves what
 `training.train_tokenizer` does, in a run folder of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +19,18 @@ import numpy as np
 import torch
 import typer
 from torch import Tensor
+from torch.nn import functional as F
 
 from handscroll import cli
 from handscroll.tokenizer import Tokenizer
 from training import pictures, train_tokenizer
 from training.critic import Critic, balance, critic_loss
+from training.painted import Painted
+from training.painted import load as load_painted
 from training.perceptual import Perceptual
+from training.pictures import Pixels
 from training.run import Run
-from training.train_tokenizer import CROP_PX, crop, evaluate, pixel_loss, sheet, to_float
+from training.train_tokenizer import CROP_PX, crop, evaluate, pixel_loss, place, sheet, to_float
 
 SEEN_PX = 80
 """Side of the window of each crop that the perceptual distance looks at: it is dear."""
@@ -31,6 +38,8 @@ PERCEPTUAL_WEIGHT = 0.5
 CRITIC_WEIGHT = 0.5
 CRITIC_FROM = 0.1
 """The share of the run in which the critic only learns, before the decoder listens to it."""
+TONE_PX, TONE_WEIGHT = 8, 1.0
+"""What is decoded from drawn tokens keeps its mean colours of so many pixels to a side."""
 DISTURBED = 0.1
 """At most this share of a crop's scalars is moved by a level."""
 
@@ -46,6 +55,26 @@ def disturb(rng: np.random.Generator, values_BhwS: Tensor, levels: tuple[int, ..
     return torch.maximum(torch.minimum(off, limit), -limit)
 
 
+def tones(painted_BHWC: Tensor, before_BHWC: Tensor) -> Tensor:
+    """How far mean colours of TONE_PX have come off."""
+    parts = (painted_BHWC - before_BHWC).permute(0, 3, 1, 2)
+    return F.avg_pool2d(parts, TONE_PX).abs().mean()
+
+
+def drawn(
+    rng: np.random.Generator, sources: Sequence[Painted], count: int, f: int
+) -> tuple[Tensor, list[Pixels]]:
+    """Tokens (count, h, w, K) of crops of what was painted, and as they were decoded then."""
+    codes, pixels = [], []
+    for _ in range(count):
+        at = place(rng, [one.picture for one in sources], f)
+        one = sources[at.number]
+        rows, cols = (slice(start // f, (start + CROP_PX) // f) for start in (at.top, at.left))
+        codes.append(torch.from_numpy(one.codes[at.level][rows, cols]))
+        pixels.append(at.cut(one.picture.levels))
+    return torch.stack(codes), pixels
+
+
 def window(rng: np.random.Generator) -> tuple[slice, slice, slice]:
     """A random window of SEEN_PX in every crop of a batch."""
     top, left = rng.integers(CROP_PX - SEEN_PX + 1, size=2)
@@ -57,6 +86,9 @@ def main(
     tokenizer: Annotated[Path, typer.Option(help="run folder of training.train_tokenizer")],
     out: Annotated[Path, typer.Option(help="run folder; an earlier run there is resumed")],
     world: Annotated[str | None, typer.Option(help="world of a plain folder")] = None,
+    painted: Annotated[
+        Path | None, typer.Option(help="file written by training.painted, to be decoded too")
+    ] = None,
     steps: int = 3000,
     batch: int = 8,
     learning_rate: float = 5e-4,
@@ -70,6 +102,8 @@ def main(
     judge = Run(out / "critic", Critic(), steps, learning_rate, device)
     perceptual = Perceptual().to(device)
     average = Tokenizer(run.model.config).to(device)
+    f = run.model.config.downsampling
+    sources = load_painted(painted) if painted else []
     fixed = np.random.default_rng(1)
     real = to_float([crop(fixed, held or train) for _ in range(64)], device)
     for step in run.steps_left(minutes, beside=judge):
@@ -78,26 +112,36 @@ def main(
         seen = window(rng)
         codes = run.model.encode(crops)
         values = disturb(rng, run.model.quantizer.values(codes), run.model.config.levels)
+        if sources:
+            codes, shown = drawn(rng, sources, batch, f)
+            values = torch.cat((values, run.model.quantizer.values(codes.to(device))))
         with torch.autocast(device, torch.bfloat16):
-            painted = run.model.pixels(values).float()
-            pixels = pixel_loss(painted, crops)
-            distance = perceptual(painted[seen], crops[seen])
+            decoded = run.model.pixels(values).float()
+            own = decoded[:batch]
+            pixels = pixel_loss(own, crops)
+            distance = perceptual(own[seen], crops[seen])
             loss = pixels + PERCEPTUAL_WEIGHT * distance
+            if sources:
+                loss = loss + TONE_WEIGHT * tones(decoded[batch:], to_float(shown, device))
             if step >= CRITIC_FROM * steps:
                 judge.model.requires_grad_(False)
-                adversarial = -judge.model(painted).mean()
+                adversarial = -judge.model(decoded).mean()
                 judge.model.requires_grad_(True)
                 last = run.model.to_pixels.weight
                 loss = loss + CRITIC_WEIGHT * balance(loss, adversarial, last) * adversarial
         run.update(loss)
         with torch.autocast(device, torch.bfloat16):
-            verdict = critic_loss(judge.model(crops), judge.model(painted.detach()))
+            verdict = critic_loss(judge.model(crops), judge.model(decoded.detach()))
         judge.update(verdict)
         if run.step % 250 == 0 or run.step == steps:
             psnr, _, again = evaluate(run.averaged(average), real)
             told = {"pixels": pixels, "perceptual": distance, "critic": verdict}
             run.log(**{name: value.item() for name, value in told.items()}, psnr=psnr)
             sheet(out / "sheet.png", real[:32], again[:32])
+            if sources:
+                codes, shown = drawn(np.random.default_rng(1), sources, 32, f)
+                after = average.pixels(run.model.quantizer.values(codes.to(device))).detach()
+                sheet(out / "painted.png", to_float(shown, device), after.clamp(-1, 1))
     train_tokenizer.save(run.averaged(average), out)
 
 

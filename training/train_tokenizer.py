@@ -9,9 +9,10 @@ beside reconstructions.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -31,22 +32,51 @@ LEVEL_ODDS = (0.2, 0.3, 0.5)
 """How often each level is looked at, the finest last."""
 
 
-def crop(rng: np.random.Generator, sources: list[Picture]) -> Pixels:
-    """One crop (CROP_PX, CROP_PX, 3): worlds equally often, finer levels more often."""
+class Place(NamedTuple):
+    """Where a crop lies: in which of the pictures, at which level, and its first pixel there."""
+
+    number: int
+    level: int
+    top: int
+    left: int
+
+    def cut(self, levels: Sequence[Pixels]) -> Pixels:
+        """The crop (CROP_PX, CROP_PX, 3) of that picture."""
+        rows, cols = (slice(start, start + CROP_PX) for start in (self.top, self.left))
+        return levels[self.level][rows, cols]
+
+
+def place(rng: np.random.Generator, sources: Sequence[Picture], step_px: int = 1) -> Place:
+    """Somewhere to look: worlds equally often, finer levels more often, flat places rarely.
+
+    Args:
+        rng: draws it.
+        sources: pictures.
+        step_px: its pixel is a multiple of.
+    """
     while True:
         worlds = sorted({picture.world for picture in sources})
         world = worlds[rng.integers(len(worlds))]
-        choice = [picture for picture in sources if picture.world == world]
-        picture = choice[rng.integers(len(choice))]
-        odds = np.array(LEVEL_ODDS[-len(picture.levels) :])
-        level = rng.choice(len(odds), p=odds / odds.sum())
-        pixels = picture.levels[level]
-        top = rng.integers(pixels.shape[0] - CROP_PX + 1)
-        left = rng.integers(pixels.shape[1] - CROP_PX + 1)
-        found = pixels[top : top + CROP_PX, left : left + CROP_PX]
-        if found[::8, ::8].std(axis=(0, 1)).max() < 6 and rng.random() < 0.8:
-            continue  # open sea and clear sky teach little
-        return found[:, ::-1] if rng.random() < 0.5 else found
+        choice = [number for number, picture in enumerate(sources) if picture.world == world]
+        number = choice[rng.integers(len(choice))]
+        levels = sources[number].levels
+        odds = np.array(LEVEL_ODDS[-len(levels) :])
+        level = int(rng.choice(len(odds), p=odds / odds.sum()))
+        top, left = (
+            step_px * int(rng.integers((size - CROP_PX) // step_px + 1))
+            for size in levels[level].shape[:2]
+        )
+        found = Place(number, level, top, left)
+        flat = found.cut(levels)[::8, ::8].std(axis=(0, 1)).max() < 6
+        if not flat or rng.random() >= 0.8:  # open sea and clear sky teach little
+            return found
+
+
+def crop(rng: np.random.Generator, sources: Sequence[Picture]) -> Pixels:
+    """One crop (CROP_PX, CROP_PX, 3), mirrored or not."""
+    at = place(rng, sources)
+    found = at.cut(sources[at.number].levels)
+    return found[:, ::-1] if rng.random() < 0.5 else found
 
 
 def to_float(pixels: Pixels | list[Pixels], device: str) -> Tensor:

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -28,10 +30,11 @@ from handscroll.geometry import Extent, Patch, Tile
 from handscroll.order import Lattice
 from handscroll.paint import Painter
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
-from training import encode, pictures, ship, train_decoder, train_pixels, train_tokenizer
+from training import encode, painted, pictures, ship, train_decoder, train_pixels, train_tokenizer
 from training.critic import balance, critic_loss
 from training.examples import Dataset, Encoded, Examples
 from training.perceptual import Perceptual
+from training.pictures import Picture
 from training.run import Run
 
 
@@ -287,3 +290,45 @@ def test_any_folder_of_pictures_becomes_a_world(tmp_path: Path) -> None:
     with Painter(model, Canvas(model.digest, "scroll", 1, model.world("scroll").extent)) as painter:
         assert painter.tile(Tile(0, 0, 5)).shape == (256, 256, 3)
         assert Patch(0, 0, 0, 5) in painter.pool
+    drawn = tmp_path / "painted.st"
+    painted.main(drawn, tmp_path / "model", number=1, workers=1)
+    (one,) = painted.load(drawn)
+    assert [codes.shape for codes in one.codes] == [(11 << n, 22 << n, 4) for n in range(3)]
+    assert one.picture.levels[2].shape == (704, 1408, 3)
+    again = tmp_path / "again"
+    train_pixels.main(
+        data, pixels, again, world="scroll", painted=drawn, steps=2, batch=2, device="cpu"
+    )
+    assert torch.equal(codes, train_tokenizer.load(again).encode(picture))
+
+
+def test_crops_of_what_was_painted_are_shown_as_they_were_decoded() -> None:
+    """Each token of a crop stands for the pixels in its place."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (24, 40, 1)).astype(np.uint8)
+    pixels = codes.repeat(16, 0).repeat(16, 1).repeat(3, 2)
+    sources = [painted.Painted(Picture("0", "plane", False, (pixels,)), (codes,))]
+    found, shown = train_pixels.drawn(rng, sources, 8, 16)
+    assert found.shape == (8, 10, 10, 1)
+    np.testing.assert_array_equal(np.stack(shown)[:, ::16, ::16, :1], found)
+
+
+def test_tones_are_means_and_not_texture() -> None:
+    texture = torch.tensor([-0.5, 0.5]).repeat(16)[None, None, :, None].expand(1, 32, 32, 3)
+    flat = torch.zeros(1, 32, 32, 3)
+    assert train_pixels.tones(texture, flat) == 0
+    torch.testing.assert_close(train_pixels.tones(texture + 0.25, flat), torch.tensor(0.25))
+
+
+@given(st.integers(0, 1000))
+def test_a_redrawn_picture_has_the_layers_of_the_picture_from_top_to_bottom(seed: int) -> None:
+    """Ground stays below sky, and nothing is there that was not."""
+    down = np.broadcast_to(np.linspace(-1, 1, 11, dtype=np.float32)[:, None, None], (11, 22, 4))
+    found = encode.redrawn(down, np.random.default_rng(seed))
+    assert found.shape == down.shape
+    assert (np.diff(found, axis=0) > 0).all()
+    assert found.min() >= -1 and found.max() <= 1
+    right = np.broadcast_to(np.linspace(-1, 1, 22, dtype=np.float32)[None, :, None], (11, 22, 4))
+    wide = encode.redrawn(right, np.random.default_rng(seed))
+    assert (np.diff(wide, axis=1) >= 0).all()
+    assert np.ptp(wide) >= 0.9 * np.ptp(right) / encode.WIDENED
