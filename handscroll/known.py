@@ -224,7 +224,7 @@ class KnownPixels:
         lost_HW = near(away_HW / RIM_PX)
         lost_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
 
-        shown_HW3: NDArray[np.float64] = painted.pixels + lost_HW[..., None] * lost_HW3
+        shown_HW3 = painted.pixels.astype(np.float64) + lost_HW[..., None] * lost_HW3
 
         step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
         if painted.cut(step_HW).any():  # a tile inside the picture takes on nothing
