@@ -87,7 +87,7 @@ def main(
             levels = paint(loaded, world, seed, workers)
             for level, (pixels, codes) in enumerate(levels):
                 arrays[f"pixels.{len(entries)}.{level}"] = pixels
-                arrays[f"codes.{len(entries)}.{level}"] = codes
+                arrays[f"codes.{len(entries)}.{level}"] = np.ascontiguousarray(codes)
             entries.append({"world": world, "levels": len(levels)})
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(arrays, out, metadata={"handscroll": json.dumps(entries)})

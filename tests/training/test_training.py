@@ -295,6 +295,9 @@ def test_any_folder_of_pictures_becomes_a_world(tmp_path: Path) -> None:
     (one,) = painted.load(drawn)
     assert [codes.shape for codes in one.codes] == [(11 << n, 22 << n, 4) for n in range(3)]
     assert one.picture.levels[2].shape == (704, 1408, 3)
+    inner = (slice(64, -64), slice(64, -64))
+    decoded = model.tokenizer.decode(torch.from_numpy(one.codes[1])[None])[0].numpy()[inner]
+    assert np.abs((decoded + 1) * 127.5 - one.picture.levels[1][inner]).max() <= 1
     again = tmp_path / "again"
     train_pixels.main(
         data, pixels, again, world="scroll", painted=drawn, steps=2, batch=2, device="cpu"
