@@ -36,6 +36,7 @@ PLANE_PX = 4_096
 SEAM = (0.95, 1.05)
 COPIES = 0.02
 FOLLOWED = 0.8
+PROMPTED = 6
 
 
 @dataclass
@@ -259,9 +260,16 @@ def prompt_section(
     real: Sequence[Picture],
     tags: dict[str, tuple[str, ...]],
     seeds: int,
+    out: Path,
 ) -> None:
-    """Whether prompts change what is painted into what they ask for."""
+    """Whether prompts change what is painted into what they ask for, and what they do."""
     found = list(quality.following(lite0, studio, world, real, tags, seeds))
+    shown = [
+        square
+        for prompt in ("", *quality.PROMPTS.values())
+        for square in quality.asked(studio, world, prompt, min(seeds, PROMPTED))
+    ]
+    Image.fromarray(samples.rows(shown, min(seeds, PROMPTED))).save(out / "prompts.webp")
     for one in found:
         report.target(
             f"{world}: “{one.tag}” is followed, AUC",
@@ -355,6 +363,7 @@ def main(
                 real,
                 {name: one.tags for name, one in landscapes(tags).items()},
                 number,
+                out,
             )
         (out / "report.md").write_text(report.text(), encoding="utf-8")
     typer.echo(report.text())

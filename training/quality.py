@@ -343,6 +343,17 @@ class Following(NamedTuple):
     painted: Estimate
 
 
+def asked(studio: Studio, world: str, prompt: str, seeds: int) -> list[Pixels]:
+    """What seeds paint of a prompt: squares as high as a scroll is."""
+    extent = studio.model.world(world).extent
+    height, _ = extent.size(PROMPT_LEVEL)
+    assert height is not None
+    _, left = extent.shift_px(PROMPT_LEVEL)
+    region = Region(PROMPT_LEVEL, 0, left, height, height)  # from a tile's edge: fewer patches
+    canvases = [studio.canvas(world, seed, prompt) for seed in range(seeds)]
+    return [studio.paint(canvas, [region])[0] for canvas in canvases]
+
+
 def following(
     lite0: Lite0,
     studio: Studio,
@@ -364,16 +375,12 @@ def following(
         tags: what each shows, by name.
         seeds: how many to paint.
     """
-    height = real[0].levels[PROMPT_LEVEL].shape[0]
-    _, left = studio.canvas(world, 0).extent.shift_px(PROMPT_LEVEL)
-    region = Region(PROMPT_LEVEL, 0, left, height, height)  # from a tile's edge: fewer patches
 
     def painted(prompt: str) -> Floats:
-        squares = [
-            studio.paint(studio.canvas(world, seed, prompt), [region])[0] for seed in range(seeds)
-        ]
+        squares = asked(studio, world, prompt, seeds)
         return np.concatenate([lite0.look(square[None]) for square in squares])
 
+    height = real[0].levels[PROMPT_LEVEL].shape[0]
     squares = [cut(one.levels[PROMPT_LEVEL], height) for one in real]
     features = [lite0.look(part) for part in squares]
     fold = np.arange(len(real)) % FOLDS
