@@ -17,7 +17,14 @@ from handscroll.field import ProceduralField
 from handscroll.geometry import PATCH_PX, TILE_PX, Patch, Tile, window_patches
 from handscroll.order import Lattice
 from handscroll.paint import Painter
-from handscroll.sample import choose, collate, token_order
+from handscroll.sample import (
+    FIELD_GUIDANCE,
+    choose,
+    collate,
+    guided,
+    token_order,
+    without_field,
+)
 from handscroll.seeds import gumbels, patch_key
 from handscroll.tokenizer import RADIUS_TOK, to_rgb
 
@@ -50,7 +57,8 @@ for wave in waves:
     phase = ("seed", "bridge", "fill")[order.rank(wave[0])[0]]
     print(f"  level {wave[0].level}: {len(wave)} {phase}s")
 
-# Level 0 has no parent. It sees a procedural field instead, a pure function of seed and place.
+# Level 0 has no parent. It sees a procedural field instead, a pure function of seed and place; and
+# is asked twice, with the field and without, to move away from what it would draw without.
 
 field = ProceduralField(canvas.seed, canvas.extent, world.palette, PATCH_PX // side)
 
@@ -60,7 +68,9 @@ field = ProceduralField(canvas.seed, canvas.extent, world.palette, PATCH_PX // s
 pool: dict[Patch, Codes] = {}
 for patch in (patch for wave in waves for patch in wave):
     context = gather(patch, order, side, pool.__getitem__, field)
-    batch = collate([context], [world.index], [None], model.decoder.config, context.padded_length)
+    asked = [context] if patch.level > 0 else [context, without_field(context)]
+    ways, length = len(asked), context.padded_length
+    batch = collate(asked, [world.index] * ways, [None] * ways, model.decoder.config, length)
 
     # The inner loop: sixteen tokens a step, far apart first. One forward pass answers every
     # question of the step; what is drawn becomes context for the next. (The library keeps the
@@ -75,11 +85,13 @@ for patch in (patch for wave in waves for patch in wave):
     for number in range(int(step[-1]) + 1):
         now = step == number
         with torch.inference_mode():
-            answer = model.decoder.answers(batch, codes[None], rows_cols[None], step[None])[:, now]
+            question = (one.expand(ways, *one.shape) for one in (codes, rows_cols, step))
+            answer = model.decoder.answers(batch, *question)[:, now]
             for code in range(4):  # a token's four codes, each given those before it
                 logits = model.decoder.code_logits(answer, code)
+                logits = guided(logits, FIELD_GUIDANCE) if ways == 2 else logits
                 codes[now, code] = choose(logits, noise[None, now, code], sampling)[0]
-                answer = model.decoder.choose(answer, code, codes[None, now, code])
+                answer = model.decoder.choose(answer, code, codes[now, code].expand(ways, -1))
     drawn = np.zeros((side * side, 4), np.uint8)
     drawn[places] = codes.numpy()
     pool[patch] = drawn.reshape(side, side, 4)

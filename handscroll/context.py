@@ -81,9 +81,15 @@ class Context:
         return -(-(len(self.codes_NK) + len(self.field_MV)) // PAD_TO) * PAD_TO
 
     @property
-    def shape(self) -> tuple[int, bytes, bytes]:
+    def shape(self) -> tuple[int, bytes, bytes, bool, bool]:
         """What patches that go through the decoder together must have in common."""
-        return self.padded_length, self.inside_ss.tobytes(), self.known_ss.tobytes()
+        return (
+            self.padded_length,
+            self.inside_ss.tobytes(),
+            self.known_ss.tobytes(),
+            self.patch.frame > 0,
+            len(self.field_MV) > 0,
+        )
 
 
 class Field(Protocol):

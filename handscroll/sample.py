@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ from handscroll.seeds import gumbels, patch_key
 
 MOTION_GUIDANCE = 2.5
 """How far later frames move from the logits of what the first hears to those of what they hear."""
+FIELD_GUIDANCE = 1.75
+"""How far level 0 moves from the logits without a field to those with it: a small model believes
+the field too little, and paints mist where there should be hills."""
 
 
 def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
@@ -120,9 +124,9 @@ class PatchSampler:
 
     def batches(self, contexts: Sequence[Context]) -> list[list[Context]]:
         """Split contexts into batches of one shape, at most ``Sampling.rows`` each."""
-        alike: dict[tuple[bool, tuple[int, bytes, bytes]], list[Context]] = defaultdict(list)
+        alike: dict[tuple[object, ...], list[Context]] = defaultdict(list)
         for context in contexts:
-            alike[context.patch.frame > 0, context.shape].append(context)
+            alike[context.shape].append(context)
         rows = self.sampling.rows
         return [
             members[start : start + rows]
@@ -148,13 +152,10 @@ class PatchSampler:
         """Codes (B, side, side, K) of patches with one shape of context and of canvas."""
         config, sampling, count = self.decoder.config, self.sampling, len(contexts)
         device = self.decoder.query.device
-        patches = [context.patch for context in contexts]
-        texts, away, guidance = self._told(patches)
-        if guidance != 1:
-            texts += away
-        ways = len(texts) // count  # with guidance, every patch is asked twice
-        worlds = [self.world] * len(texts)
-        batch = collate(contexts * ways, worlds, texts, config, length).to(device)
+        asked, texts, guidance = self._asked(contexts)
+        ways = len(asked) // count  # with guidance, every patch is asked twice
+        worlds = [self.world] * len(asked)
+        batch = collate(asked, worlds, texts, config, length).to(device)
         order = token_order(contexts[0].inside_ss, sampling.token_order)
         is_known = contexts[0].known_ss.reshape(-1)[order]
         order, known = np.concatenate((order[is_known], order[~is_known])), int(is_known.sum())
@@ -181,8 +182,7 @@ class PatchSampler:
             for code in range(config.codes):
                 logits = self.decoder.code_logits(answer, code).float()
                 if ways == 2:
-                    here, there = logits.chunk(2)
-                    logits = there + guidance * (here - there)
+                    logits = guided(logits, guidance)
                 value = choose(logits, noise_BTKV[:, now, code], sampling)
                 drawn_BTK[:, now, code] = value
                 answer = self.decoder.choose(answer, code, value.repeat(ways, 1))
@@ -197,15 +197,36 @@ class PatchSampler:
         key = patch_key(self.seed, patch)
         return gumbels(key, (config.side**2, config.codes, config.vocabulary))
 
-    def _told(
-        self, patches: Sequence[Patch]
-    ) -> tuple[list[Floats | None], list[Floats | None], float]:
-        """What patches of one kind of frame hear, what they are moved away from, and how far."""
+    def _asked(self, contexts: list[Context]) -> tuple[list[Context], list[Floats | None], float]:
+        """What patches of one shape see and hear, then what they are moved away from, and how far.
+
+        There is one guidance at a time: that of motion, or of the prompt, or of the field.
+        """
+        patches = [context.patch for context in contexts]
+        first = patches[0].frame == 0
         hear = [self.words and self.words(patch) for patch in patches]
-        if self.moves and self.words is not None and patches[0].frame > 0:
-            return hear, [self.words(one._replace(frame=0)) for one in patches], MOTION_GUIDANCE
         silent = self.words is None and self.negative_W is None
-        return hear, [self.negative_W] * len(patches), 1 if silent else self.sampling.guidance
+        if self.moves and self.words is not None and not first:
+            still = [self.words(one._replace(frame=0)) for one in patches]
+            return contexts * 2, hear + still, MOTION_GUIDANCE
+        if self.sampling.guidance != 1 and not silent:
+            negative = [self.negative_W] * len(patches)
+            return contexts * 2, hear + negative, self.sampling.guidance
+        if first and len(contexts[0].field_MV):
+            return contexts + [without_field(one) for one in contexts], hear * 2, FIELD_GUIDANCE
+        return contexts, hear, 1.0
+
+
+def without_field(context: Context) -> Context:
+    """What a patch of level 0 would see if there were no field."""
+    none = context.field_MV[:0], context.field_place_M2[:0]
+    return replace(context, field_MV=none[0], field_place_M2=none[1])
+
+
+def guided(logits_BQV: Tensor, guidance: float) -> Tensor:
+    """Logits moved away from those in the second half of a batch to those in the first."""
+    here, there = logits_BQV.chunk(2)
+    return there + guidance * (here - there)
 
 
 def choose(logits_BQV: Tensor, noise_BQV: Tensor, sampling: Sampling) -> Tensor:

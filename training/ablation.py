@@ -74,9 +74,9 @@ class LearnedCodes(nn.Module):
             self._restart(z.detach(), codes)
         return (z + (near - z).detach()).flatten(-2), codes
 
-    @torch.no_grad()
     def _restart(self, z_BhwKD: Tensor, codes_BhwK: Tensor) -> None:
-        for k, book_VD in enumerate(self.book_KVD):
+        # Past autograd: what nobody used has no gradient.
+        for k, book_VD in enumerate(self.book_KVD.data):
             used = torch.bincount(codes_BhwK[..., k].flatten(), minlength=len(book_VD)) > 0
             wanted = z_BhwKD[..., k, :].flatten(0, 2)
             picked = torch.randint(len(wanted), (int((~used).sum()),))

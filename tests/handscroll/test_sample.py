@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from handscroll import sample
 from handscroll.canvas import Sampling, TokenOrder
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Floats, Source, gather
@@ -19,7 +20,15 @@ from handscroll.decoder import Batch, Decoder
 from handscroll.field import ProceduralField
 from handscroll.geometry import Extent, Mask, Patch
 from handscroll.order import Lattice
-from handscroll.sample import MOTION_GUIDANCE, PatchSampler, choose, collate, token_order
+from handscroll.sample import (
+    FIELD_GUIDANCE,
+    MOTION_GUIDANCE,
+    PatchSampler,
+    choose,
+    collate,
+    token_order,
+    without_field,
+)
 from handscroll.seeds import gumbels, patch_key
 
 SIDE, CODES, VOCABULARY = 16, 4, 256
@@ -187,11 +196,18 @@ def teacher_forced(
     flat = torch.from_numpy(codes.reshape(-1, CODES)[order].astype(np.int64))[None]
     place = torch.from_numpy(np.stack(np.divmod(order, SIDE), -1)).float()[None]
     group = (torch.arange(len(order)) // sampling.group)[None]
-    batch = collate([context], [world], [None], model.decoder.config, context.padded_length)
-    with torch.inference_mode():
-        logits = model.decoder(batch, flat, place, group)[0]
+
+    def logits(context: Context, length: int) -> Tensor:
+        batch = collate([context], [world], [None], model.decoder.config, length)
+        with torch.inference_mode():
+            return model.decoder(batch, flat, place, group)[0]
+
+    found = logits(context, context.padded_length)
+    if len(context.field_MV):
+        bare = logits(without_field(context), context.padded_length)
+        found = bare + FIELD_GUIDANCE * (found - bare)
     noise = gumbels(patch_key(SEED, context.patch), (SIDE * SIDE, CODES, VOCABULARY))[order]
-    return (logits + torch.from_numpy(noise)).argmax(-1)
+    return (found + torch.from_numpy(noise)).argmax(-1)
 
 
 @pytest.mark.parametrize(
@@ -357,12 +373,41 @@ def test_later_frames_are_guided_from_what_the_first_hears(model: Checkpoint) ->
     assert draw(FILL, 1.0, words, None, True) == draw(FILL, 1.0, always(still))
 
 
-def test_first_and_later_frames_are_not_drawn_together(model: Checkpoint) -> None:
-    """Even where their contexts are of one shape: they are not asked as often."""
+@pytest.mark.parametrize("guidance", [0.0, 1.0, FIELD_GUIDANCE])
+def test_level_0_is_guided_by_the_field(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, guidance: float
+) -> None:
+    """0 draws what would be drawn without a field, 1 what the decoder says of it."""
+    patch = Patch(0, 0, 0, 0)
+    context = context_of(model, patch)
+    assert len(context.field_MV) and not len(without_field(context).field_MV)
+    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
+
+    def draw(guidance: float, context: Context) -> bytes:
+        monkeypatch.setattr(sample, "FIELD_GUIDANCE", guidance)
+        return drawn(sampler, [context])[patch]
+
+    found = draw(guidance, context)
+    assert (found == draw(guidance, without_field(context))) == (guidance == 0)
+    monkeypatch.setattr(sample, "guided", lambda logits, guidance: logits.chunk(2)[0])
+    assert (found == draw(guidance, context)) == (guidance == 1)
+
+
+def test_what_is_not_asked_as_often_is_not_drawn_together(model: Checkpoint) -> None:
+    """Even where contexts are as long: first and later frames, with a field and without."""
     first = context_of(model, FILL)
     later = replace(first, patch=FILL._replace(frame=1))
-    batches = PatchSampler(model.decoder, SEED, 0, Sampling(rows=4)).batches([first, later, first])
-    assert [len(batch) for batch in batches] == [2, 1]
+    coarse = context_of(model, Patch(0, 0, 0, 0))
+    bare = replace(
+        without_field(coarse),
+        codes_NK=np.zeros((coarse.padded_length, CODES), np.uint8),
+        place_N2=np.zeros((coarse.padded_length, 2), np.float32),
+        source_N=np.zeros(coarse.padded_length, np.uint8),
+    )
+    assert coarse.padded_length == bare.padded_length
+    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(rows=4))
+    batches = sampler.batches([first, later, first, coarse, bare, coarse])
+    assert [len(batch) for batch in batches] == [2, 1, 2, 1]
 
 
 @pytest.mark.parametrize("patch", [FILL, Patch(0, 0, 0, 0)])

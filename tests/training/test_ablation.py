@@ -42,7 +42,9 @@ def test_values_that_nobody_uses_are_moved_to_where_some_are_wanted() -> None:
     with torch.no_grad():
         codes.book_KVD[0, 1:] = -codes.book_KVD[0, :1]
     z = codes.book_KVD.detach()[0, 0] + 0.3 * torch.randn(1, 8, 8, 8)
-    before = len(codes(z)[1].unique())
+    values, found = codes(z)
+    before = len(found.unique())
+    (values.sum() + codes.pull).backward()
     after = len(codes(z)[1].unique())
     assert before == 1 and after > 20
 
