@@ -89,7 +89,7 @@ for patch in (patch for wave in waves for patch in wave):
             answer = model.decoder.answers(batch, *question)[:, now]
             for code in range(4):  # a token's four codes, each given those before it
                 logits = model.decoder.code_logits(answer, code)
-                logits = guided(logits, FIELD_GUIDANCE) if ways == 2 else logits
+                logits = guided(logits, [FIELD_GUIDANCE]) if ways == 2 else logits
                 codes[now, code] = choose(logits, noise[None, now, code], sampling)[0]
                 answer = model.decoder.choose(answer, code, codes[now, code].expand(ways, -1))
     drawn = np.zeros((side * side, 4), np.uint8)

@@ -197,24 +197,31 @@ class PatchSampler:
         key = patch_key(self.seed, patch)
         return gumbels(key, (config.side**2, config.codes, config.vocabulary))
 
-    def _asked(self, contexts: list[Context]) -> tuple[list[Context], list[Floats | None], float]:
+    def _asked(
+        self, contexts: list[Context]
+    ) -> tuple[list[Context], list[Floats | None], list[float]]:
         """What patches of one shape see and hear, then what they are moved away from, and how far.
 
-        There is one guidance at a time: that of motion, or of the prompt, or of the field.
+        Each has one guidance: that of motion, or of the prompt, or of the field.
         """
-        patches = [context.patch for context in contexts]
-        first = patches[0].frame == 0
+        patches, guidance = [context.patch for context in contexts], self.sampling.guidance
+        first, led = patches[0].frame == 0, len(contexts[0].field_MV) > 0
         hear = [self.words and self.words(patch) for patch in patches]
         silent = self.words is None and self.negative_W is None
         if self.moves and self.words is not None and not first:
             still = [self.words(one._replace(frame=0)) for one in patches]
-            return contexts * 2, hear + still, MOTION_GUIDANCE
-        if self.sampling.guidance != 1 and not silent:
-            negative = [self.negative_W] * len(patches)
-            return contexts * 2, hear + negative, self.sampling.guidance
-        if first and len(contexts[0].field_MV):
-            return contexts + [without_field(one) for one in contexts], hear * 2, FIELD_GUIDANCE
-        return contexts, hear, 1.0
+            return contexts * 2, hear + still, [MOTION_GUIDANCE] * len(patches)
+        if not (first and led):
+            if silent or guidance == 1:
+                return contexts, hear, []
+            return contexts * 2, hear + [self.negative_W] * len(patches), [guidance] * len(patches)
+        away, other, far = list[Context](), list[Floats | None](), list[float]()
+        for context, said in zip(contexts, hear, strict=True):
+            told = guidance != 1 and (said is not None or self.negative_W is not None)
+            away.append(context if told else without_field(context))
+            other.append(self.negative_W if told else said)
+            far.append(guidance if told else FIELD_GUIDANCE)
+        return contexts + away, hear + other, far
 
 
 def without_field(context: Context) -> Context:
@@ -223,10 +230,10 @@ def without_field(context: Context) -> Context:
     return replace(context, field_MV=none[0], field_place_M2=none[1])
 
 
-def guided(logits_BQV: Tensor, guidance: float) -> Tensor:
+def guided(logits_BQV: Tensor, guidance: Sequence[float]) -> Tensor:
     """Logits moved away from those in the second half of a batch to those in the first."""
     here, there = logits_BQV.chunk(2)
-    return there + guidance * (here - there)
+    return there + logits_BQV.new_tensor(guidance)[:, None, None] * (here - there)
 
 
 def choose(logits_BQV: Tensor, noise_BQV: Tensor, sampling: Sampling) -> Tensor:
