@@ -41,7 +41,7 @@ PROMPTED = 6
 
 @dataclass
 class Report:
-    """A Markdown file in the making: targets first, then sections in the order they were added."""
+    """A Markdown file in the making: targets, if any, then sections as they were added."""
 
     title: str
     targets: list[tuple[str, str, str, bool]] = field(default_factory=list)
@@ -60,10 +60,11 @@ class Report:
 
     def text(self) -> str:
         """The file."""
-        rows = [(*row, "met" if met else "**missed**") for *row, met in self.targets]
-        head = f"# {self.title}\n\nIn brackets: 5 % and 95 % of a bootstrap over pictures.\n"
-        targets = table(("target", "wanted", "measured", ""), rows)
-        return "\n".join([head, targets, *self.parts]) + "\n"
+        head = [f"# {self.title}\n\nIn brackets: 5 % and 95 % of a bootstrap over pictures.\n"]
+        if self.targets:
+            rows = [(*row, "met" if met else "**missed**") for *row, met in self.targets]
+            head.append(table(("target", "wanted", "measured", ""), rows))
+        return "\n".join([*head, *self.parts]) + "\n"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
