@@ -131,7 +131,7 @@ class Drawing:
         return patch_key(self.scene.canvas_id, self.context.patch)
 
     @property
-    def kind(self) -> tuple[str, tuple[int, bytes, bytes]]:
+    def kind(self) -> tuple[object, ...]:
         """What drawings of one batch must have in common."""
         return self.scene.canvas_id, self.context.shape
 

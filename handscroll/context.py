@@ -81,7 +81,7 @@ class Context:
         return -(-(len(self.codes_NK) + len(self.field_MV)) // PAD_TO) * PAD_TO
 
     @property
-    def shape(self) -> tuple[int, bytes, bytes, bool, bool]:
+    def shape(self) -> tuple[object, ...]:
         """What patches that go through the decoder together must have in common."""
         return (
             self.padded_length,
