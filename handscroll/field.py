@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ _CLIMATE_SPACING = 4  # anchors between two climates
 _CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
 _PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
-_ALIKE = 12  # entries that words leave to pick from
+_ALIKE = 5  # descriptions that words leave to pick from
 
 
 def statistics(pixels: NDArray[np.uint8], f: int) -> Floats:
@@ -80,12 +80,25 @@ class Palette:
     layered: bool
 
     def alike(self, words_W: Floats) -> NDArray[np.int64]:
-        """The entries whose captions are nearest to these words, in the palette's order."""
-        assert self.captions_EW is not None
-        # Rounded, so that equal captions are equally near on every machine.
-        nearness = np.round(self.captions_EW.astype(np.float64) @ words_W.astype(np.float64), 6)
-        found: NDArray[np.int64] = np.sort(np.argsort(-nearness, kind="stable")[:_ALIKE])
+        """The entries described nearest to these words, in the palette's order.
+
+        Each of _ALIKE descriptions has as many places among them: those with fewer entries repeat.
+        """
+        descriptions_DW, which_E = self._descriptions
+        # Rounded, so that they are equally near on every machine.
+        nearness = np.round(descriptions_DW.astype(np.float64) @ words_W.astype(np.float64), 6)
+        nearest = np.argsort(-nearness, kind="stable")[:_ALIKE]
+        told = [np.flatnonzero(which_E == one) for one in nearest]
+        most = max(map(len, told))
+        found: NDArray[np.int64] = np.sort(np.concatenate([np.resize(one, most) for one in told]))
         return found
+
+    @cached_property
+    def _descriptions(self) -> tuple[Floats, NDArray[np.int64]]:
+        """Every caption once, and which of them each entry has."""
+        assert self.captions_EW is not None
+        found, which = np.unique(self.captions_EW, axis=0, return_inverse=True)
+        return found, which.reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -162,26 +175,33 @@ class ProceduralField:
         return [(anchor, _own(span / self.palette.spacing - anchor)) for anchor in anchors]
 
     def _entry(self, row: int, col: int) -> int:
-        """Which palette entry an anchor picks: where its climate points, or near it."""
+        """Which palette entry an anchor picks: one its words leave, or one where its climate points.
+
+        A climate is slower than anchors, so those near each other pick from one part of the palette.
+        """
+        pick, palette = _uniform(self.seed, row, col, _PICK), self.palette
+        said = self._said(row, col)
+        if said is not None:
+            alike = palette.alike(said)
+            return int(alike[min(int(pick * len(alike)), len(alike) - 1)])
         climate = 0.0
         top, left = cell_of(row, _CLIMATE_SPACING), cell_of(col, _CLIMATE_SPACING)
         for down in (top, top + 1):
             for right in (left, left + 1):
                 weight = near(np.array((row, col)) / _CLIMATE_SPACING - (down, right))
                 climate += float(weight.prod()) * _uniform(self.seed, down, right, _CLIMATE)
-        pick = _uniform(self.seed, row, col, _PICK)
         at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + _PICK_REACH * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
-        choice = self._choice(row, col)
-        return int(choice[min(int(folded * len(choice)), len(choice) - 1)])
+        count = len(palette.blocks_ERCV)
+        return min(int(folded * count), count - 1)
 
-    def _choice(self, row: int, col: int) -> NDArray[np.int64]:
-        """The entries that an anchor may pick from."""
-        palette, said = self.palette, None
-        if self.words is not None and palette.captions_EW is not None:
-            at = (cell_of(index * palette.spacing * CELL_PX, PATCH_PX) for index in (row, col))
-            said = self.words(Patch(0, 0, *at))
-        return np.arange(len(palette.blocks_ERCV)) if said is None else palette.alike(said)
+    def _said(self, row: int, col: int) -> Floats | None:
+        """The words of an anchor, where there are any and entries are described."""
+        palette = self.palette
+        if self.words is None or palette.captions_EW is None:
+            return None
+        at = (cell_of(index * palette.spacing * CELL_PX, PATCH_PX) for index in (row, col))
+        return self.words(Patch(0, 0, *at))
 
 
 @lru_cache(maxsize=65536)

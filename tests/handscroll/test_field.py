@@ -244,15 +244,36 @@ def told(
 def test_words_leave_only_what_was_described_alike() -> None:
     rng = np.random.default_rng(0)
     entries = rng.uniform(-1, 1, (100, 1, 1, 4)).astype(np.float32)
-    about = np.zeros(100, np.float32)
-    alike = rng.choice(100, 12, replace=False)
-    about[alike] = 1.0
-    cells = told(PLANE, entries, lambda _: about).cells(span(-50, 100), span(-50, 100))
+    which = rng.integers(20, size=100)
+    captions = np.eye(20, dtype=np.float32)[which]
+    about = np.zeros(20, np.float32)
+    about[[3, 4, 9, 11, 17]] = 1.0, 0.9, 0.8, 0.7, 0.6
+    alike = np.flatnonzero(about[which] > 0)
+    palette = Palette(entries, captions, SPACING, layered=False)
+    cells = ProceduralField(5, PLANE, palette, F, lambda _: about).cells(
+        span(-50, 100), span(-50, 100)
+    )
     low, high = hull(entries[alike])
     assert (cells >= low - 1e-5).all() and (cells <= high + 1e-5).all()
     far = told(PLANE, entries, lambda _: None).cells(span(-50, 100), span(-50, 100))
     plain = ProceduralField(5, PLANE, Palette(entries, None, SPACING, layered=False), F)
     np.testing.assert_array_equal(far, plain.cells(span(-50, 100), span(-50, 100)))
+
+
+@given(st.integers(0, 2**32))
+def test_descriptions_that_words_leave_are_picked_as_often(seed: int) -> None:
+    """However many entries each has; and all its entries are there."""
+    rng = np.random.default_rng(seed)
+    which = rng.permutation(np.concatenate((np.arange(8), rng.integers(8, size=30))))
+    captions = np.eye(8, dtype=np.float32)[which]
+    palette = Palette(np.zeros((38, 1, 1, 4), np.float32), captions, SPACING, layered=False)
+    about = rng.permutation(np.linspace(0.1, 0.8, 8, dtype=np.float32))
+    found = palette.alike(about)
+    assert (np.diff(found) >= 0).all()
+    counts = np.bincount(which[found], minlength=8)
+    nearest = np.argsort(about)[-5:]
+    assert len(set(counts[nearest])) == 1 and counts.sum() == counts[nearest].sum()
+    assert set(found) == set(np.flatnonzero(np.isin(which, nearest)))
 
 
 def test_words_of_one_place_say_nothing_of_another() -> None:
