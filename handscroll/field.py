@@ -175,9 +175,9 @@ class ProceduralField:
         return [(anchor, _own(span / self.palette.spacing - anchor)) for anchor in anchors]
 
     def _entry(self, row: int, col: int) -> int:
-        """Which palette entry an anchor picks: one its words leave, or one where its climate points.
+        """Which palette entry an anchor picks: one its words leave, or one its climate points at.
 
-        A climate is slower than anchors, so those near each other pick from one part of the palette.
+        Climates are slower than anchors: those near each other pick from one part of the palette.
         """
         pick, palette = _uniform(self.seed, row, col, _PICK), self.palette
         said = self._said(row, col)
