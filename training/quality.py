@@ -345,12 +345,12 @@ class Following(NamedTuple):
 
 def asked(studio: Studio, world: str, prompt: str, seeds: int) -> list[Pixels]:
     """What seeds paint of a prompt: squares as high as a scroll is."""
-    extent = studio.model.world(world).extent
+    canvases = [studio.canvas(world, seed, prompt) for seed in range(seeds)]
+    extent = canvases[0].extent
     height, _ = extent.size(PROMPT_LEVEL)
     assert height is not None
     _, left = extent.shift_px(PROMPT_LEVEL)
     region = Region(PROMPT_LEVEL, 0, left, height, height)  # from a tile's edge: fewer patches
-    canvases = [studio.canvas(world, seed, prompt) for seed in range(seeds)]
     return [studio.paint(canvas, [region])[0] for canvas in canvases]
 
 

@@ -281,11 +281,13 @@ def test_texture_of_the_token_grid_is_no_seam_of_patches() -> None:
 class Fixed:
     """A studio whose pictures are given."""
 
-    def __init__(self, paint: Callable[[int, str, Region], Pixels]) -> None:
-        self.asked = paint
+    def __init__(
+        self, paint: Callable[[int, str, Region], Pixels], extent: Extent = Extent("plane", 2)
+    ) -> None:
+        self.asked, self.extent = paint, extent
 
     def canvas(self, world: str, seed: int, prompt: str = "") -> Any:
-        return type("Asked", (), {"seed": seed, "prompt": prompt, "extent": Extent("plane", 2)})
+        return type("Asked", (), {"seed": seed, "prompt": prompt, "extent": self.extent})
 
     def paint(self, canvas: Any, regions: list[Region]) -> list[Pixels]:
         return [self.asked(canvas.seed, canvas.prompt, region) for region in regions]
@@ -312,7 +314,7 @@ def test_prompt_that_changes_pictures_as_its_tag_does_is_followed(
         return dark(found) if prompt == "dark" else found
 
     monkeypatch.setattr(quality, "PROMPTS", {"night": "dark", "odd": "nonsense"})
-    studio: Any = Fixed(paint)
+    studio: Any = Fixed(paint, Extent("scroll", 2, real[0].levels[-1].shape[0]))
     night, odd = quality.following(Plain(), studio, "scroll", real, tags, seeds=12)
     assert night.photographs == 10
     assert night.judge.value > 0.95
