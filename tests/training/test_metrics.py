@@ -29,6 +29,8 @@ from training.seams import TOKENS, Seams, line_kind, measure_seams
 
 FEATURES = 16
 
+PLANE = Extent("plane", 2)
+
 
 def drawn(
     seed: int, pictures: int = 8, each: int = 4, shift: float = 0.0, name: str = ""
@@ -281,9 +283,7 @@ def test_texture_of_the_token_grid_is_no_seam_of_patches() -> None:
 class Fixed:
     """A studio whose pictures are given."""
 
-    def __init__(
-        self, paint: Callable[[int, str, Region], Pixels], extent: Extent = Extent("plane", 2)
-    ) -> None:
+    def __init__(self, paint: Callable[[int, str, Region], Pixels], extent: Extent = PLANE) -> None:
         self.asked, self.extent = paint, extent
 
     def canvas(self, world: str, seed: int, prompt: str = "") -> Any:
