@@ -28,6 +28,9 @@ from handscroll.seeds import gumbels, patch_key
 
 MOTION_GUIDANCE = 2.5
 """How far later frames move from the logits of what the first hears to those of what they hear."""
+HEARD = 0.15
+"""How far words of motion must change what a code may be (total variation) for a frame to draw it
+by noise of its own. Elsewhere all frames have the same: what sees the same does not flicker."""
 FIELD_GUIDANCE = 1.75
 """How far level 0 moves from the logits without a field to those with it: a small model believes
 the field too little, and paints mist where there should be hills."""
@@ -161,8 +164,10 @@ class PatchSampler:
         order, known = np.concatenate((order[is_known], order[~is_known])), int(is_known.sum())
         place_T2 = torch.from_numpy(np.stack(np.divmod(order, config.side), axis=-1)).to(device)
         place_BT2 = place_T2.float().expand(len(texts), -1, -1)
-        noise = np.stack([self._noise(context.patch)[order] for context in contexts])
-        noise_BTKV = torch.from_numpy(noise).to(device)
+        patches = [context.patch for context in contexts]
+        still_BTKV = self._noise([one._replace(frame=0) for one in patches], order).to(device)
+        stirred = self._stirred(patches[0])
+        own_BTKV = self._noise(patches, order).to(device) if stirred else still_BTKV
         drawn_BTK = torch.zeros(count, len(order), config.codes, dtype=torch.long, device=device)
 
         if known:
@@ -181,9 +186,12 @@ class PatchSampler:
             )
             for code in range(config.codes):
                 logits = self.decoder.code_logits(answer, code).float()
+                noise = still_BTKV[:, now, code]
+                if stirred:
+                    noise = torch.where(heard(logits), own_BTKV[:, now, code], noise)
                 if ways == 2:
                     logits = guided(logits, guidance)
-                value = choose(logits, noise_BTKV[:, now, code], sampling)
+                value = choose(logits, noise, sampling)
                 drawn_BTK[:, now, code] = value
                 answer = self.decoder.choose(answer, code, value.repeat(ways, 1))
             last = now
@@ -192,10 +200,15 @@ class PatchSampler:
         codes[:, order] = drawn_BTK.cpu().numpy()
         return codes.reshape(count, config.side, config.side, config.codes)
 
-    def _noise(self, patch: Patch) -> Floats:
+    def _noise(self, patches: Sequence[Patch], order: NDArray[np.int64]) -> Tensor:
         config = self.decoder.config
-        key = patch_key(self.seed, patch)
-        return gumbels(key, (config.side**2, config.codes, config.vocabulary))
+        shape = (config.side**2, config.codes, config.vocabulary)
+        noise = [gumbels(patch_key(self.seed, patch), shape)[order] for patch in patches]
+        return torch.from_numpy(np.stack(noise))
+
+    def _stirred(self, patch: Patch) -> bool:
+        """Whether words say what moves in a patch."""
+        return self.moves and self.words is not None and patch.frame > 0
 
     def _asked(
         self, contexts: list[Context]
@@ -208,7 +221,7 @@ class PatchSampler:
         first, led = patches[0].frame == 0, len(contexts[0].field_MV) > 0
         hear = [self.words and self.words(patch) for patch in patches]
         silent = self.words is None and self.negative_W is None
-        if self.moves and self.words is not None and not first:
+        if self._stirred(patches[0]) and self.words is not None:
             still = [self.words(one._replace(frame=0)) for one in patches]
             return contexts * 2, hear + still, [MOTION_GUIDANCE] * len(patches)
         if not (first and led):
@@ -234,6 +247,12 @@ def guided(logits_BQV: Tensor, guidance: Sequence[float]) -> Tensor:
     """Logits moved away from those in the second half of a batch to those in the first."""
     here, there = logits_BQV.chunk(2)
     return there + logits_BQV.new_tensor(guidance)[:, None, None] * (here - there)
+
+
+def heard(logits_BQV: Tensor) -> Tensor:
+    """Where the first half of a batch may be something else than the second: (B, Q, 1)."""
+    here, there = logits_BQV.softmax(-1).chunk(2)
+    return (here - there).abs().sum(-1, keepdim=True) / 2 > HEARD
 
 
 def choose(logits_BQV: Tensor, noise_BQV: Tensor, sampling: Sampling) -> Tensor:

@@ -354,8 +354,42 @@ def test_guidance_goes_from_the_negative_to_the_prompt(model: Checkpoint, guidan
     assert (draw(guidance, towards, None) == draw(1.0, None, None)) == (guidance == 0)
 
 
-def test_later_frames_are_guided_from_what_the_first_hears(model: Checkpoint) -> None:
+def test_frames_that_see_the_same_are_the_same(model: Checkpoint) -> None:
+    """Noise falls once for all frames: what stands does not flicker."""
+    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
+    context = context_of(model, FILL._replace(frame=1))
+    first, later = (
+        drawn(sampler, [replace(context, patch=patch)])[patch]
+        for patch in (FILL._replace(frame=1), FILL._replace(frame=7))
+    )
+    assert first == later
+
+
+@pytest.mark.parametrize("heard", [0.0, 1.0])
+def test_what_words_move_is_drawn_anew_in_each_frame(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, heard: float
+) -> None:
+    """Where they say something: everywhere if any difference counts, nowhere if none does."""
+    moving, still = texts()
+
+    def words(patch: Patch) -> Floats:
+        return moving if patch.frame else still
+
+    monkeypatch.setattr(sample, "HEARD", heard)
+    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64), words, moves=True)
+    context = context_of(model, FILL._replace(frame=1))
+    first, later = (
+        np.frombuffer(drawn(sampler, [replace(context, patch=patch)])[patch], np.uint8)
+        for patch in (FILL._replace(frame=1), FILL._replace(frame=7))
+    )
+    assert ((first != later).mean() > 0.3) == (heard == 0)
+
+
+def test_later_frames_are_guided_from_what_the_first_hears(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first is drawn as if nothing moved."""
+    monkeypatch.setattr(sample, "HEARD", 1.0)  # the noise is that of the first
     moving, still = texts()
     later = FILL._replace(frame=1)
 
