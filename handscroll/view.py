@@ -1,7 +1,7 @@
 """Views: what is decoded to show a tile.
 
 Mostly that is the tile's own window. A film is held still where little changes: a later frame is
-seen against frame 0, for the sampler's dice fall anew for each frame, also for what should stand.
+seen against frame 0, for what should stand is not always drawn as it was.
 Near a known picture pixels around the tile are taken along (see `handscroll.known`).
 """
 

@@ -2,8 +2,8 @@
 
 ``tokenizers`` trains a few from nothing, alike but for one thing; ``decoders`` takes things away
 from a trained one, and trains it further alike but for one thing. All of it is small, made to
-compare and not to ship: figures are to be read within a table. Leaves ``report.md``; a run that
-was stopped goes on.
+compare and not to ship: figures are to be read within a table. Leaves ``tokenizers.md`` and
+``decoders.md``; a run that was stopped goes on.
 """
 
 from __future__ import annotations
