@@ -26,8 +26,6 @@ from handscroll.field import CELL_VALUES
 from handscroll.geometry import Mask, Patch
 from handscroll.seeds import gumbels, patch_key
 
-MOTION_GUIDANCE = 2.5
-"""How far later frames move from the logits of what the first hears to those of what they hear."""
 HEARD = 0.15
 """How far words of motion must change what a code may be (total variation) for a frame to draw it
 by noise of its own. Elsewhere all frames have the same: what sees the same does not flicker."""
@@ -215,7 +213,8 @@ class PatchSampler:
     ) -> tuple[list[Context], list[Floats | None], list[float]]:
         """What patches of one shape see and hear, then what they are moved away from, and how far.
 
-        Each has one guidance: that of motion, or of the prompt, or of the field.
+        Each has one guidance: that of the prompt, or of the field. Where words say what moves there
+        is none: it dissolves a film. They are asked twice all the same, to know what words stir.
         """
         patches, guidance = [context.patch for context in contexts], self.sampling.guidance
         first, led = patches[0].frame == 0, len(contexts[0].field_MV) > 0
@@ -223,7 +222,7 @@ class PatchSampler:
         silent = self.words is None and self.negative_W is None
         if self._stirred(patches[0]) and self.words is not None:
             still = [self.words(one._replace(frame=0)) for one in patches]
-            return contexts * 2, hear + still, [MOTION_GUIDANCE] * len(patches)
+            return contexts * 2, hear + still, [1.0] * len(patches)
         if not (first and led):
             if silent or guidance == 1:
                 return contexts, hear, []
