@@ -339,12 +339,8 @@ def further_rows(
                 shown = [without(one, *way.hidden) for one in drawn]
                 run.update(loss_of(run.model, shown, "cpu").mean())
             after = nats(run.averaged(Decoder(model.config)), kept)
-        sees = np.mean([len(_tokens(one.context)) for one in kept])
+        sees = np.mean([len(one.context.codes_NK) + len(one.context.field_MV) for one in kept])
         yield way.name, f"{sees:.0f}", f"{before:.3f}", f"{after:.3f}"
-
-
-def _tokens(one: Context) -> Sequence[object]:
-    return [*one.codes_NK, *one.field_MV]
 
 
 @app.command()
