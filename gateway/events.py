@@ -16,9 +16,8 @@ from gateway import problems, queries
 from gateway.pictures import Pictures, Place
 from gateway.tiler import CALLEE, Tiler
 from gateway.waiting import Ended, unless
-from handscroll.canvas import MAX_FRAMES
 from handscroll.errors import InvalidRequest, Unavailable
-from handscroll.geometry import xyz_to_tile
+from handscroll.geometry import MAX_FRAMES, xyz_to_tile
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from svckit.client import calling

@@ -11,8 +11,8 @@ from gateway import problems, queries
 from gateway.cache import Picture
 from gateway.pictures import FORMATS, MAX_WAIT_S, Pictures, Place
 from gateway.waiting import departure, unless
-from handscroll.canvas import MAX_FRAMES
 from handscroll.errors import InvalidRequest, NotFound
+from handscroll.geometry import MAX_FRAMES
 from svckit.deadline import within
 from svckit.keys import check_canvas_id
 from svckit.specs import check_frame, shows

@@ -13,12 +13,12 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, TypeVar, get_args
 
+from handscroll.course import course_of
 from handscroll.errors import InvalidRequest, SpecMismatch
-from handscroll.geometry import MAX_LEVEL, Extent, ExtentKind, Region
+from handscroll.geometry import MAX_FRAMES, MAX_LEVEL, Extent, ExtentKind, Region
 from handscroll.order import Order, order_named
 
 MAX_PROMPT_CHARACTERS = 2000
-MAX_FRAMES = 32
 MAX_REGIONS = 32
 MAX_REGIONS_CHARACTERS = 8000
 MAX_REGION_PX = 2**30
@@ -429,7 +429,7 @@ def order_of(canvas: Canvas) -> Order:
     if canvas.known is not None:
         known = canvas.known
         around = Region(canvas.extent.finest, known.top, known.left, known.height, known.width)
-    return order_named(canvas.order, canvas.extent, around)
+    return order_named(canvas.order, canvas.extent, around, course_of(canvas.motion))
 
 
 def check_learned(world: str, learned: Extent, wanted: Extent) -> None:

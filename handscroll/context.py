@@ -5,6 +5,7 @@ A patch sees, of the patches it depends on (`Order.dependencies`) and of nothing
     RING      a ring of RING_TOK tokens around it, from neighbours of its own level
     PARENT    the level above: its footprint there and PARENT_TOK tokens around
     PREVIOUS  the frame before: its own place and the ring around
+    FIRST     the first frame: what has moved from there to its own place, by the canvas' course
     FIELD     at level 0, which has no parent: the cells of the procedural field
 
 A known picture (`handscroll.known`) is there from the start and costs nothing: its tokens are seen
@@ -47,6 +48,7 @@ class Source(IntEnum):
     PARENT = 1
     PREVIOUS = 2
     FIELD = 3
+    FIRST = 4
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Context:
         codes_NK: codes of the tokens it sees.
         place_N2: their centres, rows and columns relative to the patch's first token.
         source_N: where each comes from.
+        moved_tok: how far down and right what it sees of the first frame has moved.
         field_MV: values of the field cells it sees; none but at level 0.
         field_place_M2: their centres.
     """
@@ -72,6 +75,7 @@ class Context:
     codes_NK: Codes
     place_N2: Floats
     source_N: NDArray[np.uint8]
+    moved_tok: tuple[int, int]
     field_MV: Floats
     field_place_M2: Floats
 
@@ -79,6 +83,17 @@ class Context:
     def padded_length(self) -> int:
         """Entries, rounded up: the canonical length of a context, which the patch alone decides."""
         return -(-(len(self.codes_NK) + len(self.field_MV)) // PAD_TO) * PAD_TO
+
+    def at(self, source: Source) -> tuple[Codes, Mask]:
+        """What a source shows at the patch's own tokens: codes (side, side, K), and where."""
+        side = len(self.inside_ss)
+        place_N2 = self.place_N2.astype(np.int64)
+        own = (self.source_N == source) & ((place_N2 >= 0) & (place_N2 < side)).all(axis=1)
+        rows, cols = place_N2[own].T
+        codes = np.zeros((side, side, self.codes_NK.shape[1]), np.uint8)
+        shown = np.zeros((side, side), bool)
+        codes[rows, cols], shown[rows, cols] = self.codes_NK[own], True
+        return codes, shown
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -165,6 +180,12 @@ def gather(
         place = _square(side, RING_TOK, hollow=False)
         views.append(_View(Source.PREVIOUS, place, before, before[0]))
 
+    moved_px = order.course.moved_px(patch.level, patch.frame, order.extent.finest)
+    moved = np.array(moved_px) // f
+    if patch.frame > 0:
+        place, origin = _square(side, 0, hollow=False) - moved, patch._replace(frame=0)
+        views.append(_View(Source.FIRST, place, order.origins(patch), origin, -moved))
+
     codes, places, sources = [], [], []
     for view in views:
         offset = cell_of(view.place_N2, side)  # the patch of each place, from home
@@ -207,6 +228,7 @@ def gather(
         codes_NK=np.concatenate(codes or [none]).astype(np.uint8),
         place_N2=np.concatenate(places or [none]).astype(np.float32),
         source_N=np.concatenate(sources or [np.zeros(0)]).astype(np.uint8),
+        moved_tok=(int(moved[0]), int(moved[1])),
         field_MV=field_MV,
         field_place_M2=field_place_M2,
     )

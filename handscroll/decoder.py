@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from handscroll.context import Source
 from handscroll.field import CELL_VALUES
-from handscroll.geometry import MAX_LEVEL
+from handscroll.geometry import MAX_FRAMES, MAX_LEVEL
 
 LAST = 1 << 20
 """Group of tokens that are never drawn: nobody sees them."""
@@ -90,6 +90,7 @@ class Batch:
         has_text_B: whether there is a prompt.
         world_B: index of the world.
         level_B: the patch's level.
+        frame_B: its frame.
     """
 
     codes_BCK: Tensor
@@ -100,6 +101,7 @@ class Batch:
     has_text_B: Tensor
     world_B: Tensor
     level_B: Tensor
+    frame_B: Tensor
 
     PAD = len(Source)
 
@@ -197,6 +199,8 @@ class Decoder(nn.Module):
         self.text = nn.Linear(config.text_width, width)
         self.world = nn.Embedding(config.worlds, width)
         self.level = nn.Embedding(MAX_LEVEL + 1, width)
+        self.frame = nn.Embedding(MAX_FRAMES, width)
+        nn.init.zeros_(self.frame.weight)
         self.told = nn.Linear(config.text_width, width, bias=False)
         nn.init.zeros_(self.told.weight)
         self.query = nn.Parameter(torch.randn(width) * 0.5)
@@ -227,10 +231,9 @@ class Decoder(nn.Module):
         Two entries come first and stand in the patch's middle: the condition, and the prompt.
         """
         source = batch.source_BC
-        is_token = (source < Source.FIELD)[..., None]
         is_field = (source == Source.FIELD)[..., None]
-        entries = torch.where(is_token, self.embed(batch.codes_BCK), 0.0)
-        entries = torch.where(is_field, self.field(batch.field_BCV.to(self.query.dtype)), entries)
+        cells = self.field(batch.field_BCV.to(self.query.dtype))
+        entries = torch.where(is_field, cells, self.embed(batch.codes_BCK))
         entries = entries + self.source(source)
         first = torch.stack(
             (self.condition(batch), self.text(batch.text_BW.to(self.query.dtype))), dim=1
@@ -244,13 +247,14 @@ class Decoder(nn.Module):
         )
 
     def condition(self, batch: Batch) -> Tensor:
-        """What every token and query is told (B, D): world, level, and the prompt if there is one.
+        """What every token and query is told (B, D): world, level, frame, and the prompt if any.
 
         The prompt also stands in the context, for what looks there for it; but words that change
         what is seen of the context ("clouds drift left") must be known before looking.
         """
         told = self.told(batch.text_BW.to(self.query.dtype)) * batch.has_text_B[:, None]
-        return self.world(batch.world_B) + self.level(batch.level_B) + told
+        place = self.level(batch.level_B) + self.frame(batch.frame_B)
+        return self.world(batch.world_B) + place + told
 
     def answer_logits(self, answer_BQE: Tensor, chosen_BQK: Tensor) -> Tensor:
         """Logits (B, Q, K, V) of every code, each given the codes before it (training)."""

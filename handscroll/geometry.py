@@ -26,6 +26,7 @@ PATCH_PX = 256
 TILE_PX = 256
 SHIFT_PX = 85
 MAX_LEVEL = 6
+MAX_FRAMES = 32
 ROOT_ZOOM = 14
 
 Mask = NDArray[np.bool_]

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from handscroll.course import STILL, Course
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import PATCH_PX, Extent, Patch, Region, cells_of
 
@@ -26,9 +27,15 @@ MAX_BOUNDED_PATCHES = 4096
 
 @dataclass(frozen=True)
 class Order(ABC):
-    """Which patches of an extent see which."""
+    """Which patches of an extent see which.
+
+    Attributes:
+        extent: of the canvas.
+        course: where things of the first frame go, if any do.
+    """
 
     extent: Extent
+    course: Course = field(default=STILL, kw_only=True)
 
     @abstractmethod
     def rank(self, patch: Patch) -> tuple[int, ...]:
@@ -47,7 +54,8 @@ class Order(ABC):
         """Every patch that a patch sees, of whatever level and frame.
 
         Of the level above, only the parents of the patch and of the neighbours it sees: that is
-        what keeps the cone of `Lattice` bounded. Of the frame before, the same places.
+        what keeps the cone of `Lattice` bounded. Of the frame before, the same places; and of the
+        first frame, `origins`.
         """
         near = (patch, *self.seen(patch))
         found = list(near[1:])
@@ -55,7 +63,20 @@ class Order(ABC):
             found += dict.fromkeys(one.parent for one in near)
         if patch.frame > 0:
             found += (one._replace(frame=patch.frame - 1) for one in near)
-        return tuple(found)
+            found += self.origins(patch)
+        return tuple(dict.fromkeys(found))
+
+    def origins(self, patch: Patch) -> tuple[Patch, ...]:
+        """The patches of the first frame from which things have come to where a later one is."""
+        if patch.frame == 0:
+            return ()
+        moved_px = self.course.moved_px(patch.level, patch.frame, self.extent.finest)
+        rows, cols = (
+            cells_of(index * PATCH_PX - moved, (index + 1) * PATCH_PX - moved, PATCH_PX)
+            for index, moved in zip((patch.row, patch.col), moved_px, strict=True)
+        )
+        found = (Patch(patch.level, 0, row, col) for row in rows for col in cols)
+        return tuple(one for one in found if self.extent.contains(one))
 
     def cone(self, patches: Iterable[Patch], have: Container[Patch] = ()) -> set[Patch]:
         """Everything that must be drawn for these patches to stand, themselves included.
@@ -93,7 +114,8 @@ class Lattice(Order):
 
     Seeds stand at even rows and even columns, fills at odd and odd. A bridge's neighbours of lower
     rank are just the two seeds it joins. Counted, a cold tile of a plane stands on exactly
-    ``9 * (level + 1) * (frame + 1)`` patches.
+    ``9 * (level + 1) * (frame + 1)`` patches; where something moves, on as many more of the first
+    frame as lie between there and where it came from.
     """
 
     def rank(self, patch: Patch) -> tuple[int, ...]:
@@ -146,20 +168,23 @@ class Outward(Order):
         return (ring, patch.row, patch.col)
 
 
-def order_named(name: str, extent: Extent, known: Region | None = None) -> Order:
+def order_named(
+    name: str, extent: Extent, known: Region | None = None, course: Course = STILL
+) -> Order:
     """The order a canvas spec names: ``lattice``, ``raster`` or ``outward``.
 
     Args:
         name: of the order.
         extent: of the canvas.
         known: at the finest level, where ``outward`` starts; None for the middle of the picture.
+        course: where things of the first frame go.
 
     Raises:
         InvalidRequest: no such order, or an unbounded one on an extent without end or beyond
             MAX_BOUNDED_PATCHES.
     """
     if name == "lattice":
-        return Lattice(extent)
+        return Lattice(extent, course=course)
     if name not in ("raster", "outward"):
         raise InvalidRequest(f"order must be lattice, raster or outward, not {name!r}")
     height, width = extent.size(extent.finest)
@@ -171,5 +196,6 @@ def order_named(name: str, extent: Extent, known: Region | None = None) -> Order
             f"order {name} draws at most {MAX_BOUNDED_PATCHES} patches; this picture has {count}"
         )
     if name == "raster":
-        return Raster(extent)
-    return Outward(extent, known or Region(extent.finest, height // 2, width // 2, 1, 1))
+        return Raster(extent, course=course)
+    around = known or Region(extent.finest, height // 2, width // 2, 1, 1)
+    return Outward(extent, around, course=course)

@@ -174,6 +174,8 @@ class Painter:
         found = {patch for patch in wanted if not self.line.place.touches(patch)}
         for patch in self.order.cone(wanted, self.pool):
             found.update(self.line.place.below(patch))
+            origins = self.order.origins(patch)
+            found.update(one for one in origins if not self.line.place.touches(one))
         return found
 
     def _decode(self, tile: Tile) -> Pixels:
@@ -235,7 +237,6 @@ def sampler_of(checkpoint: Checkpoint, canvas: Canvas, vectors: Vectors) -> Patc
         canvas.sampling,
         words_of(canvas, vectors),
         vectors.get(canvas.sampling.negative_prompt),
-        bool(canvas.motion),
     )
 
 

@@ -1,9 +1,12 @@
 """The inner loop: the tokens of one patch, a group at a time.
 
 Every token's noise has a name (seed, patch, token, code, value), so what is drawn does not depend
-on when, where or beside which other patch it was drawn. The network's own rounding might, and so
-every call has a canonical shape: contexts are padded to lengths that follow from the patch alone,
-and patches go through the decoder ``Sampling.rows`` at a time, short batches filled up.
+on when, where or beside which other patch it was drawn. All frames have that of the first, and what
+moves takes its own along: so what sees the same is drawn the same, and does not flicker.
+
+The network's own rounding might depend on it, and so every call has a canonical shape: contexts are
+padded to lengths that follow from the patch alone, and patches go through the decoder
+``Sampling.rows`` at a time, short batches filled up.
 
 Shape suffixes as in `decoder`.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +27,9 @@ from handscroll.canvas import Sampling, TokenOrder
 from handscroll.context import Codes, Context, Floats, Source
 from handscroll.decoder import Batch, Decoder, DecoderConfig
 from handscroll.field import CELL_VALUES
-from handscroll.geometry import Mask, Patch
+from handscroll.geometry import Mask, Patch, cell_of
 from handscroll.seeds import gumbels, patch_key
 
-HEARD = 0.15
-"""How far words of motion must change what a code may be (total variation) for a frame to draw it
-by noise of its own. Elsewhere all frames have the same: what sees the same does not flicker."""
 FIELD_GUIDANCE = 1.75
 """How far level 0 moves from the logits without a field to those with it: a small model believes
 the field too little, and paints mist where there should be hills."""
@@ -89,6 +90,7 @@ def collate(
         has_text_B=torch.tensor([prompt is not None for prompt in texts]),
         world_B=torch.tensor(list(worlds)),
         level_B=torch.tensor([context.patch.level for context in contexts]),
+        frame_B=torch.tensor([context.patch.frame for context in contexts]),
     )
 
 
@@ -102,7 +104,6 @@ class PatchSampler:
         sampling: how tokens are drawn.
         words: tells the embedding (W,) of a patch's prompt, or None; None if no patch has any.
         negative_W: the negative prompt's; None for none.
-        moves: whether words say what moves: then later frames hear other ones than the first.
     """
 
     def __init__(
@@ -113,10 +114,9 @@ class PatchSampler:
         sampling: Sampling,
         words: Callable[[Patch], Floats | None] | None = None,
         negative_W: Floats | None = None,
-        moves: bool = False,
     ) -> None:
         self.decoder, self.seed, self.world, self.sampling = decoder, seed, world, sampling
-        self.words, self.negative_W, self.moves = words, negative_W, moves
+        self.words, self.negative_W = words, negative_W
 
     def __call__(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
         """Draw patches that do not see each other; yields (side, side, K) uint8 codes."""
@@ -162,10 +162,10 @@ class PatchSampler:
         order, known = np.concatenate((order[is_known], order[~is_known])), int(is_known.sum())
         place_T2 = torch.from_numpy(np.stack(np.divmod(order, config.side), axis=-1)).to(device)
         place_BT2 = place_T2.float().expand(len(texts), -1, -1)
-        patches = [context.patch for context in contexts]
-        still_BTKV = self._noise([one._replace(frame=0) for one in patches], order).to(device)
-        stirred = self._stirred(patches[0])
-        own_BTKV = self._noise(patches, order).to(device) if stirred else still_BTKV
+        own_BTKV = torch.from_numpy(
+            np.stack([self._noise(one.patch, (0, 0))[order] for one in contexts])
+        ).to(device)
+        moved = self._moved(contexts, order)
         drawn_BTK = torch.zeros(count, len(order), config.codes, dtype=torch.long, device=device)
 
         if known:
@@ -184,11 +184,11 @@ class PatchSampler:
             )
             for code in range(config.codes):
                 logits = self.decoder.code_logits(answer, code).float()
-                noise = still_BTKV[:, now, code]
-                if stirred:
-                    noise = torch.where(heard(logits), own_BTKV[:, now, code], noise)
                 if ways == 2:
                     logits = guided(logits, guidance)
+                noise = own_BTKV[:, now, code]
+                if moved is not None:
+                    noise = moved.noise(noise, logits, now, code)
                 value = choose(logits, noise, sampling)
                 drawn_BTK[:, now, code] = value
                 answer = self.decoder.choose(answer, code, value.repeat(ways, 1))
@@ -198,42 +198,85 @@ class PatchSampler:
         codes[:, order] = drawn_BTK.cpu().numpy()
         return codes.reshape(count, config.side, config.side, config.codes)
 
-    def _noise(self, patches: Sequence[Patch], order: NDArray[np.int64]) -> Tensor:
+    def _noise(self, patch: Patch, moved_tok: tuple[int, int]) -> Floats:
+        """The first frame's noise (T, K, V) of a patch's tokens, which have moved so far since."""
         config = self.decoder.config
-        shape = (config.side**2, config.codes, config.vocabulary)
-        noise = [gumbels(patch_key(self.seed, patch), shape)[order] for patch in patches]
-        return torch.from_numpy(np.stack(noise))
+        side = config.side
+        shape = (side**2, config.codes, config.vocabulary)
+        place_T2 = np.stack(np.divmod(np.arange(side**2), side), axis=-1) - np.array(moved_tok)
+        offset_T2 = cell_of(place_T2, side)
+        found = np.empty(shape, np.float32)
+        for down, right in np.unique(offset_T2, axis=0):
+            here = (offset_T2 == (down, right)).all(axis=1)
+            rows, cols = (place_T2[here] - (down * side, right * side)).T
+            home = Patch(patch.level, 0, patch.row + int(down), patch.col + int(right))
+            found[here] = gumbels(patch_key(self.seed, home), shape)[rows * side + cols]
+        return found
 
-    def _stirred(self, patch: Patch) -> bool:
-        """Whether words say what moves in a patch."""
-        return self.moves and self.words is not None and patch.frame > 0
+    def _moved(self, contexts: Sequence[Context], order: NDArray[np.int64]) -> Moved | None:
+        """What has come to the tokens of later frames; None where nothing moves."""
+        if not any(any(one.moved_tok) for one in contexts):
+            return None
+        noise, came, stood, shown = [], [], [], []
+        for one in contexts:
+            first, from_first = one.at(Source.FIRST)
+            before, from_before = one.at(Source.PREVIOUS)
+            noise.append(self._noise(one.patch, one.moved_tok)[order])
+            came.append(first.reshape(-1, first.shape[-1])[order])
+            stood.append(before.reshape(-1, before.shape[-1])[order])
+            shown.append((from_first & from_before).reshape(-1)[order])
+        device = self.decoder.query.device
+        return Moved(
+            *(torch.from_numpy(np.stack(part)).to(device) for part in (noise, came, stood, shown))
+        )
 
     def _asked(
         self, contexts: list[Context]
     ) -> tuple[list[Context], list[Floats | None], list[float]]:
         """What patches of one shape see and hear, then what they are moved away from, and how far.
 
-        Each has one guidance: that of the prompt, or of the field. Where words say what moves there
-        is none: it dissolves a film. They are asked twice all the same, to know what words stir.
+        Each has one guidance: that of the prompt, or of the field. Later frames have none: it
+        dissolves a film.
         """
         patches, guidance = [context.patch for context in contexts], self.sampling.guidance
         first, led = patches[0].frame == 0, len(contexts[0].field_MV) > 0
         hear = [self.words and self.words(patch) for patch in patches]
-        silent = self.words is None and self.negative_W is None
-        if self._stirred(patches[0]) and self.words is not None:
-            still = [self.words(one._replace(frame=0)) for one in patches]
-            return contexts * 2, hear + still, [1.0] * len(patches)
-        if not (first and led):
-            if silent or guidance == 1:
-                return contexts, hear, []
-            return contexts * 2, hear + [self.negative_W] * len(patches), [guidance] * len(patches)
+        silent = (self.words is None and self.negative_W is None) or guidance == 1
+        if not first or (silent and not led):
+            return contexts, hear, []
         away, other, far = list[Context](), list[Floats | None](), list[float]()
         for context, said in zip(contexts, hear, strict=True):
             told = guidance != 1 and (said is not None or self.negative_W is not None)
+            told = told or not led
             away.append(context if told else without_field(context))
             other.append(self.negative_W if told else said)
             far.append(guidance if told else FIELD_GUIDANCE)
         return contexts + away, hear + other, far
+
+
+class Moved(NamedTuple):
+    """What has come to the tokens of patches of later frames, by the course of their canvas.
+
+    Attributes:
+        noise_BTKV: by which it was drawn in the first frame.
+        came_BTK: its codes.
+        stood_BTK: codes of what was there in the frame before.
+        shown_BT: whether both are seen.
+    """
+
+    noise_BTKV: Tensor
+    came_BTK: Tensor
+    stood_BTK: Tensor
+    shown_BT: Tensor
+
+    def noise(self, own_BQV: Tensor, logits_BQV: Tensor, now: slice, code: int) -> Tensor:
+        """The noise of some tokens: their place's, or that of what came, if it is the likelier."""
+        came, stood = (
+            logits_BQV.gather(-1, codes[:, now, code, None].long())
+            for codes in (self.came_BTK, self.stood_BTK)
+        )
+        follows = self.shown_BT[:, now, None] & (came > stood)
+        return torch.where(follows, self.noise_BTKV[:, now, code], own_BQV)
 
 
 def without_field(context: Context) -> Context:
@@ -246,12 +289,6 @@ def guided(logits_BQV: Tensor, guidance: Sequence[float]) -> Tensor:
     """Logits moved away from those in the second half of a batch to those in the first."""
     here, there = logits_BQV.chunk(2)
     return there + logits_BQV.new_tensor(guidance)[:, None, None] * (here - there)
-
-
-def heard(logits_BQV: Tensor) -> Tensor:
-    """Where the first half of a batch may be something else than the second: (B, Q, 1)."""
-    here, there = logits_BQV.softmax(-1).chunk(2)
-    return (here - there).abs().sum(-1, keepdim=True) / 2 > HEARD
 
 
 def choose(logits_BQV: Tensor, noise_BQV: Tensor, sampling: Sampling) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -24,11 +23,11 @@ from PIL import Image
 from rich.progress import Progress
 
 from handscroll import checkpoint
-from handscroll.canvas import MAX_FRAMES, Canvas, Known
+from handscroll.canvas import Canvas, Known
 from handscroll.checkpoint import Checkpoint
 from handscroll.cli import run
 from handscroll.context import Codes
-from handscroll.geometry import PATCH_PX, Extent, Mask, Region
+from handscroll.geometry import MAX_FRAMES, PATCH_PX, Extent, Mask, Region
 from handscroll.known import digest_of
 from handscroll.paint import Painter
 from handscroll.tokenizer import Tokenizer, from_rgb, to_rgb
@@ -55,16 +54,21 @@ LEAST_SKY_PX = 64
 """Of a lower sky it cannot be told where it moves."""
 STRIP_HEIGHT_PX = 176
 
+LEFT, RIGHT = motion.PANS
 SIGNS = {
     motion.CLOUDS_RIGHT: 1,
     motion.CLOUDS_LEFT: -1,
+    RIGHT: -1,
+    LEFT: 1,
     motion.FREEZE: 1,
     motion.THAW: -1,
 }
-"""Which way words ask for: right and brighter are up."""
+"""Which way words ask for: right and brighter are up. What a camera sees goes the other way."""
 ASKED = {
     motion.CLOUDS_RIGHT: "px a frame to the right",
     motion.CLOUDS_LEFT: "px a frame to the left",
+    RIGHT: "px a frame to the left",
+    LEFT: "px a frame to the right",
     motion.WAVES: "grey levels that water changes by in a frame",
     motion.FREEZE: "grey levels that land brightens by in a frame",
     motion.THAW: "grey levels that land darkens by in a frame",
@@ -92,7 +96,7 @@ class Scene(NamedTuple):
         first: the first frame (H, W, 3); None to paint it too.
         moving: what is to move (H, W).
         still: what is not.
-        film: what the made-up film shows at a time; None where there is none.
+        film: the made-up one; None where there is none.
     """
 
     name: str
@@ -117,24 +121,28 @@ def photographed(held: Sequence[Picture], frames: int, count: int) -> Iterator[S
     """Scenes of held-out photographs that have what the words move, the first ones by name."""
     made: dict[str, int] = {}
     for picture in held:
-        pixels, horizon = picture.levels[-1], picture.horizon
-        films: dict[str, motion.Film | None] = {}
+        pixels, horizon, finest = picture.levels[-1], picture.horizon, len(picture.levels) - 1
+        everywhere = np.ones(pixels.shape[:2], np.float32)
+        films = [(motion.panned(pixels, words, finest), everywhere) for words in motion.PANS]
         if picture.clouds:
-            for words, right in ((motion.CLOUDS_LEFT, False), (motion.CLOUDS_RIGHT, True)):
-                films[words] = motion.clouds(pixels, horizon, right)
+            for right in (False, True):
+                drifting = motion.clouds(pixels, horizon, right, finest)
+                if drifting is not None:
+                    films.append((drifting, motion.sky(pixels, horizon)))
         if picture.water and picture.name not in motion.UNCLEAR_WATER:
-            films[motion.WAVES] = motion.waves(pixels, horizon)
-        for words, film in films.items():
-            if film is not None and made.get(words, 0) < count:
-                seed = made[words] = made.get(words, 0) + 1
-                share_HW = (motion.water if words == motion.WAVES else motion.sky)(pixels, horizon)
+            rolling = motion.waves(pixels, horizon, finest)
+            if rolling is not None:
+                films.append((rolling, motion.water(pixels, horizon)))
+        for film, share_HW in films:
+            if made.get(film.words, 0) < count:
+                seed = made[film.words] = made.get(film.words, 0) + 1
                 yield Scene(
                     picture.name,
                     "scroll",
-                    words,
+                    film.words,
                     picture.caption,
                     seed,
-                    film(0),
+                    film.frame(0),
                     share_HW > SURE,
                     _spread(film, frames) == 0,
                     film,
@@ -153,32 +161,31 @@ def mapped(held: Picture, frames: int, count: int) -> Iterator[Scene]:
         share = (np.arange(top, top + height) + 0.5) / len(whole)
         latitude = held.north_deg + share * (held.south_deg - held.north_deg)
         heights = held.heights[rows, : round(width / scale)]
-        film = motion.seasons(
-            whole[top : top + height, :width], heights, latitude.astype(np.float32)
-        )
-        back = partial(_backwards, film)
-        for words, way in ((motion.THAW, film), (motion.FREEZE, back)):
-            spread_HW = _spread(way, frames)
+        for freezes in (False, True):
+            film = motion.seasons(
+                whole[top : top + height, :width],
+                heights,
+                latitude.astype(np.float32),
+                freezes,
+                len(held.levels) - 1,
+            )
+            spread_HW = _spread(film, frames)
             yield Scene(
                 f"{held.name} {top}",
                 "planet",
-                words,
+                film.words,
                 "",
                 seed,
-                way(0),
+                film.frame(0),
                 spread_HW > MOVES_GREY,
                 spread_HW == 0,
-                way,
+                film,
             )
-
-
-def _backwards(film: motion.Film, time: float) -> Pixels:
-    return film(motion.SEASON_FRAMES - time)
 
 
 def _spread(film: motion.Film, frames: int) -> NDArray[np.int16]:
     """How much each pixel (H, W) of a made-up film changes in all, in grey levels."""
-    made = np.stack([film(time) for time in range(frames)]).astype(np.int16)
+    made = np.stack([film.frame(number) for number in range(frames)]).astype(np.int16)
     spread: NDArray[np.int16] = np.ptp(made, axis=0).max(axis=-1)
     return spread
 
@@ -268,7 +275,7 @@ def coded(tokenizer: Tokenizer, frames: Sequence[Pixels]) -> Film:
     """Frames, encoded and decoded again."""
     codes, pixels = [], []
     for frame in frames:
-        found = tokenizer.encode(from_rgb(torch.from_numpy(frame)[None]))
+        found = tokenizer.encode(from_rgb(torch.from_numpy(frame.copy())[None]))
         height, width, _ = frame.shape
         inside = torch.ones(found.shape[:3], dtype=torch.bool)
         decoded = tokenizer.decode(found, inside, (slice(0, height), slice(0, width)))
@@ -387,7 +394,7 @@ def measure(
         silent = cinema.film(scene._replace(words=""), frames)
         table.add(WORDLESS, figures(silent, scene, f))
         if scene.film is not None:
-            made = [scene.film(time) for time in range(frames)]
+            made = [scene.film.frame(number) for number in range(frames)]
             through = coded(cinema.model.tokenizer, made)
             table.add(MADE, figures(through._replace(frames=made), scene, f))
             table.add(CODED, figures(through, scene, f))

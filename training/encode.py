@@ -2,12 +2,13 @@
 
 Writes one safetensors file with, for every picture and variant (mirrored photographs, shifts
 against the token grid), the codes of every level, statistics of level 0 for the field, and
-captions with their embeddings; the same for clips (`training.motion`), with the codes of the frame
-before; and the worlds' palettes. What `training.train_decoder` reads.
+captions with their embeddings; the same for clips (`training.motion`), with the codes of a frame
+before and of the first; and the worlds' palettes. What `training.train_decoder` reads.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -119,15 +120,16 @@ def _places(size: int) -> int:
 
 def moving(grid: Grid, clip: Clip, level: int, sentences: dict[str, int]) -> Grid:
     """The captions of a clip's part of a picture, with the words that say what moves."""
-    scale = 2 ** (len(clip.after) - 1 - level)
+    scale = 2 ** (clip.film.finest - level)
     rows, cols = (
-        slice(start := at // scale // CAPTION_STRIDE_PX, start + _places(size))
-        for at, size in zip((clip.top, clip.left), clip.after[level].shape, strict=False)
+        slice(start := at // scale // CAPTION_STRIDE_PX, start + _places(size // scale))
+        for at, size in zip((clip.top, clip.left), clip.film.frame(0).shape, strict=False)
     )
     spoken = list(sentences)
     found = grid[rows, cols].copy()
     for index in np.unique(found):
-        words = f"{spoken[index]}, {clip.words}" if index >= 0 else clip.words
+        moves = clip.film.words
+        words = f"{spoken[index]}, {moves}" if index >= 0 else moves
         found[grid[rows, cols] == index] = sentences.setdefault(words, len(sentences))
     return found
 
@@ -137,8 +139,9 @@ def palette(
 ) -> tuple[Floats, NDArray[np.int32]]:
     """Blocks of real cells to lay the field out of, cool to warm, and which caption each has.
 
-    On a plane three in four are of the livelier half, so that open sea does not cover all. Where
-    entries are layered, each is part of a picture, `redrawn`.
+    On a plane three in four are of the livelier half, so that open sea does not cover all, and each
+    is turned or mirrored: there is but one Earth, and its continents are known by their shapes.
+    Where entries are layered, each is part of a picture, `redrawn`.
 
     Args:
         extent: of the world.
@@ -174,7 +177,10 @@ def palette(
     light = (every[chosen, ..., :3].mean(axis=(1, 2)) + 1) / 2
     warmth = (light[:, 0] - light[:, 2]) / (light.sum(axis=1) + 0.2)
     chosen = chosen[np.argsort(warmth, kind="stable")]
-    return every[chosen], caption[chosen]
+    laid = every[chosen]
+    if not layered:
+        laid = np.stack([turned(block, int(rng.integers(8))) for block in laid])
+    return laid, caption[chosen]
 
 
 def redrawn(statistics_hw4: Floats, rng: np.random.Generator) -> Floats:
@@ -185,6 +191,14 @@ def redrawn(statistics_hw4: Floats, rng: np.random.Generator) -> Floats:
     right = rng.random() * (1 - share) + (np.arange(width) + 0.5) / width * share
     rows_hw4 = _at(statistics_hw4, down * height - 0.5)
     return _at(rows_hw4.swapaxes(0, 1), right * width - 0.5).swapaxes(0, 1)
+
+
+def turned(block_RCV: Floats, way: int) -> Floats:
+    """A block in one of its eight ways; in one of four if it is not square."""
+    rows, cols, _ = block_RCV.shape
+    turns = way // 2 if rows == cols else way // 4 * 2
+    found = np.rot90(block_RCV, turns)
+    return found[:, ::-1] if way % 2 else found
 
 
 def _at(values_N: Floats, place_M: NDArray[np.float64]) -> Floats:
@@ -235,21 +249,30 @@ def main(
     level0: dict[str, list[tuple[Floats, Grid]]] = {name: [] for name in worlds}
 
     def keep(
-        picture: Picture, levels: Levels, grids: list[Grid], before: Levels = (), moves: str = ""
+        picture: Picture,
+        grids: list[Grid],
+        frames: dict[str, Levels],
+        seen: dict[bytes, Pixels],
+        clip: Clip | None = None,
     ) -> None:
         number = len(entries)
-        for level, pixels in enumerate(levels):
-            arrays[f"codes.{number}.{level}"] = encode(model, pixels, device)
-            arrays[f"captions.{number}.{level}"] = grids[level]
-        for level, pixels in enumerate(before):
-            arrays[f"before.{number}.{level}"] = encode(model, pixels, device)
-        arrays[f"statistics.{number}"] = statistics(levels[0], config.downsampling)
+        for name, levels in frames.items():
+            for level, pixels in enumerate(levels):
+                shown = hashlib.sha256(pixels.tobytes()).digest()  # many frames are alike
+                if shown not in seen:
+                    seen[shown] = encode(model, pixels, device)
+                arrays[f"{name}.{number}.{level}"] = seen[shown]
+        for level, grid in enumerate(grids):
+            arrays[f"captions.{number}.{level}"] = grid
+        arrays[f"statistics.{number}"] = statistics(frames["codes"][0], config.downsampling)
+        words = clip.film.words if clip else ""
         entries.append(
             {
                 "name": picture.name,
                 "world": picture.world,
                 "held_out": picture.held_out,
-                "moves": sentences.setdefault(moves, len(sentences)) if moves else None,
+                "moves": sentences.setdefault(words, len(sentences)) if words else None,
+                "frame": clip.frame if clip else 0,
             }
         )
 
@@ -257,13 +280,16 @@ def main(
         grids = [captions(picture, level, sentences) for level in range(len(picture.levels))]
         rng = np.random.default_rng((4, index))
         for levels in variants(picture):
-            keep(picture, levels, grids)
+            seen: dict[bytes, Pixels] = {}
+            keep(picture, grids, {"codes": levels}, seen)
             if not picture.held_out:
                 coarse = statistics(levels[0], config.downsampling)
                 level0[picture.world].append((coarse, grids[0]))
             for clip in motion.clips(picture, levels[-1], rng):
                 told = [moving(grid, clip, level, sentences) for level, grid in enumerate(grids)]
-                keep(picture, clip.after, told, clip.before, clip.words)
+                frames = {"codes": clip.frame, "before": clip.before, "first": 0}
+                shown = {name: clip.film.levels(frame) for name, frame in frames.items()}
+                keep(picture, told, shown, seen, clip)
     for name in worlds:
         blocks, described = palette(extents[name], level0[name], config.downsampling)
         arrays[f"palette.{name}"], arrays[f"palette_captions.{name}"] = blocks, described

@@ -22,8 +22,9 @@ from safetensors import safe_open
 
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Context, Floats, Source, gather
+from handscroll.course import STILL, Course, course_of
 from handscroll.field import CELL_PX, MARGIN, Palette, cell_values
-from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region
+from handscroll.geometry import MAX_FRAMES, PATCH_PX, Extent, Mask, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.sample import token_order
 from training.encode import CAPTION_STRIDE_PX
@@ -32,9 +33,11 @@ SERVED_GROUP = 16
 ENOUGH_PX = 32
 FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
 """Often enough that either alone is learned to be believed."""
+PARENT_DROPPED, PREVIOUS_DROPPED = 0.1, 0.2
+"""Without the frame before, what has moved is learned from the first."""
 MOTION_ALONE = 0.3
 """The share of moving examples whose words say what moves and nothing else."""
-BLIND = 0.5
+BLIND = 0.3
 """The share of moving examples that draw all tokens at once and beside no neighbours: else what was
 drawn before tells where things go, and words are of no use."""
 STIRRED = 0.1
@@ -48,16 +51,20 @@ LEVEL_ODDS = (0.4, 0.3, 0.3)
 class Encoded(NamedTuple):
     """One variant of one picture, or one clip, as `training.encode` wrote it.
 
-    ``moves`` is the index of the words that say what moves, None where nothing does. ``before`` are
-    the codes of the frame before; those of the picture itself where nothing moves.
+    ``moves`` is the index of the words that say what moves, None where nothing does; ``course`` is
+    where to, and ``frame`` is the clip's place in its film. ``before`` are the codes of a frame
+    before, and ``first`` those of the first; those of the picture itself where nothing moves.
     """
 
     name: str
     world: int
     held_out: bool
     moves: int | None
+    course: Course
+    frame: int
     codes: tuple[Codes, ...]
     before: tuple[Codes, ...]
+    first: tuple[Codes, ...]
     captions: tuple[NDArray[np.int32], ...]
     statistics: Floats
 
@@ -100,19 +107,24 @@ class Dataset:
             for number, entry in enumerate(about["entries"]):
                 levels = range(worlds[names.index(entry["world"])].extent.finest + 1)
                 codes = tuple(file.get_tensor(f"codes.{number}.{level}") for level in levels)
-                moves = entry["moves"]
-                before = tuple(
-                    codes[level] if moves is None else file.get_tensor(f"before.{number}.{level}")
-                    for level in levels
-                )
+                moves, course, before, first = entry["moves"], STILL, codes, codes
+                if moves is not None:
+                    course = course_of(about["sentences"][moves])
+                    before, first = (
+                        tuple(file.get_tensor(f"{name}.{number}.{level}") for level in levels)
+                        for name in ("before", "first")
+                    )
                 found.append(
                     Encoded(
                         entry["name"],
                         names.index(entry["world"]),
                         entry["held_out"],
                         moves,
+                        course,
+                        entry["frame"],
                         codes,
                         before,
+                        first,
                         tuple(file.get_tensor(f"captions.{number}.{level}") for level in levels),
                         file.get_tensor(f"statistics.{number}"),
                     )
@@ -221,14 +233,20 @@ class Examples:
             blind = rng.random() < BLIND
         seen = () if blind else self._seen(rng, extent, patch)
         if self.moving and rng.random() < (0.9 if moves else STILL_FRAMES):
-            patch = patch._replace(frame=1)
-            seen = tuple(one._replace(frame=1) for one in seen)
+            frame = picture.frame if moves else int(rng.integers(1, MAX_FRAMES))
+            patch = patch._replace(frame=frame)
+            seen = tuple(one._replace(frame=frame) for one in seen)
 
         def read(one: Patch) -> Codes:
-            then = picture.before if one.frame < patch.frame else picture.codes
+            then = picture.first
+            if one.frame == patch.frame:
+                then = picture.codes
+            elif one.frame == patch.frame - 1:
+                then = picture.before
             return self._block(then, extent, one)
 
-        context = gather(patch, Seen(extent, seen), self.side, read, None)
+        order = Seen(extent, seen, course=picture.course)
+        context = gather(patch, order, self.side, read, None)
         if level == 0:
             context = self._with_field(rng, context, picture, extent)
         if not self.clean:
@@ -265,11 +283,11 @@ class Examples:
         return extent, Patch(level, 0, row, col)
 
     def _stirs(self, picture: Encoded, extent: Placed, patch: Patch) -> bool:
-        """Whether something moves in a patch."""
-        before, after = (
-            self._block(levels, extent, patch) for levels in (picture.before, picture.codes)
+        """Whether something has moved in a patch."""
+        first, now = (
+            self._block(levels, extent, patch) for levels in (picture.first, picture.codes)
         )
-        return bool((before != after).any(-1).mean() > STIRRED)
+        return bool((first != now).any(-1).mean() > STIRRED)
 
     def _seen(self, rng: np.random.Generator, extent: Placed, patch: Patch) -> tuple[Patch, ...]:
         share = 0.0 if self.clean else rng.random()
@@ -335,13 +353,18 @@ class Examples:
         )
 
     def _disturb(self, rng: np.random.Generator, context: Context) -> Context:
-        """Drop the parent now and then; replace some codes by random ones."""
+        """Drop a source now and then; replace some codes by random ones."""
         keep = np.ones(len(context.codes_NK), bool)
-        if rng.random() < 0.1:
-            keep = context.source_N != Source.PARENT
+        for source, odds in (
+            (Source.PARENT, PARENT_DROPPED),
+            (Source.PREVIOUS, PREVIOUS_DROPPED),
+        ):
+            if rng.random() < odds:
+                keep &= context.source_N != source
         codes = context.codes_NK[keep].copy()
         struck = rng.random(codes.shape) < rng.uniform(0, 0.1)
-        struck[context.source_N[keep] == Source.PREVIOUS] = False  # else nothing would stay still
+        frames = np.isin(context.source_N[keep], (Source.PREVIOUS, Source.FIRST))
+        struck[frames] = False  # else nothing would stay still
         other = rng.integers(0, self.vocabulary, codes.shape).astype(np.uint8)
         return replace(
             context,
@@ -371,10 +394,13 @@ class Examples:
     def _text(
         self, rng: np.random.Generator, picture: Encoded, extent: Placed, patch: Patch
     ) -> Floats | None:
-        if self.data.text is None or (not self.clean and rng.random() < TEXT_DROPPED):
+        if self.data.text is None:
             return None
-        if picture.moves is not None and patch.frame and rng.random() < MOTION_ALONE:
-            return self.data.text[picture.moves]
+        if picture.moves is not None and patch.frame:  # what moves is always said
+            if rng.random() < MOTION_ALONE:
+                return self.data.text[picture.moves]
+        elif not self.clean and rng.random() < TEXT_DROPPED:
+            return None
         scale = 2 ** (extent.finest - patch.level)
         grid = picture.captions[patch.level]
         row = (patch.row * PATCH_PX - extent.top // scale) // CAPTION_STRIDE_PX

@@ -1,9 +1,9 @@
-"""Motion made from stills: pairs of frames, one after the other, and the words that say what moves.
+"""Motion made from stills: frames of made-up films, and the words that say what moves.
 
 No film of nature is at hand, so what moves is made up: clouds drift over a photograph's sky, waves
-roll through its water, snow comes and goes on the relief map. Whatever the words do not name stays
-as it is, to the pixel. A frame is a function of the picture and the time, so a pair may be taken
-from anywhere in a film.
+roll in its water, a camera moves over it, snow comes and goes on the relief map. Whatever the words
+do not name stays as it is, to the pixel. What moves is, in each frame, where the words' course
+(`handscroll.course`) takes it from the first one: by whole tokens, at every level.
 
 Shape suffixes: H W pixels of the finest level.
 """
@@ -11,23 +11,20 @@ Shape suffixes: H W pixels of the finest level.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from handscroll.course import course_of
+from handscroll.geometry import MAX_FRAMES
 from training.pictures import Picture, Pixels, pyramid
 
-DRIFT_PX = 32
-"""How far clouds move in a frame, in pixels of the finest level: by whole tokens there and at the
-level above it, so that what moves is the same tokens at other places."""
-WAVE_FRAMES = 8
-"""Frames from one wave to the next."""
-WAVE_PX = 9.0
-"""How far waves move what is nearest."""
 SEASON_FRAMES = 16
 """Frames from winter to summer."""
+LAG = 4
+"""Seasons are told from any of so many frames before: they must not stand because one stood."""
 
 WINTER_DEG, SUMMER_DEG = 44.0, 84.0
 """Latitudes beyond which the lowlands are white, in the midst of either."""
@@ -40,10 +37,16 @@ EARTH_CLIP_PX = (1536, 2048)
 EARTH_STEP_PX = 512
 """Parts of the relief map begin at multiples of this, where their captions do too."""
 EARTH_PX_A_CLIP = 1_500_000
+FAR = 0.12
+"""The share of the water's height, from the horizon, that stands; as much again joins in."""
+PANNED = 0.25
+"""The share of photographs, and of clips of the relief map, over which a camera moves."""
 
 CLOUDS_LEFT, CLOUDS_RIGHT = "clouds drift left", "clouds drift right"
 WAVES = "waves roll"
 THAW, FREEZE = "winter turns to summer", "summer turns to winter"
+PANS = "the camera moves left", "the camera moves right"
+MAP_PANS = (*PANS, "the camera moves up", "the camera moves down")
 
 UNCLEAR_WATER = frozenset(
     "bwerner1 canyon5 fog0 lava1 myrabella0 myrabella4 sea0 sea7 sea8 sea16-harro "
@@ -55,22 +58,51 @@ _CLOUD_COLUMNS = 30
 _LEAST_ROWS = 8
 
 Field = NDArray[np.float32]
-Film = Callable[[float], Pixels]
-"""The frame (H, W, 3) at a time, counted in frames."""
 
 
-class Clip(NamedTuple):
-    """Two frames of a film, one after the other.
+@dataclass(frozen=True)
+class Film:
+    """A made-up film.
 
     Attributes:
         words: what moves.
-        before, after: the frames at every level, coarsest first.
-        top, left: where they were cut from the picture, in pixels of the finest level.
+        finest: the finest level.
+        draw: the picture (H, W, 3) at a frame, of which what moves has come so many pixels down and
+            right.
     """
 
     words: str
-    before: tuple[Pixels, ...]
-    after: tuple[Pixels, ...]
+    finest: int
+    draw: Callable[[int, int, int], Pixels]
+
+    def frame(self, frame: int, level: int | None = None) -> Pixels:
+        """A frame (H, W, 3), as things move at a level; at the finest if none is given."""
+        level = self.finest if level is None else level
+        moved_px = course_of(self.words).moved_px(level, frame, self.finest)
+        down, right = (moved << self.finest - level for moved in moved_px)
+        return self.draw(frame, down, right)
+
+    def levels(self, frame: int) -> tuple[Pixels, ...]:
+        """A frame at every level, coarsest first."""
+        return tuple(
+            pyramid(Image.fromarray(self.frame(frame, level)), self.finest + 1)[level]
+            for level in range(self.finest + 1)
+        )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A frame of a film, one before it, and the first.
+
+    Attributes:
+        film: it.
+        frame, before: which frames; ``before`` is nearly always the one just before.
+        top, left: where the film was cut from the picture, in pixels of the finest level.
+    """
+
+    film: Film
+    frame: int
+    before: int
     top: int = 0
     left: int = 0
 
@@ -81,35 +113,30 @@ def clips(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Iterato
     Args:
         picture: the picture.
         pixels: it, or its mirror image, (H, W, 3) at the finest level.
-        rng: picks directions, times and, of the relief map, parts.
+        rng: picks directions, frames and, of the relief map, parts.
     """
     if picture.heights is not None:
         count = max(1, round(pixels.shape[0] * pixels.shape[1] / EARTH_PX_A_CLIP))
         for _ in range(count):
-            yield _season(picture, pixels, rng)
+            yield _mapped(picture, pixels, rng)
         return
-    films: dict[str, Film] = {}
+    finest, right = len(picture.levels) - 1, bool(rng.integers(2))
+    films = []
     if picture.clouds:
-        right = bool(rng.integers(2))
-        drifting = clouds(pixels, picture.horizon, right)
-        if drifting is not None:
-            films[CLOUDS_RIGHT if right else CLOUDS_LEFT] = drifting
+        films.append(clouds(pixels, picture.horizon, right, finest))
     if picture.water and picture.name not in UNCLEAR_WATER:
-        rolling = waves(pixels, picture.horizon)
-        if rolling is not None:
-            films[WAVES] = rolling
-    for words, film in films.items():
-        yield _clip(words, film, time=int(rng.integers(1, 32)))
+        films.append(waves(pixels, picture.horizon, finest))
+    if rng.random() < PANNED:
+        films.append(panned(pixels, PANS[right], finest))
+    for film in films:
+        if film is not None:
+            frame = int(rng.integers(1, MAX_FRAMES))
+            yield Clip(film, frame, frame - 1)
 
 
-def _clip(words: str, film: Film, time: int, step: int = 1) -> Clip:
-    """The frame at a time, and the one before it."""
-    before, after = (pyramid(Image.fromarray(film(at))) for at in (time - step, time))
-    return Clip(words, before, after)
-
-
-def _season(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Clip:
-    """A part of the relief map, the snow of which comes or goes."""
+def _mapped(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Clip:
+    """A part of the relief map, the snow of which comes or goes, or over which a camera moves."""
+    finest = len(picture.levels) - 1
     size = [
         min(whole // EARTH_STEP_PX * EARTH_STEP_PX, part)
         for whole, part in zip(pixels.shape, EARTH_CLIP_PX, strict=False)
@@ -119,6 +146,10 @@ def _season(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Clip:
         for whole, part in zip(pixels.shape, size, strict=False)
     )
     rows, cols = slice(top, top + size[0]), slice(left, left + size[1])
+    frame = int(rng.integers(1, MAX_FRAMES))
+    if rng.random() < PANNED:
+        film = panned(pixels[rows, cols], MAP_PANS[rng.integers(len(MAP_PANS))], finest)
+        return Clip(film, frame, frame - 1, top, left)
     assert picture.heights is not None
     scale = len(pixels) // len(picture.heights)
     heights = picture.heights[
@@ -126,14 +157,27 @@ def _season(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Clip:
     ]
     south = (np.arange(rows.start, rows.stop) + 0.5) / len(pixels)
     latitude_deg = picture.north_deg + south * (picture.south_deg - picture.north_deg)
-    film = seasons(pixels[rows, cols], heights, latitude_deg.astype(np.float32))
-    time = int(rng.integers(1, SEASON_FRAMES))
-    if rng.integers(2):
-        return _clip(THAW, film, time)._replace(top=top, left=left)
-    return _clip(FREEZE, film, time, step=-1)._replace(top=top, left=left)
+    freezes = bool(rng.integers(2))
+    film = seasons(pixels[rows, cols], heights, latitude_deg.astype(np.float32), freezes, finest)
+    before = max(0, frame - int(rng.integers(1, LAG + 1)))
+    return Clip(film, frame, before, top, left)
 
 
-def clouds(pixels: Pixels, horizon: float, right: bool) -> Film | None:
+def panned(pixels: Pixels, words: str, finest: int) -> Film:
+    """A picture over which a camera moves; beyond its sides it is mirrored."""
+    mirrored = np.concatenate((pixels, pixels[:, ::-1]), axis=1)
+    mirrored = np.concatenate((mirrored, mirrored[::-1]))
+    height, width, _ = pixels.shape
+
+    def draw(_: int, down: int, right: int) -> Pixels:
+        rows, cols = np.arange(height) - down, np.arange(width) - right
+        part: Pixels = mirrored[rows[:, None] % (2 * height), cols % (2 * width)]
+        return part
+
+    return Film(words, finest, draw)
+
+
+def clouds(pixels: Pixels, horizon: float, right: bool, finest: int) -> Film | None:
     """A photograph whose sky drifts; None if there is too little of it.
 
     What stands before the sky stays. The sky behind it, and beyond the picture's sides, is made up:
@@ -143,20 +187,20 @@ def clouds(pixels: Pixels, horizon: float, right: bool) -> Film | None:
         pixels: the photograph (H, W, 3).
         horizon: share of its height above which sky may be.
         right: which way.
+        finest: the finest level.
     """
     share_HW = sky(pixels, horizon)
     if share_HW.mean() < 0.08:
         return None
     width = pixels.shape[1]
     behind = _filled(pixels, share_HW)
-    mirrored = np.concatenate((behind, behind[:, ::-1]), axis=1).astype(np.float32)
+    mirrored = np.concatenate((behind, behind[:, ::-1]), axis=1)
 
-    def film(time: float) -> Pixels:
-        shift = round(DRIFT_PX * time) * (1 if right else -1)
-        moved = np.roll(mirrored, shift, axis=1)[:, :width]
-        return _laid_over(pixels, moved, share_HW)
+    def draw(_: int, down: int, right: int) -> Pixels:
+        moved = np.roll(mirrored, right, axis=1)[:, :width].astype(np.float32)
+        return _laid_over(pixels, moved, share_HW) if right else pixels
 
-    return film
+    return Film(CLOUDS_RIGHT if right else CLOUDS_LEFT, finest, draw)
 
 
 def sky(pixels: Pixels, horizon: float) -> Field:
@@ -204,35 +248,32 @@ def _laid_over(pixels: Pixels, moved_HW3: Field, share_HW: Field) -> Pixels:
     return np.where(share > 0, mixed.round(), pixels).astype(np.uint8)
 
 
-def waves(pixels: Pixels, horizon: float) -> Film | None:
-    """A photograph whose water rolls towards the shore; None if there is too little of it.
+def waves(pixels: Pixels, horizon: float, finest: int) -> Film | None:
+    """A photograph whose water rolls to and fro; None if there is too little of it.
+
+    It does so less and less towards the horizon. What stands in the water stays, and so does the
+    water next to it.
 
     Args:
         pixels: the photograph (H, W, 3).
         horizon: share of its height below which water may be.
+        finest: the finest level.
     """
     share_HW = water(pixels, horizon)
     if share_HW.mean() < 0.08:
         return None
-    height, width, _ = pixels.shape
-    rows, cols = np.mgrid[:height, :width].astype(np.float32)
+    height = len(pixels)
     top = horizon * height
-    near = np.clip((rows - top) / (height - top), 0.02, 1)  # 0 at the horizon, 1 at our feet
-    depth = 9 * np.log(near)
-    source = np.pad(pixels, ((0, 1), (0, 1), (0, 0)), mode="edge").astype(np.float32)
+    near_H = np.clip((np.arange(height) - top) / (height - top), 0, 1)  # 0 at the horizon
+    reach_H1 = np.clip((near_H - FAR) / FAR, 0, 1)[:, None].astype(np.float32)
 
-    def film(time: float) -> Pixels:
-        phase = 2 * np.pi * time / WAVE_FRAMES
-        swell = np.sin(depth - phase + 2 * np.sin(cols / width * 5)) + 0.5 * np.sin(
-            1.7 * depth - 2 * phase + cols / (60 * near + 20)
-        )
-        sway = np.sin(1.3 * depth - phase + cols / (90 * near + 30))
-        reach = WAVE_PX * near * share_HW
-        moved = _sampled(source, rows + reach * swell, cols + reach * sway)
-        lit = moved + 9 * (np.sqrt(near) * swell)[..., None]
-        return _laid_over(pixels, np.clip(lit, 0, 255), share_HW)
+    def draw(_: int, down: int, right: int) -> Pixels:
+        rows = np.abs(np.arange(height) - down)
+        rows = height - 1 - np.abs(height - 1 - rows)  # beyond a side it is mirrored
+        moves_HW = np.minimum(share_HW, share_HW[rows]) * reach_H1
+        return _laid_over(pixels, pixels[rows].astype(np.float32), moves_HW) if down else pixels
 
-    return film
+    return Film(WAVES, finest, draw)
 
 
 def water(pixels: Pixels, horizon: float) -> Field:
@@ -257,26 +298,17 @@ def water(pixels: Pixels, horizon: float) -> Field:
     return share
 
 
-def _sampled(source: Field, rows: Field, cols: Field) -> Field:
-    """A picture, one pixel larger each way, at places between its pixels."""
-    height, width = (size - 1 for size in source.shape[:2])
-    rows = (height - 1) - np.abs(height - 1 - np.abs(rows))  # beyond a side it is mirrored
-    cols = (width - 1) - np.abs(width - 1 - np.abs(cols))
-    row, col = rows.astype(np.int32), cols.astype(np.int32)
-    down, right = (rows - row)[..., None], (cols - col)[..., None]
-    above = source[row, col] * (1 - right) + source[row, col + 1] * right
-    below = source[row + 1, col] * (1 - right) + source[row + 1, col + 1] * right
-    mixed: Field = above * (1 - down) + below * down
-    return mixed
-
-
-def seasons(pixels: Pixels, heights: Pixels, latitude_deg: Field) -> Film:
-    """A part of the relief map whose snow retreats polewards and uphill: winter is at time 0.
+def seasons(
+    pixels: Pixels, heights: Pixels, latitude_deg: Field, freezes: bool, finest: int
+) -> Film:
+    """A part of the relief map whose snow retreats polewards and uphill, or comes back.
 
     Args:
         pixels: the map (H, W, 3).
         heights: the same part of the height map, of any size.
         latitude_deg: of every row (H,).
+        freezes: whether it comes; the first frame is in summer then, and else in winter.
+        finest: the finest level.
     """
     height, width, _ = pixels.shape
     image = Image.fromarray(heights).resize((width, height), Image.Resampling.BILINEAR)
@@ -288,9 +320,10 @@ def seasons(pixels: Pixels, heights: Pixels, latitude_deg: Field) -> Film:
     relief = np.clip((light + 20) / (np.asarray(around, np.float32) + 20), 0.7, 1.15)
     snow = np.array(SNOW_RGB, np.float32) * relief[..., None]
 
-    def film(time: float) -> Pixels:
-        warmth = time / SEASON_FRAMES
+    def draw(frame: int, down: int, right: int) -> Pixels:
+        passed = min(frame, SEASON_FRAMES) / SEASON_FRAMES
+        warmth = 1 - passed if freezes else passed
         share = np.clip((cold - (WINTER_DEG + (SUMMER_DEG - WINTER_DEG) * warmth)) / 5, 0, 0.85)
         return _laid_over(pixels, np.clip(snow, 0, 255), (share * land).astype(np.float32))
 
-    return film
+    return Film(FREEZE if freezes else THAW, finest, draw)

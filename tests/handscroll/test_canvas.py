@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from handscroll.canvas import (
     FORMAT,
-    MAX_FRAMES,
     MAX_PROMPT_CHARACTERS,
     Branch,
     Canvas,
@@ -20,7 +19,7 @@ from handscroll.canvas import (
     check_learned,
 )
 from handscroll.errors import InvalidRequest, SpecMismatch
-from handscroll.geometry import MAX_LEVEL, Extent
+from handscroll.geometry import MAX_FRAMES, MAX_LEVEL, Extent
 
 PLAIN = Canvas("0" * 64, "planet", 5, Extent("plane", 2))
 RICH = Canvas(

@@ -1,6 +1,7 @@
 """The laws of `handscroll.context`: what a patch may see, no more and no less, and for how long."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from handscroll.context import (
     Source,
     gather,
 )
+from handscroll.course import Course
 from handscroll.geometry import PATCH_PX, Extent, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.render import render
@@ -45,11 +47,13 @@ def codes_of(patch: Patch, side: int = SIDE) -> Codes:
 @st.composite
 def orders_and_patches(draw: st.DrawFn) -> tuple[Order, Patch]:
     extent = draw(st.sampled_from(EXTENTS))
-    level, frame = draw(st.integers(0, 2)), draw(st.integers(0, 1))
+    level, frame = draw(st.integers(0, 2)), draw(st.integers(0, 3))
     # Bounded axes: 1, 2 or 3 rows of patches, 2, 3 or 5 columns, by level.
     bounds = [size and -(-size // PATCH_PX) for size in extent.size(level)]
     row, col = (draw(st.integers(0, one - 1) if one else COORDINATES) for one in bounds)
-    return draw(st.sampled_from(ORDERS))(extent), Patch(level, frame, row, col)
+    order = draw(st.sampled_from(ORDERS))(extent)
+    course = Course(draw(st.integers(-3, 3)), draw(st.integers(-3, 3)))
+    return replace(order, course=course), Patch(level, frame, row, col)
 
 
 # gather
@@ -66,6 +70,8 @@ def seen_token_by_token(patch: Patch, order: Order, side: int) -> list[Entry]:
     near = {patch} | {one for one in dependencies if one[:2] == (level, frame)}
     parents = {one.parent for one in near} if level > 0 else set()
     before = {one._replace(frame=frame - 1) for one in near} if frame > 0 else set()
+    origins = {one for one in dependencies if one[:2] == (level, 0)} if frame > 0 else set()
+    moved = [px * side // PATCH_PX for px in order.course.moved_px(level, frame, 2)]
 
     def look(there: int, when: int, allowed: set[Patch], down: int, right: int) -> list[int]:
         """Codes of the token at a place counted from pixel 0 of a level, if it is visible."""
@@ -89,6 +95,9 @@ def seen_token_by_token(patch: Patch, order: Order, side: int) -> list[Entry]:
                 entries.append((Source.RING, down, right, tuple(codes)))
             if codes := look(level, frame - 1, before, *place):
                 entries.append((Source.PREVIOUS, down, right, tuple(codes)))
+            came_from = (place[0] - moved[0], place[1] - moved[1])
+            if own and (codes := look(level, 0, origins, *came_from)):
+                entries.append((Source.FIRST, down, right, tuple(codes)))
     # Token (R, C) of the level above covers tokens 2R and 2R + 1, 2C and 2C + 1 of this one.
     first_row, first_col = row * side // 2, col * side // 2
     for above in range(first_row - PARENT_TOK, first_row + side // 2 + PARENT_TOK):

@@ -36,6 +36,7 @@ def some_batch(count: int = 2, seed: int = 0) -> Batch:
         has_text_B=has_text,
         world_B=torch.arange(count) % 2,
         level_B=torch.arange(count) % 3,
+        frame_B=torch.arange(count) % 5,
     )
 
 

@@ -1,11 +1,23 @@
 """The laws of `handscroll.order`: who sees whom, what stands on what, and how little it is."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handscroll.course import Course, course_of
 from handscroll.errors import InvalidRequest
-from handscroll.geometry import MAX_LEVEL, Extent, Patch, Region, Tile, window_patches
+from handscroll.geometry import (
+    MAX_FRAMES,
+    MAX_LEVEL,
+    PATCH_PX,
+    Extent,
+    Patch,
+    Region,
+    Tile,
+    window_patches,
+)
 from handscroll.order import (
     MAX_BOUNDED_PATCHES,
     Lattice,
@@ -26,6 +38,7 @@ KNOWN = Region(2, 256, 512, 256, 256)
 COORDINATES = st.integers(-(10**12), 10**12)
 LEVELS = st.integers(0, MAX_LEVEL)
 BOOLS = st.booleans()
+COURSES = st.builds(Course, st.integers(-2, 2), st.integers(-2, 2), BOOLS)
 BOUNDED_ORDERS = (
     st.builds(Raster, st.just(PICTURE), BOOLS, BOOLS, BOOLS)
     | st.just(Outward(PICTURE, KNOWN))
@@ -39,6 +52,7 @@ BOUNDED_ORDERS = (
 def orders_and_patches(draw: st.DrawFn, frames: int = 2) -> tuple[Order, list[Patch]]:
     """An order and some patches of its extent, near each other."""
     order = draw(BOUNDED_ORDERS | st.sampled_from([Lattice(PLANE), Lattice(SCROLL)]))
+    order = replace(order, course=draw(COURSES))
     row, col = (
         draw(st.just(0) if size is not None else COORDINATES) for size in order.extent.size(0)
     )
@@ -73,6 +87,42 @@ def test_cold_plane_tile_stands_on_nine_patches_a_level_and_frame(
 ) -> None:
     tile = Tile(level, row, col, frame)
     assert cold(Lattice(PLANE), tile) == 9 * (level + 1) * (frame + 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "most"), [("waves roll", 10), ("clouds drift left", 6), ("the camera moves up", 8)]
+)
+@pytest.mark.parametrize("level", range(3))
+def test_what_moves_costs_as_much_more_as_it_has_come_far(
+    level: int, words: str, most: int
+) -> None:
+    """For each level, patches of the first frame alone; counted at the last of all frames."""
+    moving, frame = Lattice(PLANE, course=course_of(words)), MAX_FRAMES - 1
+    for far in (0, 10**9):
+        for row in (far, far + 1):
+            for col in (-far, 1 - far):
+                tile = Tile(level, row, col, frame)
+                patches = window_patches(tile, PLANE, F, RADIUS_TOK)
+                cone, still = moving.cone(patches), Lattice(PLANE).cone(patches)
+                assert still <= cone
+                assert {one.frame for one in cone - still} <= {0}
+                assert len(cone - still) <= most * (level + 1)
+
+
+@given(orders_and_patches(MAX_FRAMES))
+def test_origins_are_the_first_frames_patches_from_which_things_came(
+    case: tuple[Order, list[Patch]],
+) -> None:
+    order, patches = case
+    for patch in patches:
+        down, right = order.course.moved_px(patch.level, patch.frame, order.extent.finest)
+        expected = {
+            Patch(patch.level, 0, (top - down) // PATCH_PX, (left - right) // PATCH_PX)
+            for top in (patch.row * PATCH_PX, (patch.row + 1) * PATCH_PX - 1)
+            for left in (patch.col * PATCH_PX, (patch.col + 1) * PATCH_PX - 1)
+        }
+        inside = {one for one in expected if order.extent.contains(one)}
+        assert set(order.origins(patch)) == (inside if patch.frame else set())
 
 
 @pytest.mark.parametrize(("level", "rows", "patches"), [(0, 1, 3), (1, 2, 9), (2, 3, 18)])
@@ -119,6 +169,7 @@ def test_dependencies_are_the_seen_their_parents_and_their_past(
             expected |= {one.parent for one in near}
         if patch.frame > 0:
             expected |= {one._replace(frame=patch.frame - 1) for one in near}
+            expected.update(order.origins(patch))
         found = order.dependencies(patch)
         assert len(found) == len(set(found))
         assert set(found) == expected

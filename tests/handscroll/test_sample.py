@@ -22,6 +22,7 @@ from handscroll.geometry import Extent, Mask, Patch
 from handscroll.order import Lattice
 from handscroll.sample import (
     FIELD_GUIDANCE,
+    Moved,
     PatchSampler,
     choose,
     collate,
@@ -355,7 +356,9 @@ def test_guidance_goes_from_the_negative_to_the_prompt(model: Checkpoint, guidan
 
 def test_frames_that_see_the_same_are_the_same(model: Checkpoint) -> None:
     """Noise falls once for all frames: what stands does not flicker."""
-    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
+    decoder = deepcopy(model.decoder)
+    torch.nn.init.zeros_(decoder.frame.weight)  # a decoder to which they are alike
+    sampler = PatchSampler(decoder, SEED, 0, Sampling(group=64))
     context = context_of(model, FILL._replace(frame=1))
     first, later = (
         drawn(sampler, [replace(context, patch=patch)])[patch]
@@ -364,29 +367,37 @@ def test_frames_that_see_the_same_are_the_same(model: Checkpoint) -> None:
     assert first == later
 
 
-@pytest.mark.parametrize("heard", [0.0, 1.0])
-def test_what_words_move_is_drawn_anew_in_each_frame(
-    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, heard: float
-) -> None:
-    """Where they say something: everywhere if any difference counts, nowhere if none does."""
-    moving, still = texts()
+def test_noise_goes_where_what_moves_goes(model: Checkpoint) -> None:
+    """At a token's new place it is what it was at its old one, in whatever patch that was."""
+    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
+    side = model.decoder.config.side
 
-    def words(patch: Patch) -> Floats:
-        return moving if patch.frame else still
+    def noise(patch: Patch, moved: tuple[int, int]) -> Floats:
+        found = sampler._noise(patch, moved)
+        return found.reshape(side, side, *found.shape[1:])
 
-    monkeypatch.setattr(sample, "HEARD", heard)
-    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64), words, moves=True)
-    context = context_of(model, FILL._replace(frame=1))
-    first, later = (
-        np.frombuffer(drawn(sampler, [replace(context, patch=patch)])[patch], np.uint8)
-        for patch in (FILL._replace(frame=1), FILL._replace(frame=7))
-    )
-    assert ((first != later).mean() > 0.3) == (heard == 0)
+    still = {one: noise(one, (0, 0)) for one in (FILL, *FILL.neighbours)}
+    down, right = 3, -5
+    moved = noise(FILL._replace(frame=7), (down, right))
+    np.testing.assert_array_equal(moved[down:, :right], still[FILL][:-down, -right:])
+    corner = FILL._replace(row=FILL.row - 1, col=FILL.col + 1)
+    np.testing.assert_array_equal(moved[:down, right:], still[corner][-down:, :-right])
 
 
-def test_later_frames_hear_what_moves(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first is drawn as if nothing moved."""
-    monkeypatch.setattr(sample, "HEARD", 1.0)  # the noise is that of the first
+def test_tokens_follow_what_came_where_it_is_the_likelier() -> None:
+    """Where either is not seen, or what stood is as likely, noise stays."""
+    came, stood = (torch.full((1, 4, 1), value, dtype=torch.uint8) for value in (1, 2))
+    shown = torch.tensor([[True, True, True, False]])
+    own, noise = torch.zeros(1, 4, 3), torch.ones(1, 4, 1, 3)
+    logits = torch.zeros(1, 4, 3)
+    logits[0, [0, 3], 1] = 1.0
+    logits[0, 1, 2] = 1.0
+    found = Moved(noise, came, stood, shown).noise(own, logits, slice(0, 4), 0)
+    assert found[0, :, 0].tolist() == [1, 0, 0, 0]
+
+
+def test_later_frames_hear_what_moves(model: Checkpoint) -> None:
+    """The first is drawn as if nothing moved, and guidance is its own."""
     moving, still = texts()
     later = FILL._replace(frame=1)
 
@@ -398,9 +409,10 @@ def test_later_frames_hear_what_moves(model: Checkpoint, monkeypatch: pytest.Mon
         sampler = PatchSampler(model.decoder, SEED, 0, sampling, *told)
         return drawn(sampler, [context_of(model, patch)])[patch]
 
-    film = draw(later, 1.0, words, None, True)
+    film = draw(later, 1.0, words)
     assert film == draw(later, 1.0, always(moving)) != draw(later, 1.0, always(still))
-    assert draw(FILL, 1.0, words, None, True) == draw(FILL, 1.0, always(still))
+    assert film == draw(later, 20.0, words)
+    assert draw(FILL, 1.0, words) == draw(FILL, 1.0, always(still))
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, FIELD_GUIDANCE])

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handscroll.branch import Lineage
-from handscroll.canvas import MAX_FRAMES, Branch, Canvas
-from handscroll.geometry import Extent, Patch, Tile, window_patches
+from handscroll.canvas import Branch, Canvas
+from handscroll.geometry import MAX_FRAMES, Extent, Patch, Tile, window_patches
 from svckit.cones import Place, standing
 
 pytestmark = pytest.mark.anyio

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from handscroll.checkpoint import Checkpoint
+from handscroll.course import PAN_STEPS, STEP_PX
 from handscroll.geometry import Extent
 from handscroll.known import digest_of
 from training import animation, motion, pictures
@@ -201,6 +202,7 @@ def test_scenes_of_pictures_move_and_stand_still_where_the_made_up_film_does() -
     found = [*photographed([photograph(0, "a"), photograph(1, "b")], 4, 1), *mapped(relief(), 4, 2)]
     words = [one.words for one in found]
     assert words == [
+        *motion.PANS,
         motion.CLOUDS_LEFT,
         motion.CLOUDS_RIGHT,
         motion.WAVES,
@@ -209,18 +211,21 @@ def test_scenes_of_pictures_move_and_stand_still_where_the_made_up_film_does() -
     for one in found:
         assert one.film is not None
         assert one.first is not None
-        np.testing.assert_array_equal(one.first, one.film(0))
-        made = [one.film(time) for time in range(4)]
+        np.testing.assert_array_equal(one.first, one.film.frame(0))
+        made = [one.film.frame(number) for number in range(4)]
         film = Film(made, np.zeros((4, *(size // 16 for size in one.still.shape), 4), np.uint8))
         own = figures(film, one, 16)
-        assert own.still == 0
+        assert own.still == 0 or not one.still.any()
         if one.words in (motion.CLOUDS_LEFT, motion.CLOUDS_RIGHT):
-            assert own.asked == pytest.approx(motion.DRIFT_PX, abs=1)
+            assert own.asked == pytest.approx(STEP_PX, abs=1)
+        if one.words in motion.PANS:
+            assert own.asked == pytest.approx(PAN_STEPS * STEP_PX, abs=1)
         if one.words in animation.SIGNS and np.isfinite(own.asked):
             assert own.right == 1
-    assert not found[0].moving[400:].any()
-    assert not found[2].moving[:340].any()
-    assert found[3].still[:, :300].all()  # the sea
+    assert found[0].moving.all() and not found[0].still.any()
+    assert not found[2].moving[400:].any()
+    assert not found[4].moving[:340].any()
+    assert found[5].still[:, :300].all()  # the sea
 
 
 def test_scenes_from_words_are_each_a_seed_of_their_own_and_have_no_first_frame() -> None:
@@ -288,7 +293,7 @@ class Playing(Cinema):
 
     def film(self, scene: Scene, frames: int) -> Film:
         assert scene.film is not None
-        made = [scene.film(time if scene.words else 0) for time in range(frames)]
+        made = [scene.film.frame(number if scene.words else 0) for number in range(frames)]
         codes = np.zeros((frames, *(size // 16 for size in scene.still.shape), 4), np.uint8)
         return Film(made, codes)
 
@@ -306,9 +311,9 @@ def test_report_tells_what_follows_from_what_does_not(model: Checkpoint, tmp_pat
     }
     assert lines["photographs: “clouds drift left” is followed"][-1].startswith("met")
     assert lines[PAINTED][1].startswith("0.00")
-    assert lines[PAINTED][5].startswith(f"{motion.DRIFT_PX}.00")
+    assert lines[PAINTED][5].startswith(f"{STEP_PX}.00")
     assert lines[WORDLESS][5].startswith("0.00")
-    assert lines[MADE][5].startswith(f"{motion.DRIFT_PX}.00")
+    assert lines[MADE][5].startswith(f"{STEP_PX}.00")
     assert CODED in lines
     with Image.open(tmp_path / "photographs_clouds_drift_left.webp") as sheet:
         assert sheet.size == (3 * 352, 2 * 176)
@@ -321,6 +326,7 @@ def test_scenes_come_by_what_they_begin_with_and_what_moves(
     monkeypatch.setattr(pictures, "load", lambda folder: [seen, photograph(0, "a"), relief()])
     found = animation.scenes(tmp_path, ["scroll", "planet"], 3, 1)
     assert [(kind, words, len(some)) for (kind, words), some in found.items()] == [
+        *(("photographs", words, 1) for words in motion.PANS),
         ("photographs", motion.CLOUDS_LEFT, 1),
         ("photographs", motion.CLOUDS_RIGHT, 1),
         ("photographs", motion.WAVES, 1),

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from handscroll.course import STEP_PX, SWING_STEPS, course_of
+from handscroll.geometry import MAX_FRAMES
 from training import encode, motion
+from training.motion import PANS
 from training.pictures import Picture, Pixels, pyramid
 
 HORIZON = 0.5
 SIDE = 704, 1408
+FINEST = 2
 
 
 def noise(shape: tuple[int, int], seed: int) -> Pixels:
@@ -45,30 +49,53 @@ def shift_of(before: Pixels, after: Pixels) -> int:
 @pytest.mark.parametrize("right", [False, True])
 def test_clouds_drift_the_way_the_words_say_and_land_stands(right: bool) -> None:
     pixels = seascape()
-    film = motion.clouds(pixels, HORIZON, right)
+    film = motion.clouds(pixels, HORIZON, right, FINEST)
     assert film is not None
-    before, after = film(3), film(4)
+    before, after = film.frame(3), film.frame(4)
     sky = slice(0, 300), slice(200, 1200)
-    assert shift_of(before[sky], after[sky]) == (motion.DRIFT_PX if right else -motion.DRIFT_PX)
+    assert shift_of(before[sky], after[sky]) == (STEP_PX if right else -STEP_PX)
+    np.testing.assert_array_equal(film.frame(0), pixels)
     np.testing.assert_array_equal(before[SIDE[0] // 2 + 40 :], pixels[SIDE[0] // 2 + 40 :])
     np.testing.assert_array_equal(after[SIDE[0] // 2 + 40 :], pixels[SIDE[0] // 2 + 40 :])
 
 
 def test_waves_move_water_alone_and_come_again() -> None:
     pixels = seascape()
-    film = motion.waves(pixels, HORIZON)
+    film = motion.waves(pixels, HORIZON, FINEST)
     assert film is not None
-    before, after = film(3), film(4)
-    np.testing.assert_array_equal(after[:320], pixels[:320])
-    moved = np.abs(after[600:].astype(int) - before[600:]).mean()
-    assert moved > 2
-    np.testing.assert_allclose(film(3 + motion.WAVE_FRAMES), before, atol=1)
+    before, after = film.frame(1), film.frame(2)
+    np.testing.assert_array_equal(film.frame(0), pixels)
+    np.testing.assert_array_equal(after[:380], pixels[:380])
+    near = slice(560, 640), slice(0, None)
+    np.testing.assert_array_equal(after[near], np.roll(pixels, 2 * STEP_PX, axis=0)[near])
+    np.testing.assert_array_equal(film.frame(1 + len(SWING_STEPS)), before)
+
+
+@pytest.mark.parametrize("words", motion.MAP_PANS)
+def test_a_camera_moves_over_all_of_a_picture(words: str) -> None:
+    pixels = noise(SIDE, 3)
+    film = motion.panned(pixels, words, FINEST)
+    down, right = course_of(words).moved_px(FINEST, 5, FINEST)
+    inner = slice(200, 500), slice(200, 900)
+    moved = np.roll(pixels, (down, right), axis=(0, 1))
+    np.testing.assert_array_equal(film.frame(5)[inner], moved[inner])
+    np.testing.assert_array_equal(film.frame(0), pixels)
+
+
+def test_what_moves_does_so_by_whole_tokens_at_every_level() -> None:
+    pixels = noise(SIDE, 4)
+    film = motion.panned(pixels, "the camera moves left", FINEST)
+    first, later = film.levels(0), film.levels(3)
+    for level, (before, after) in enumerate(zip(first, later, strict=True)):
+        _, right = course_of(film.words).moved_px(level, 3, FINEST)
+        assert right % STEP_PX == 0
+        np.testing.assert_array_equal(after[:, 128:], np.roll(before, right, axis=1)[:, 128:])
 
 
 def test_a_picture_without_sky_or_water_has_no_film() -> None:
     pixels = seascape()
-    assert motion.clouds(pixels, 0.0, right=True) is None
-    assert motion.waves(pixels, 0.98) is None
+    assert motion.clouds(pixels, 0.0, True, FINEST) is None
+    assert motion.waves(pixels, 0.98, FINEST) is None
 
 
 def test_snow_goes_polewards_and_uphill_and_not_into_the_sea() -> None:
@@ -77,11 +104,17 @@ def test_snow_goes_polewards_and_uphill_and_not_into_the_sea() -> None:
     heights[:, :64] = 20  # sea
     heights[:, 192:] = 220  # mountains
     latitude = np.linspace(80, 20, 512).astype(np.float32)
-    film = motion.seasons(pixels, heights, latitude)
-    white = [film(time).mean() for time in (0, 6, 12, motion.SEASON_FRAMES)]
+    thaw, freeze = (
+        motion.seasons(pixels, heights, latitude, freezes, FINEST) for freezes in (False, True)
+    )
+    white = [thaw.frame(at).mean() for at in (0, 6, 12, motion.SEASON_FRAMES)]
     assert white == sorted(white, reverse=True) and white[0] > white[-1] + 5
-    for time in (0, 8):
-        frame = film(time).astype(int)
+    for at in (0, 6, motion.SEASON_FRAMES):
+        back = freeze.frame(motion.SEASON_FRAMES - at)
+        np.testing.assert_array_equal(thaw.frame(at), back)
+    np.testing.assert_array_equal(thaw.frame(31), thaw.frame(motion.SEASON_FRAMES))
+    for at in (0, 8):
+        frame = thaw.frame(at).astype(int)
         np.testing.assert_array_equal(frame[:, :100], pixels[:, :100])
         changed = np.abs(frame - pixels).mean(axis=(1, 2))
         assert changed[:100].mean() > changed[-100:].mean()
@@ -108,24 +141,32 @@ def test_clips_of_the_relief_map_are_cut_where_its_captions_are() -> None:
     found = list(motion.clips(earth, pixels, np.random.default_rng(0)))
     assert len(found) == 3
     for one in found:
-        assert one.words in (motion.THAW, motion.FREEZE)
+        words = one.film.words
+        assert words in (motion.THAW, motion.FREEZE, *motion.MAP_PANS)
+        assert 0 <= one.before < one.frame < MAX_FRAMES
         assert one.top % motion.EARTH_STEP_PX == one.left % motion.EARTH_STEP_PX == 0
-        assert [part.shape for part in one.before] == [part.shape for part in one.after]
+        shapes = [part.shape for part in one.film.levels(one.frame)]
+        assert shapes == [(1536 >> away, 2048 >> away, 3) for away in (2, 1, 0)]
         told = encode.moving(grid, one, 2, sentences)
         row, col = one.top // encode.CAPTION_STRIDE_PX, one.left // encode.CAPTION_STRIDE_PX
-        assert list(sentences)[told[0, 0]] == f"caption {grid[row, col]}, {one.words}"
+        assert list(sentences)[told[0, 0]] == f"caption {grid[row, col]}, {words}"
 
 
 def test_clips_of_a_photograph_say_what_moves() -> None:
     pixels = seascape()
     picture = Picture("it", "scroll", False, pyramid(Image.fromarray(pixels)), "a sea", horizon=0.5)
-    assert not list(motion.clips(picture, pixels, np.random.default_rng(0)))
+
+    def told(picture: Picture, seed: int) -> list[str]:
+        found = motion.clips(picture, pixels, np.random.default_rng(seed))
+        return [one.film.words for one in found]
+
+    assert {tuple(told(picture, seed)) for seed in range(60)} == {(), *((one,) for one in PANS)}
     picture = replace(picture, clouds=True, water=True)
-    words = [one.words for one in motion.clips(picture, pixels, np.random.default_rng(0))]
-    assert words[0] in (motion.CLOUDS_LEFT, motion.CLOUDS_RIGHT) and words[1:] == [motion.WAVES]
+    words = told(picture, 0)
+    assert words[0] in (motion.CLOUDS_LEFT, motion.CLOUDS_RIGHT) and words[1] == motion.WAVES
     sentences = {"a sea": 0}
     clip = next(motion.clips(picture, pixels, np.random.default_rng(0)))
     for level, shape in enumerate([(1, 1), (1, 4), (4, 10)]):
-        told = encode.moving(np.zeros(shape, np.int32), clip, level, sentences)
-        assert told.shape == shape
-        assert list(sentences)[told[0, 0]] == f"a sea, {words[0]}"
+        grid = encode.moving(np.zeros(shape, np.int32), clip, level, sentences)
+        assert grid.shape == shape
+        assert list(sentences)[grid[0, 0]] == f"a sea, {words[0]}"

@@ -24,6 +24,7 @@ from handscroll import checkpoint
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Source, gather
+from handscroll.course import STILL, Course
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_VALUES, Palette
 from handscroll.geometry import Extent, Patch, Tile
@@ -36,6 +37,9 @@ from training.examples import Dataset, Encoded, Examples
 from training.perceptual import Perceptual
 from training.pictures import Picture
 from training.run import Run
+
+FRAME = 5
+"""The frame of the one clip there is."""
 
 
 def some_dataset(kind: str) -> Dataset:
@@ -56,9 +60,10 @@ def some_dataset(kind: str) -> Dataset:
     )
     no_captions = tuple(np.full((1, 1), -1, np.int32) for _ in range(3))
     statistics = rng.normal(size=(*sides, 4)).astype(np.float32)
-    still = Encoded("one", 0, False, None, grids, grids, no_captions, statistics)
-    before = tuple(grid[::-1] for grid in grids)
-    clip = Encoded("one", 0, False, 0, grids, before, no_captions, statistics)
+    still = Encoded("one", 0, False, None, STILL, 0, grids, grids, grids, no_captions, statistics)
+    before, first = (tuple(np.flip(grid, axis) for grid in grids) for axis in (0, 1))
+    course = Course(down=1, right=-2)
+    clip = Encoded("one", 0, False, 0, course, FRAME, grids, before, first, no_captions, statistics)
     return Dataset([world], [still, clip], None, {"downsampling": 16, "levels": [4, 4, 4, 4]})
 
 
@@ -93,25 +98,29 @@ def test_example_of_a_clip_sees_the_frame_before_as_a_served_patch_does(kind: st
     data = some_dataset(kind)
     examples = Examples(data, clean=True, moving=1.0)
     rng = np.random.default_rng(1)
-    order = Lattice(data.worlds[0].extent)
+    order = Lattice(data.worlds[0].extent, course=data.pictures[1].course)
     compared = 0
     for _ in range(100):
         context = examples.draw(rng).context
         patch = context.patch
-        assert (context.source_N == Source.PREVIOUS).any() == (patch.frame == 1)
+        assert patch.frame in (0, FRAME)
+        assert (context.source_N == Source.PREVIOUS).any() == (patch.frame == FRAME)
         patch = patch._replace(col=patch.col + 2 * 10**6)
         if kind == "plane":
             patch = patch._replace(row=patch.row - 2 * 10**6)
         served = gather(patch, order, 16, blank_patch, None)
-        if patch.frame == 1 and len(served.codes_NK) == len(context.codes_NK):
+        if patch.frame == FRAME and len(served.codes_NK) == len(context.codes_NK):
             np.testing.assert_array_equal(served.place_N2, context.place_N2)
             np.testing.assert_array_equal(served.source_N, context.source_N)
             compared += 1
     assert compared > 20
 
 
+@pytest.mark.parametrize("source", [Source.PREVIOUS, Source.FIRST])
 @pytest.mark.parametrize("moves", [False, True])
-def test_the_frame_before_is_the_clips_own_and_nothing_else_moves(moves: bool) -> None:
+def test_earlier_frames_are_the_clips_own_and_nothing_else_moves(
+    moves: bool, source: Source
+) -> None:
     data = some_dataset("plane")
     still, clip = data.pictures
     data = replace(data, pictures=[still, clip] if moves else [still])
@@ -121,10 +130,10 @@ def test_the_frame_before_is_the_clips_own_and_nothing_else_moves(moves: bool) -
     for _ in range(60):
         one = examples.draw(rng)
         context = one.context
-        before = context.codes_NK[context.source_N == Source.PREVIOUS]
+        before = context.codes_NK[context.source_N == source]
         if len(before):
             seen += 1
-            own = context.place_N2[context.source_N == Source.PREVIOUS]
+            own = context.place_N2[context.source_N == source]
             inside = ((own >= 0) & (own < 16)).all(axis=1)
             now = np.zeros((16, 16, 4), np.uint8)
             now[tuple(one.place_T2.astype(int).T)] = one.codes_TK
