@@ -243,8 +243,7 @@ def phase_rows(model: Decoder, data: Dataset) -> Iterator[tuple[str, ...]]:
     for name, order in ORDERS.items():
         held = Phased(data, held_out=True, clean=True)
         held.order = order
-        rng = np.random.default_rng(0)
-        found = nats(model, [held.draw(rng) for _ in range(EXAMPLES)])
+        found = nats(model, held.always(EXAMPLES))
         count, waves = costs(order(_plane(data)), model.config.side)
         yield name, f"{found:.3f}", f"{count:.1f}", str(waves)
 
@@ -327,8 +326,7 @@ def further_rows(
     for number, way in enumerate(WAYS):
         with ring_of(way.ring):
             held = Examples(data, held_out=True, clean=True)
-            rng = np.random.default_rng(1)
-            kept = [without(held.draw(rng), *way.hidden) for _ in range(EXAMPLES)]
+            kept = [without(one, *way.hidden) for one in held.always(EXAMPLES)]
             torch.manual_seed(0)
             start = Decoder(model.config)
             start.load_state_dict(model.state_dict())
@@ -355,9 +353,7 @@ def decoders(
     torch.set_num_threads(1)
     loaded, data = checkpoint.load(model), Dataset.load(tokens)
     decoder = loaded.decoder
-    held = Examples(data, held_out=True, clean=True)
-    rng = np.random.default_rng(0)
-    examples = [held.draw(rng) for _ in range(EXAMPLES)]
+    examples = Examples(data, held_out=True, clean=True).always(EXAMPLES)
     report = Report(f"Decoders, from model `{loaded.digest[:16]}…`")
     about = f"Nats per code of {EXAMPLES} held-out patches; lower is better."
     report.section(

@@ -257,6 +257,13 @@ class Examples:
         text = self._text(rng, picture, extent, patch)
         return Example(context, world, text, codes_TK, place_T2, group_T)
 
+    def always(self, count: int) -> list[Example]:
+        """The same examples at each call; none where there is nothing to draw from."""
+        if not self.worlds or (self.moving == 1 and not any(self.clips)):
+            return []
+        rng = np.random.default_rng(1)
+        return [self.draw(rng) for _ in range(count)]
+
     def _place(
         self, rng: np.random.Generator, picture: Encoded, level: int
     ) -> tuple[Placed, Patch]:

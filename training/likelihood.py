@@ -19,6 +19,9 @@ from training.train_decoder import evaluate as mean_loss
 from training.train_tokenizer import evaluate as reconstruct
 from training.train_tokenizer import sheet, to_float
 
+EXAMPLES = 96
+"""How many held-out patches the decoder is asked about."""
+
 
 def tokenizer_rows(
     model: Checkpoint, held: Sequence[Picture], out: Path
@@ -136,9 +139,7 @@ def unigram(data: Dataset, examples: Sequence[Example], vocabulary: int) -> floa
 
 def decoder_rows(model: Decoder, data: Dataset) -> Iterator[tuple[str, str]]:
     """What the decoder has learned, as held-out nats per code."""
-    rng = np.random.default_rng(0)
-    held = Examples(data, held_out=True, clean=True)
-    examples = [held.draw(rng) for _ in range(96)]
+    examples = Examples(data, held_out=True, clean=True).always(EXAMPLES)
     in_order = []
     for one in examples:
         order = token_order(one.context.inside_ss, "raster")

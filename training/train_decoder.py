@@ -33,6 +33,8 @@ from training.examples import Dataset, Example, Examples
 from training.run import Run
 
 AHEAD = 8
+HELD_OUT = 64
+"""How many patches the curves are of."""
 
 
 def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
@@ -99,15 +101,6 @@ def sample_sheet(model: Decoder, data: Dataset, tokenizer: Tokenizer, out: Path)
     torch.set_num_threads(threads)
 
 
-def _held_out(data: Dataset, moving: float) -> list[Example]:
-    """Always the same clean examples from held-out pictures, of clips or of stills."""
-    clean = Examples(data, held_out=True, clean=True, moving=moving)
-    if not clean.worlds or (moving and not any(clean.clips)):
-        return []
-    rng = np.random.default_rng(1)
-    return [clean.draw(rng) for _ in range(64)]
-
-
 def save(model: Decoder, folder: Path) -> None:
     """Leave a finished decoder in its run's folder."""
     save_file(model.state_dict(), folder / "decoder.safetensors")
@@ -162,7 +155,10 @@ def main(
         run.model.compile(dynamic=True)
     average = Decoder(model.config).to(device)
     examples = Examples(data, moving=moving)
-    held, held_moving = _held_out(data, 0.0), _held_out(data, 1.0)
+    held, held_moving = (
+        Examples(data, held_out=True, clean=True, moving=clips).always(HELD_OUT)
+        for clips in (0.0, 1.0)
+    )
     for drawn in batches(examples, batch, run.steps_left(minutes)):
         run.model.train()
         share = drawn[run.rank :: run.processes]
