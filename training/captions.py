@@ -49,7 +49,7 @@ class Landscape(NamedTuple):
 
     Attributes:
         caption: one sentence.
-        tags: words for what it shows.
+        tags: words for what it shows, what it is of first.
         horizon: where it stands, as a share of the height from the top.
         water: whether there is water that moves.
         clouds: whether there are clouds.

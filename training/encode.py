@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -201,6 +201,18 @@ def turned(block_RCV: Floats, way: int) -> Floats:
     return found[:, ::-1] if way % 2 else found
 
 
+def described(captions: Sequence[str], tags: Mapping[str, str], encoder: TextEncoder) -> Floats:
+    """Embeddings (captions, W) by which words find entries of a palette.
+
+    A caption's, and as much of its picture's tags': a dune before a strip of sea is said to be a
+    dune first.
+    """
+    text = encoder.embed(captions)
+    tagged = encoder.embed([tags.get(caption, caption) for caption in captions])
+    both = text + tagged
+    return both / np.linalg.norm(both, axis=1, keepdims=True)
+
+
 def _at(values_N: Floats, place_M: NDArray[np.float64]) -> Floats:
     """Values at places between those of the first axis."""
     place_M = np.clip(place_M, 0, len(values_N) - 1)
@@ -290,11 +302,16 @@ def main(
                 frames = {"codes": clip.frame, "before": clip.before, "first": 0}
                 shown = {name: clip.film.levels(frame) for name, frame in frames.items()}
                 keep(picture, told, shown, seen, clip)
-    for name in worlds:
-        blocks, described = palette(extents[name], level0[name], config.downsampling)
-        arrays[f"palette.{name}"], arrays[f"palette_captions.{name}"] = blocks, described
     if sentences:
-        arrays["text"] = TextEncoder().embed(list(sentences))
+        encoder, spoken = TextEncoder(), list(sentences)
+        arrays["text"] = encoder.embed(spoken)
+    tags = {one.caption: ", ".join(one.tags) for one in everything if one.tags}
+    for name in worlds:
+        blocks, which = palette(extents[name], level0[name], config.downsampling)
+        arrays[f"palette.{name}"] = blocks
+        if (which >= 0).all():
+            own = [spoken[index] for index in which]
+            arrays[f"palette_text.{name}"] = described(own, tags, encoder)
     metadata = {
         "worlds": [
             {

@@ -93,11 +93,11 @@ class Dataset:
             text = file.get_tensor("text") if about["sentences"] else None
             worlds = []
             for index, one in enumerate(about["worlds"]):
-                told = file.get_tensor(f"palette_captions.{one['name']}")
+                told = f"palette_text.{one['name']}"
                 extent = Extent(**one["extent"])
                 palette = Palette(
                     file.get_tensor(f"palette.{one['name']}"),
-                    None if text is None or (told < 0).any() else text[told],
+                    file.get_tensor(told) if told in file.keys() else None,
                     one["spacing"],
                     layered=extent.height_px is not None,
                 )

@@ -44,6 +44,7 @@ class Picture:
         held_out: never trained on.
         levels: (H, W, 3) uint8, coarsest first, each half the size of the next.
         caption: one sentence, or empty.
+        tags: words for what it shows, what it is of first; photographs only.
         heights: (H, W) uint8 heights at the coarsest level's size, for Earth only.
         north_deg, south_deg: latitudes of its top and bottom edges, for Earth only.
         kind: what its world is.
@@ -56,6 +57,7 @@ class Picture:
     held_out: bool
     levels: tuple[Pixels, ...]
     caption: str = ""
+    tags: tuple[str, ...] = ()
     heights: Pixels | None = None
     north_deg: float = 0.0
     south_deg: float = 0.0
@@ -135,6 +137,7 @@ def _landscapes(folder: Path) -> Iterator[Picture]:
             is_held_out(path.stem),
             pyramid(image),
             found.caption,
+            found.tags,
             kind="scroll",
             horizon=horizon,
             clouds=found.clouds,

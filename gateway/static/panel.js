@@ -23,8 +23,8 @@ import { describe } from "./status.js";
 
 /** Words that move something, by world. */
 const MOTIONS = {
-  scroll: ["clouds drift left", "clouds drift right", "waves roll"],
-  planet: ["winter turns to summer", "summer turns to winter"],
+  scroll: ["clouds drift left", "clouds drift right", "waves roll", "the camera moves right"],
+  planet: ["summer turns to winter", "winter turns to summer", "the camera moves up"],
 };
 /** The counter of the prompt appears at this many characters before its limit. */
 const NEAR_LIMIT = 200;

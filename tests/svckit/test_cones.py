@@ -50,7 +50,18 @@ async def test_a_film_costs_a_frame_at_a_time(line: Lineage) -> None:
     assert cold == line.cone(window(LAST)) and len(cold) == MAX_FRAMES * len(first)
     store = Store(line.cone(window(LAST - 1)))
     played = await standing(line, window(LAST), store.missing)
-    assert len(played) == len(first) and store.looks == len(first)
+    assert len(played) == len(first)
+    assert store.looks == 2 * len(first)  # of each, the frame before and the first
+
+
+async def test_what_moves_brings_little_of_the_first_frame_with_it() -> None:
+    """Of a film that is played, only what comes into sight there."""
+    line = Lineage(replace(FILM, motion="the camera moves left"), 16)
+    there = line.cone(window(LAST - 1))
+    played = await standing(line, window(LAST), Store(there).missing)
+    assert played == line.cone(window(LAST)) - there
+    first = await standing(line, window(0), Store().missing)
+    assert len(first) <= len(played) <= len(first) + 12
 
 
 async def test_a_branch_is_charged_for_what_of_its_parent_is_missing() -> None:
