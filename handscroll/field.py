@@ -5,9 +5,9 @@ its mean colour and how much its brightness varies. Anchors stand along the endl
 spacing; each picks one entry of a palette, a block of cells cut from a real picture, and lays it
 around itself; half way to the next anchor one block passes smoothly into the other. So most places
 are laid out as some picture is, far-apart ones differ as pictures do, any place can be asked for at
-once, and it costs no patches. The palette is sorted from cool to warm, and a slower noise says
-which part of it a region picks from: ocean, ice, forest and desert do not lie in pieces beside each
-other.
+once, and it costs no patches. In the palette like lies next to like, and a slower noise says which
+part of it a region picks from: ocean, ice, forest and desert do not lie in pieces beside each other,
+and a landscape passes into one that it could be a part of.
 
 Where a canvas has words, anchors pick only from entries whose pictures were described alike: "a
 stormy sea" is painted over colours of seas. So words decide what is where, and all around agree.
@@ -41,6 +41,7 @@ _PICK, _CLIMATE = 1, 2  # streams of random numbers
 _CLIMATE_SPACING = 4  # anchors between two climates
 _CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
+_SCENE_REACH = 0.12  # the same where an entry is a whole scene: neighbours are to pass into another
 _PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
 _ALIKE = 5  # descriptions that words leave to pick from
 
@@ -68,7 +69,7 @@ class Palette:
     """What the fields of a world are made of.
 
     Attributes:
-        blocks_ERCV: entries, cool to warm.
+        blocks_ERCV: entries, like next to like.
         captions_EW: embeddings of what each entry's picture shows; None if nobody said.
         spacing: cells between anchors.
         layered: whether an entry is as high as the canvas.
@@ -190,7 +191,8 @@ class ProceduralField:
             for right in (left, left + 1):
                 weight = near(np.array((row, col)) / _CLIMATE_SPACING - (down, right))
                 climate += float(weight.prod()) * _uniform(self.seed, down, right, _CLIMATE)
-        at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + _PICK_REACH * (pick - 0.5)
+        reach = _SCENE_REACH if palette.layered else _PICK_REACH
+        at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + reach * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
         count = len(palette.blocks_ERCV)
         return min(int(folded * count), count - 1)

@@ -47,6 +47,8 @@ BLOCK = 11
 WIDENED, RAISED = 1.8, 1.3
 """How many times as wide as its picture an entry of a layered palette may be; and the exponent by
 which its rows are moved up or down. So no canvas is laid out quite as a photograph is."""
+HUE = 4.0
+"""How much more hues count than brightness when landscapes are put next to each other."""
 VARIANTS = {
     "scroll": ((False, 0, 0), (True, 0, 24)),
     "plane": ((False, 0, 0), (False, 24, 40)),
@@ -137,7 +139,7 @@ def moving(grid: Grid, clip: Clip, level: int, sentences: dict[str, int]) -> Gri
 def palette(
     extent: Extent, found: Sequence[tuple[Floats, Grid]], f: int
 ) -> tuple[Floats, NDArray[np.int32]]:
-    """Blocks of real cells to lay the field out of, cool to warm, and which caption each has.
+    """Blocks of real cells to lay the field out of, like next to like, and each one's caption.
 
     On a plane three in four are of the livelier half, so that open sea does not cover all, and each
     is turned or mirrored: there is but one Earth, and its continents are known by their shapes.
@@ -174,13 +176,37 @@ def palette(
     else:
         picked = [rng.choice(len(every), PALETTE)]
     chosen = np.concatenate(picked)
-    light = (every[chosen, ..., :3].mean(axis=(1, 2)) + 1) / 2
-    warmth = (light[:, 0] - light[:, 2]) / (light.sum(axis=1) + 0.2)
-    chosen = chosen[np.argsort(warmth, kind="stable")]
+    chosen = chosen[in_sequence(every[chosen]) if layered else by_warmth(every[chosen])]
     laid = every[chosen]
     if not layered:
         laid = np.stack([turned(block, int(rng.integers(8))) for block in laid])
     return laid, caption[chosen]
+
+
+def by_warmth(blocks_ERCV: Floats) -> NDArray[np.int64]:
+    """Entries from cool to warm."""
+    light = (blocks_ERCV[..., :3].mean(axis=(1, 2)) + 1) / 2
+    warmth = (light[:, 0] - light[:, 2]) / (light.sum(axis=1) + 0.2)
+    return np.argsort(warmth, kind="stable")
+
+
+def in_sequence(blocks_ERCV: Floats) -> NDArray[np.int64]:
+    """Entries by what is how high in them, and in what hue: those next to each other are alike.
+
+    Spectral seriation (Atkins, Boman and Hendrickson, 1998): the order of the second eigenvector of
+    the normalised Laplacian of their similarities.
+    """
+    rows_ERV = blocks_ERCV.astype(np.float64).mean(axis=2)
+    sky_EV, land_EV = (half.mean(axis=1) for half in np.array_split(rows_ERV[..., :3], 2, axis=1))
+    hues = [half - half.mean(axis=1, keepdims=True) for half in (sky_EV, land_EV)]
+    features = np.concatenate(
+        [rows_ERV.reshape(len(rows_ERV), -1), *(HUE * hue for hue in hues)], 1
+    )
+    apart = ((features[:, None] - features) ** 2).sum(axis=-1)
+    alike = np.exp(-4 * apart / np.median(apart))
+    scale = 1 / np.sqrt(alike.sum(axis=1))
+    _, vectors = np.linalg.eigh(np.eye(len(alike)) - scale[:, None] * alike * scale)
+    return np.argsort(np.round(vectors[:, 1] * scale, 9), kind="stable")
 
 
 def redrawn(statistics_hw4: Floats, rng: np.random.Generator) -> Floats:
