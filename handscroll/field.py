@@ -6,8 +6,8 @@ spacing; each picks one entry of a palette, a block of cells cut from a real pic
 around itself; half way to the next anchor one block passes smoothly into the other. So most places
 are laid out as some picture is, far-apart ones differ as pictures do, any place can be asked for at
 once, and it costs no patches. In the palette like lies next to like, and a slower noise says which
-part of it a region picks from: ocean, ice, forest and desert do not lie in pieces beside each other,
-and a landscape passes into one that it could be a part of.
+part of it a region picks from: ocean, ice, forest and desert do not lie in pieces beside each
+other, and a landscape passes into one that it could be a part of.
 
 Where a canvas has words, anchors pick only from entries whose pictures were described alike: "a
 stormy sea" is painted over colours of seas. So words decide what is where, and all around agree.

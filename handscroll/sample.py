@@ -34,6 +34,10 @@ FIELD_GUIDANCE = 1.75
 """How far level 0 moves from the logits without a field to those with it: a small model believes
 the field too little, and paints mist where there should be hills."""
 
+LATER = 0.5
+"""The share of the temperature at which later frames are drawn: most of what they show is there
+already, and a code that is drawn off by chance is a speck."""
+
 
 def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
     """The tokens to draw, as flat indices (T,) in the order they are drawn.
@@ -159,6 +163,8 @@ class PatchSampler:
         batch = collate(asked, worlds, texts, config, length).to(device)
         order = token_order(contexts[0].inside_ss, sampling.token_order)
         is_known = contexts[0].known_ss.reshape(-1)[order]
+        if contexts[0].patch.frame > 0:
+            sampling = replace(sampling, temperature=LATER * sampling.temperature)
         order, known = np.concatenate((order[is_known], order[~is_known])), int(is_known.sum())
         place_T2 = torch.from_numpy(np.stack(np.divmod(order, config.side), axis=-1)).to(device)
         place_BT2 = place_T2.float().expand(len(texts), -1, -1)

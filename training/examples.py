@@ -208,18 +208,24 @@ class Examples:
         self.vocabulary = math.prod(data.tokenizer["levels"])
         self.moving = moving
         self.still: list[list[Encoded]] = [[] for _ in data.worlds]
-        self.clips: list[list[Encoded]] = [[] for _ in data.worlds]
+        self.clips: list[dict[int, list[Encoded]]] = [{} for _ in data.worlds]
         for picture in data.pictures:
-            if picture.held_out == held_out:
-                kind = self.still if picture.moves is None else self.clips
-                kind[picture.world].append(picture)
+            if picture.held_out != held_out:
+                continue
+            if picture.moves is None:
+                self.still[picture.world].append(picture)
+            else:
+                self.clips[picture.world].setdefault(picture.moves, []).append(picture)
         self.worlds = [number for number, found in enumerate(self.still) if found]
 
     def draw(self, rng: np.random.Generator) -> Example:
         """One example."""
         world = self.worlds[rng.integers(len(self.worlds))]
         moves = bool(self.moving and self.clips[world]) and rng.random() < self.moving
-        choice = self.clips[world] if moves else self.still[world]
+        choice = self.still[world]
+        if moves:  # all words as often: there are fewer photographs of waves than of clouds
+            kinds = list(self.clips[world].values())
+            choice = kinds[rng.integers(len(kinds))]
         picture = choice[rng.integers(len(choice))]
         odds = np.array(LEVEL_ODDS[-len(picture.codes) :])
         level = int(rng.choice(len(odds), p=odds / odds.sum()))

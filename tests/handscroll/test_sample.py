@@ -367,6 +367,21 @@ def test_frames_that_see_the_same_are_the_same(model: Checkpoint) -> None:
     assert first == later
 
 
+def test_later_frames_are_drawn_colder(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is not."""
+    first = FILL, FILL._replace(frame=1)
+
+    def draw(temperature: float, share: float) -> list[bytes]:
+        monkeypatch.setattr(sample, "LATER", share)
+        sampling = Sampling(group=64, temperature=temperature)
+        sampler = PatchSampler(model.decoder, SEED, 0, sampling)
+        return [drawn(sampler, [context_of(model, patch)])[patch] for patch in first]
+
+    still, later = draw(1.0, 0.25)
+    assert draw(0.5, 0.5)[1] == later != draw(1.0, 1.0)[1]
+    assert draw(1.0, 1.0)[0] == still
+
+
 def test_noise_goes_where_what_moves_goes(model: Checkpoint) -> None:
     """At a token's new place it is what it was at its old one, in whatever patch that was."""
     sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
