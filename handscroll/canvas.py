@@ -62,11 +62,11 @@ class Sampling:
             depends on who else asks.
         group: tokens drawn in one step; a divisor of the patch's tokens.
         token_order: ``spread`` (far apart first) or ``raster``.
-        temperature: divides the logits; 0 takes the likeliest code.
+        temperature: divides the logits; 0 takes the likeliest code. Later frames are drawn colder.
         top_k: only the k likeliest codes; 0 for all.
         top_p: only the likeliest codes that together hold this probability.
         guidance: how far to move from the negative prompt's logits to the prompt's; 1 is the
-            prompt's own. Later frames are guided by what moves instead, see `sample`.
+            prompt's own. Later frames have none.
         negative_prompt: what to move away from; empty for no text.
     """
 
@@ -244,7 +244,8 @@ class Canvas:
         sampling: how tokens are drawn.
         known: the picture to go on from, if there is one.
         regions: places with prompts of their own; the later lie over the earlier.
-        motion: what moves from frame to frame, said of every frame but the first.
+        motion: what moves from frame to frame and which way (`handscroll.course`), said of every
+            frame but the first.
         branch: where it differs from the canvas it was branched from, if it was.
 
     Raises:
