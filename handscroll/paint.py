@@ -174,8 +174,8 @@ class Painter:
         found = {patch for patch in wanted if not self.line.place.touches(patch)}
         for patch in self.order.cone(wanted, self.pool):
             found.update(self.line.place.below(patch))
-            origins = self.order.origins(patch)
-            found.update(one for one in origins if not self.line.place.touches(one))
+            came = self.order.origins(patch)
+            found.update(one for one in came if not self.line.place.touches(one))
         return found
 
     def _decode(self, tile: Tile) -> Pixels:
