@@ -1,8 +1,8 @@
 """The inner loop: the tokens of one patch, a group at a time.
 
 Every token's noise has a name (seed, patch, token, code, value), so what is drawn does not depend
-on when, where or beside which other patch it was drawn. All frames have that of the first, and what
-moves takes its own along: so what sees the same is drawn the same, and does not flicker.
+on when, where or beside which other patch it was drawn. All frames have that of the first: what
+sees the same is drawn the same, and does not flicker. What has moved is not drawn, but carried.
 
 The network's own rounding might depend on it, and so every call has a canonical shape: contexts are
 padded to lengths that follow from the patch alone, and patches go through the decoder
@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from handscroll.canvas import Sampling, TokenOrder
 from handscroll.context import Codes, Context, Floats, Source
-from handscroll.decoder import Batch, Decoder, DecoderConfig
+from handscroll.decoder import Batch, Cache, Decoder, DecoderConfig
 from handscroll.field import CELL_VALUES
-from handscroll.geometry import Mask, Patch, cell_of
+from handscroll.geometry import Mask, Patch
 from handscroll.seeds import gumbels, patch_key
 
 FIELD_GUIDANCE = 1.75
@@ -37,6 +38,12 @@ the field too little, and paints mist where there should be hills."""
 LATER = 0.5
 """The share of the temperature at which later frames are drawn: most of what they show is there
 already, and a code that is drawn off by chance is a speck."""
+
+LEAN = 5.0
+"""By how much (log-odds of a token) what has come is likelier than the decoder says. In what it
+learned from, ten times as much stood as moved; a film is asked for to see something move."""
+AROUND_TOK = 1
+"""How many tokens to each side have a say in whether one has moved."""
 
 
 def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
@@ -168,10 +175,7 @@ class PatchSampler:
         order, known = np.concatenate((order[is_known], order[~is_known])), int(is_known.sum())
         place_T2 = torch.from_numpy(np.stack(np.divmod(order, config.side), axis=-1)).to(device)
         place_BT2 = place_T2.float().expand(len(texts), -1, -1)
-        own_BTKV = torch.from_numpy(
-            np.stack([self._noise(one.patch, (0, 0))[order] for one in contexts])
-        ).to(device)
-        moved = self._moved(contexts, order)
+        noise_BTKV = self._noise(contexts, order).to(device)
         drawn_BTK = torch.zeros(count, len(order), config.codes, dtype=torch.long, device=device)
 
         if known:
@@ -180,6 +184,7 @@ class PatchSampler:
 
         cache = self.decoder.prefill(batch, len(order) + sampling.group)
         condition = self.decoder.condition(batch)
+        carried = self._carried(contexts, order, cache, condition, place_BT2)
         last = slice(0, known)  # given tokens are as if drawn in a step before the first
         for start in range(known, len(order), sampling.group):
             pause()
@@ -192,10 +197,11 @@ class PatchSampler:
                 logits = self.decoder.code_logits(answer, code).float()
                 if ways == 2:
                     logits = guided(logits, guidance)
-                noise = own_BTKV[:, now, code]
-                if moved is not None:
-                    noise = moved.noise(noise, logits, now, code)
-                value = choose(logits, noise, sampling)
+                value = choose(logits, noise_BTKV[:, now, code], sampling)
+                if carried is not None:
+                    value = torch.where(
+                        carried.there_BT[:, now], carried.codes_BTK[:, now, code], value
+                    )
                 drawn_BTK[:, now, code] = value
                 answer = self.decoder.choose(answer, code, value.repeat(ways, 1))
             last = now
@@ -204,37 +210,63 @@ class PatchSampler:
         codes[:, order] = drawn_BTK.cpu().numpy()
         return codes.reshape(count, config.side, config.side, config.codes)
 
-    def _noise(self, patch: Patch, moved_tok: tuple[int, int]) -> Floats:
-        """The first frame's noise (T, K, V) of a patch's tokens, which have moved so far since."""
+    def _noise(self, contexts: Sequence[Context], order: NDArray[np.int64]) -> Tensor:
+        """Of every frame that of the first (B, T, K, V)."""
         config = self.decoder.config
-        side = config.side
-        shape = (side**2, config.codes, config.vocabulary)
-        place_T2 = np.stack(np.divmod(np.arange(side**2), side), axis=-1) - np.array(moved_tok)
-        offset_T2 = cell_of(place_T2, side)
-        found = np.empty(shape, np.float32)
-        for down, right in np.unique(offset_T2, axis=0):
-            here = (offset_T2 == (down, right)).all(axis=1)
-            rows, cols = (place_T2[here] - (down * side, right * side)).T
-            home = Patch(patch.level, 0, patch.row + int(down), patch.col + int(right))
-            found[here] = gumbels(patch_key(self.seed, home), shape)[rows * side + cols]
-        return found
+        shape = (config.side**2, config.codes, config.vocabulary)
+        keys = [patch_key(self.seed, one.patch._replace(frame=0)) for one in contexts]
+        return torch.from_numpy(np.stack([gumbels(key, shape)[order] for key in keys]))
 
-    def _moved(self, contexts: Sequence[Context], order: NDArray[np.int64]) -> Moved | None:
-        """What has come to the tokens of later frames; None where nothing moves."""
+    def _carried(
+        self,
+        contexts: Sequence[Context],
+        order: NDArray[np.int64],
+        cache: Cache,
+        condition_BD: Tensor,
+        place_BT2: Tensor,
+    ) -> Carried | None:
+        """What has moved to the tokens of later frames; None where the course moves nothing.
+
+        Before any token is drawn, all are asked at once which is the likelier: what has come there
+        from the first frame, or what stood there in the frame before. One alone hardly knows; sky
+        lies beside sky, and so those around it have a say.
+        """
         if not any(any(one.moved_tok) for one in contexts):
             return None
-        noise, came, stood, shown = [], [], [], []
-        for one in contexts:
-            first, from_first = one.at(Source.FIRST)
-            before, from_before = one.at(Source.PREVIOUS)
-            noise.append(self._noise(one.patch, one.moved_tok)[order])
-            came.append(first.reshape(-1, first.shape[-1])[order])
-            stood.append(before.reshape(-1, before.shape[-1])[order])
-            shown.append((from_first & from_before).reshape(-1)[order])
-        device = self.decoder.query.device
-        return Moved(
-            *(torch.from_numpy(np.stack(part)).to(device) for part in (noise, came, stood, shown))
+        config, device = self.decoder.config, place_BT2.device
+        shown = []
+        for source in (Source.FIRST, Source.PREVIOUS):
+            codes, there = zip(*(one.at(source) for one in contexts), strict=True)
+            flat = np.stack(codes).reshape(len(contexts), config.side**2, -1)[:, order]
+            seen = np.stack(there).reshape(len(contexts), -1)[:, order]
+            shown.append(
+                (torch.from_numpy(flat).long().to(device), torch.from_numpy(seen).to(device))
+            )
+        (came_BTK, has_come), (stood_BTK, has_stood) = shown
+        contested_BT = has_come & has_stood & (came_BTK != stood_BTK).any(-1)
+        nothing = place_BT2[:, :0]
+        answer = self.decoder.step(cache, condition_BD, came_BTK[:, :0], nothing, place_BT2)
+        odds_BT = self._likelihood(answer, came_BTK) - self._likelihood(answer, stood_BTK)
+        grid_B2ss = odds_BT.new_zeros(len(contexts), 2, config.side**2)
+        grid_B2ss[:, :, order] = torch.stack((odds_BT * contested_BT, contested_BT.float()), 1)
+        near = F.avg_pool2d(
+            grid_B2ss.unflatten(-1, (config.side, config.side)),
+            2 * AROUND_TOK + 1,
+            stride=1,
+            padding=AROUND_TOK,
         )
+        odds, contested = near.flatten(2)[:, :, order].unbind(1)
+        return Carried(came_BTK, contested_BT & (odds + LEAN * contested > 0))
+
+    def _likelihood(self, answer_BTE: Tensor, codes_BTK: Tensor) -> Tensor:
+        """Log-probabilities (B, T) of whole tokens."""
+        found = answer_BTE.new_zeros(codes_BTK.shape[:2], dtype=torch.float32)
+        for code in range(codes_BTK.shape[-1]):
+            chosen = codes_BTK[..., code]
+            logits = self.decoder.code_logits(answer_BTE, code).float()
+            found += logits.log_softmax(-1).gather(-1, chosen[..., None])[..., 0]
+            answer_BTE = self.decoder.choose(answer_BTE, code, chosen)
+        return found
 
     def _asked(
         self, contexts: list[Context]
@@ -260,29 +292,16 @@ class PatchSampler:
         return contexts + away, hear + other, far
 
 
-class Moved(NamedTuple):
-    """What has come to the tokens of patches of later frames, by the course of their canvas.
+class Carried(NamedTuple):
+    """What has moved to the tokens of patches of later frames.
 
     Attributes:
-        noise_BTKV: by which it was drawn in the first frame.
-        came_BTK: its codes.
-        stood_BTK: codes of what was there in the frame before.
-        shown_BT: whether both are seen.
+        codes_BTK: of what has come to each.
+        there_BT: which tokens it is.
     """
 
-    noise_BTKV: Tensor
-    came_BTK: Tensor
-    stood_BTK: Tensor
-    shown_BT: Tensor
-
-    def noise(self, own_BQV: Tensor, logits_BQV: Tensor, now: slice, code: int) -> Tensor:
-        """The noise of some tokens: their place's, or that of what came, if it is the likelier."""
-        came, stood = (
-            logits_BQV.gather(-1, codes[:, now, code, None].long())
-            for codes in (self.came_BTK, self.stood_BTK)
-        )
-        follows = self.shown_BT[:, now, None] & (came > stood)
-        return torch.where(follows, self.noise_BTKV[:, now, code], own_BQV)
+    codes_BTK: Tensor
+    there_BT: Tensor
 
 
 def without_field(context: Context) -> Context:

@@ -142,7 +142,7 @@ def palette(
     """Blocks of real cells to lay the field out of, like next to like, and each one's caption.
 
     On a plane three in four are of the livelier half, so that open sea does not cover all, and each
-    is turned or mirrored: there is but one Earth, and its continents are known by their shapes.
+    is mirrored or not: there is but one Earth, and its continents are known by their shapes.
     Where entries are layered, each is part of a picture, `redrawn`.
 
     Args:
@@ -179,7 +179,7 @@ def palette(
     chosen = chosen[in_sequence(every[chosen]) if layered else by_warmth(every[chosen])]
     laid = every[chosen]
     if not layered:
-        laid = np.stack([turned(block, int(rng.integers(8))) for block in laid])
+        laid = np.stack([mirrored(block, int(rng.integers(4))) for block in laid])
     return laid, caption[chosen]
 
 
@@ -219,12 +219,13 @@ def redrawn(statistics_hw4: Floats, rng: np.random.Generator) -> Floats:
     return _at(rows_hw4.swapaxes(0, 1), right * width - 0.5).swapaxes(0, 1)
 
 
-def turned(block_RCV: Floats, way: int) -> Floats:
-    """A block in one of its eight ways; in one of four if it is not square."""
-    rows, cols, _ = block_RCV.shape
-    turns = way // 2 if rows == cols else way // 4 * 2
-    found = np.rot90(block_RCV, turns)
-    return found[:, ::-1] if way % 2 else found
+def mirrored(block_RCV: Floats, way: int) -> Floats:
+    """A block in one of four ways: as it is, from the other side, from below, or both.
+
+    It is not turned: climates lie in belts from left to right.
+    """
+    down, right = (-1 if way & bit else 1 for bit in (1, 2))
+    return block_RCV[::down, ::right]
 
 
 def described(captions: Sequence[str], tags: Mapping[str, str], encoder: TextEncoder) -> Floats:

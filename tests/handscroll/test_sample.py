@@ -16,13 +16,13 @@ from handscroll import sample
 from handscroll.canvas import Sampling, TokenOrder
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Floats, Source, gather
+from handscroll.course import Course
 from handscroll.decoder import Batch, Decoder
 from handscroll.field import ProceduralField
 from handscroll.geometry import Extent, Mask, Patch
 from handscroll.order import Lattice
 from handscroll.sample import (
     FIELD_GUIDANCE,
-    Moved,
     PatchSampler,
     choose,
     collate,
@@ -382,33 +382,57 @@ def test_later_frames_are_drawn_colder(model: Checkpoint, monkeypatch: pytest.Mo
     assert draw(1.0, 1.0)[0] == still
 
 
-def test_noise_goes_where_what_moves_goes(model: Checkpoint) -> None:
-    """At a token's new place it is what it was at its old one, in whatever patch that was."""
+MOVED = FILL._replace(frame=5)
+
+
+def moved_context(model: Checkpoint) -> Context:
+    """That of a later frame, to which things have moved from two patches of the first."""
+    order = Lattice(model.worlds["planet"].extent, course=Course(down=0, right=1))
+    return gather(MOVED, order, SIDE, codes_of, None)
+
+
+@pytest.mark.parametrize("lean", [-1e9, 1e9])
+def test_what_has_moved_is_carried_along(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, lean: float
+) -> None:
+    """All of it, or nothing: then it is drawn as if nobody had asked."""
+    context = moved_context(model)
     sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
-    side = model.decoder.config.side
 
-    def noise(patch: Patch, moved: tuple[int, int]) -> Floats:
-        found = sampler._noise(patch, moved)
-        return found.reshape(side, side, *found.shape[1:])
+    def draw() -> Codes:
+        codes = np.frombuffer(drawn(sampler, [context])[MOVED], np.uint8)
+        return codes.reshape(context.known_ss.shape + (-1,))
 
-    still = {one: noise(one, (0, 0)) for one in (FILL, *FILL.neighbours)}
-    down, right = 3, -5
-    moved = noise(FILL._replace(frame=7), (down, right))
-    np.testing.assert_array_equal(moved[down:, :right], still[FILL][:-down, -right:])
-    corner = FILL._replace(row=FILL.row - 1, col=FILL.col + 1)
-    np.testing.assert_array_equal(moved[:down, right:], still[corner][-down:, :-right])
+    monkeypatch.setattr(sample, "LEAN", lean)
+    found = draw()
+    came, has_come = context.at(Source.FIRST)
+    assert has_come.all() and context.moved_tok[1] > 0
+    assert (found == came).all() == (lean > 0)
+    monkeypatch.setattr(PatchSampler, "_carried", lambda *_: None)
+    assert np.array_equal(found, draw()) == (lean < 0)
 
 
-def test_tokens_follow_what_came_where_it_is_the_likelier() -> None:
-    """Where either is not seen, or what stood is as likely, noise stays."""
-    came, stood = (torch.full((1, 4, 1), value, dtype=torch.uint8) for value in (1, 2))
-    shown = torch.tensor([[True, True, True, False]])
-    own, noise = torch.zeros(1, 4, 3), torch.ones(1, 4, 1, 3)
-    logits = torch.zeros(1, 4, 3)
-    logits[0, [0, 3], 1] = 1.0
-    logits[0, 1, 2] = 1.0
-    found = Moved(noise, came, stood, shown).noise(own, logits, slice(0, 4), 0)
-    assert found[0, :, 0].tolist() == [1, 0, 0, 0]
+def test_tokens_around_have_a_say_in_whether_one_has_moved(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hardly has moves with its neighbours; one beside it that stands does not hold it."""
+    context = moved_context(model)
+    likely = torch.full((SIDE, SIDE), -100.0)
+    likely[:, : SIDE // 2] = 100.0
+    likely[3, 3] = -300.0
+    asked: list[Tensor] = []
+
+    def likelihood(_: PatchSampler, answer: Tensor, codes: Tensor) -> Tensor:
+        asked.append(codes)
+        order = token_order(context.inside_ss, "spread")
+        return likely.flatten()[order][None] if len(asked) % 2 else torch.zeros(1, SIDE**2)
+
+    monkeypatch.setattr(PatchSampler, "_likelihood", likelihood)
+    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
+    codes = np.frombuffer(drawn(sampler, [context])[MOVED], np.uint8)
+    came, _ = context.at(Source.FIRST)
+    moved = (codes.reshape(came.shape) == came).all(-1)
+    assert moved[:, : SIDE // 2].all() and not moved[:, SIDE // 2 :].any()
 
 
 def test_later_frames_hear_what_moves(model: Checkpoint) -> None:
