@@ -357,7 +357,9 @@ class Canvas(_message.Message):
     frames: _builtins.int
     """1 for a still canvas, at most 32."""
     motion: _builtins.str
-    """What moves from frame to frame; said of every frame but the first. At most 2000 characters."""
+    """What moves from frame to frame, and which way: left, right, up, down, or west and so on, are read from the
+    words. Said of every frame but the first. At most 2000 characters.
+    """
     @_builtins.property
     def extent(self) -> Global___Extent:
         """What it covers."""
