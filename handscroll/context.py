@@ -180,8 +180,7 @@ def gather(
         place = _square(side, RING_TOK, hollow=False)
         views.append(_View(Source.PREVIOUS, place, before, before[0]))
 
-    moved_px = order.course.moved_px(patch.level, patch.frame, order.extent.finest)
-    moved = np.array(moved_px) // f
+    moved = np.array(order.moved_px(patch)) // f
     if patch.frame > 0:
         place, origin = _square(side, 0, hollow=False) - moved, patch._replace(frame=0)
         views.append(_View(Source.FIRST, place, order.origins(patch), origin, -moved))

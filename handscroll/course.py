@@ -67,6 +67,6 @@ def course_of(motion: str) -> Course:
 
 def _rounded(steps: int, halvings: int) -> int:
     """The nearest whole number of a coarser level's steps, in pixels; halves go towards 0."""
-    size = abs(steps)
-    whole = (size + (1 << halvings) // 2 - (halvings > 0)) >> halvings
+    size, scale = abs(steps), 1 << halvings
+    whole = -((scale - 2 * size) // (2 * scale))
     return STEP_PX * (whole if steps > 0 else -whole)

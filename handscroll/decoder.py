@@ -253,8 +253,8 @@ class Decoder(nn.Module):
         what is seen of the context ("clouds drift left") must be known before looking.
         """
         told = self.told(batch.text_BW.to(self.query.dtype)) * batch.has_text_B[:, None]
-        place = self.level(batch.level_B) + self.frame(batch.frame_B)
-        return self.world(batch.world_B) + place + told
+        level_and_frame = self.level(batch.level_B) + self.frame(batch.frame_B)
+        return self.world(batch.world_B) + level_and_frame + told
 
     def answer_logits(self, answer_BQE: Tensor, chosen_BQK: Tensor) -> Tensor:
         """Logits (B, Q, K, V) of every code, each given the codes before it (training)."""

@@ -70,13 +70,16 @@ class Order(ABC):
         """The patches of the first frame from which things have come to where a later one is."""
         if patch.frame == 0:
             return ()
-        moved_px = self.course.moved_px(patch.level, patch.frame, self.extent.finest)
         rows, cols = (
             cells_of(index * PATCH_PX - moved, (index + 1) * PATCH_PX - moved, PATCH_PX)
-            for index, moved in zip((patch.row, patch.col), moved_px, strict=True)
+            for index, moved in zip((patch.row, patch.col), self.moved_px(patch), strict=True)
         )
         found = (Patch(patch.level, 0, row, col) for row in rows for col in cols)
         return tuple(one for one in found if self.extent.contains(one))
+
+    def moved_px(self, patch: Patch) -> tuple[int, int]:
+        """How far down and right things of the first frame have come where a patch is."""
+        return self.course.moved_px(patch.level, patch.frame, self.extent.finest)
 
     def cone(self, patches: Iterable[Patch], have: Container[Patch] = ()) -> set[Patch]:
         """Everything that must be drawn for these patches to stand, themselves included.

@@ -171,12 +171,12 @@ class Painter:
         """The parent's patches that a branch's are, or see."""
         if self.line.place is None:
             return set()
-        found = {patch for patch in wanted if not self.line.place.touches(patch)}
+        seen = set(wanted)
+        found = set[Patch]()
         for patch in self.order.cone(wanted, self.pool):
+            seen.update(self.order.dependencies(patch))
             found.update(self.line.place.below(patch))
-            came = self.order.origins(patch)
-            found.update(one for one in came if not self.line.place.touches(one))
-        return found
+        return found | {patch for patch in seen if not self.line.place.touches(patch)}
 
     def _decode(self, tile: Tile) -> Pixels:
         view = self.line.view(tile, RADIUS_TOK)

@@ -34,11 +34,9 @@ from handscroll.seeds import gumbels, patch_key
 FIELD_GUIDANCE = 1.75
 """How far level 0 moves from the logits without a field to those with it: a small model believes
 the field too little, and paints mist where there should be hills."""
-
 LATER = 0.5
 """The share of the temperature at which later frames are drawn: most of what they show is there
 already, and a code that is drawn off by chance is a speck."""
-
 LEAN = 5.0
 """By how much (log-odds of a token) what has come is likelier than the decoder says. In what it
 learned from, ten times as much stood as moved; a film is asked for to see something move."""
@@ -284,8 +282,8 @@ class PatchSampler:
             return contexts, hear, []
         away, other, far = list[Context](), list[Floats | None](), list[float]()
         for context, said in zip(contexts, hear, strict=True):
-            told = guidance != 1 and (said is not None or self.negative_W is not None)
-            told = told or not led
+            heard = said is not None or self.negative_W is not None
+            told = not led or (guidance != 1 and heard)
             away.append(context if told else without_field(context))
             other.append(self.negative_W if told else said)
             far.append(guidance if told else FIELD_GUIDANCE)

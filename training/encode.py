@@ -120,12 +120,20 @@ def _places(size: int) -> int:
     return max(1, size // CAPTION_STRIDE_PX - 1)
 
 
-def moving(grid: Grid, clip: Clip, level: int, sentences: dict[str, int]) -> Grid:
-    """The captions of a clip's part of a picture, with the words that say what moves."""
+def moving(grid: Grid, clip: Clip, shown: Pixels, level: int, sentences: dict[str, int]) -> Grid:
+    """The captions of a clip's part of a picture, with the words that say what moves.
+
+    Args:
+        grid: the captions of the picture.
+        clip: of it.
+        shown: any frame of the clip, at the level.
+        level: of the captions.
+        sentences: all captions; those that are new are added.
+    """
     scale = 2 ** (clip.film.finest - level)
     rows, cols = (
-        slice(start := at // scale // CAPTION_STRIDE_PX, start + _places(size // scale))
-        for at, size in zip((clip.top, clip.left), clip.film.frame(0).shape, strict=False)
+        slice(start := at // scale // CAPTION_STRIDE_PX, start + _places(size))
+        for at, size in zip((clip.top, clip.left), shown.shape, strict=False)
     )
     spoken = list(sentences)
     found = grid[rows, cols].copy()
@@ -325,9 +333,12 @@ def main(
                 coarse = statistics(levels[0], config.downsampling)
                 level0[picture.world].append((coarse, grids[0]))
             for clip in motion.clips(picture, levels[-1], rng):
-                told = [moving(grid, clip, level, sentences) for level, grid in enumerate(grids)]
                 frames = {"codes": clip.frame, "before": clip.before, "first": 0}
                 shown = {name: clip.film.levels(frame) for name, frame in frames.items()}
+                told = [
+                    moving(grid, clip, pixels, level, sentences)
+                    for level, (grid, pixels) in enumerate(zip(grids, shown["codes"], strict=True))
+                ]
                 keep(picture, told, shown, seen, clip)
     if sentences:
         encoder, spoken = TextEncoder(), list(sentences)

@@ -75,19 +75,24 @@ class Film:
     finest: int
     draw: Callable[[int, int, int], Pixels]
 
-    def frame(self, frame: int, level: int | None = None) -> Pixels:
-        """A frame (H, W, 3), as things move at a level; at the finest if none is given."""
-        level = self.finest if level is None else level
-        moved_px = course_of(self.words).moved_px(level, frame, self.finest)
-        down, right = (moved << self.finest - level for moved in moved_px)
-        return self.draw(frame, down, right)
+    def frame(self, frame: int) -> Pixels:
+        """A frame (H, W, 3) of the finest level."""
+        return self.draw(frame, *self._moved_px(frame, self.finest))
 
     def levels(self, frame: int) -> tuple[Pixels, ...]:
-        """A frame at every level, coarsest first."""
-        return tuple(
-            pyramid(Image.fromarray(self.frame(frame, level)), self.finest + 1)[level]
-            for level in range(self.finest + 1)
-        )
+        """A frame at every level, coarsest first, each as things move at it."""
+        drawn: dict[tuple[int, int], tuple[Pixels, ...]] = {}
+        for level in range(self.finest + 1):
+            moved_px = self._moved_px(frame, level)
+            if moved_px not in drawn:  # where nothing has gone far, all levels show one picture
+                image = Image.fromarray(self.draw(frame, *moved_px))
+                drawn[moved_px] = pyramid(image, self.finest + 1)
+        return tuple(drawn[self._moved_px(frame, level)][level] for level in range(self.finest + 1))
+
+    def _moved_px(self, frame: int, level: int) -> tuple[int, int]:
+        """How far things have come by a level's count, in pixels of the finest."""
+        down, right = course_of(self.words).moved_px(level, frame, self.finest)
+        return down << self.finest - level, right << self.finest - level
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def test_clips_of_the_relief_map_are_cut_where_its_captions_are() -> None:
         assert one.top % motion.EARTH_STEP_PX == one.left % motion.EARTH_STEP_PX == 0
         shapes = [part.shape for part in one.film.levels(one.frame)]
         assert shapes == [(1536 >> away, 2048 >> away, 3) for away in (2, 1, 0)]
-        told = encode.moving(grid, one, 2, sentences)
+        told = encode.moving(grid, one, one.film.levels(one.frame)[2], 2, sentences)
         row, col = one.top // encode.CAPTION_STRIDE_PX, one.left // encode.CAPTION_STRIDE_PX
         assert list(sentences)[told[0, 0]] == f"caption {grid[row, col]}, {words}"
 
@@ -167,6 +167,7 @@ def test_clips_of_a_photograph_say_what_moves() -> None:
     sentences = {"a sea": 0}
     clip = next(motion.clips(picture, pixels, np.random.default_rng(0)))
     for level, shape in enumerate([(1, 1), (1, 4), (4, 10)]):
-        grid = encode.moving(np.zeros(shape, np.int32), clip, level, sentences)
+        shown = clip.film.levels(clip.frame)[level]
+        grid = encode.moving(np.zeros(shape, np.int32), clip, shown, level, sentences)
         assert grid.shape == shape
         assert list(sentences)[grid[0, 0]] == f"a sea, {words[0]}"
