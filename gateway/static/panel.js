@@ -21,10 +21,10 @@ import { describe } from "./status.js";
 /** @typedef {import("./canvases.js").World} World */
 /** @typedef {import("./grid.js").View} View */
 
-/** Words that move something, by world. */
+/** Words that move something, by world; what is followed best comes first. */
 const MOTIONS = {
-  scroll: ["clouds drift left", "clouds drift right", "waves roll", "the camera moves right"],
-  planet: ["summer turns to winter", "winter turns to summer", "the camera moves up"],
+  scroll: ["the camera moves right", "clouds drift left", "clouds drift right", "waves roll"],
+  planet: ["the camera moves up", "summer turns to winter", "winter turns to summer"],
 };
 /** The counter of the prompt appears at this many characters before its limit. */
 const NEAR_LIMIT = 200;
