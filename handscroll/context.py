@@ -6,7 +6,8 @@ A patch sees, of the patches it depends on (`Order.dependencies`) and of nothing
     PARENT    the level above: its footprint there and PARENT_TOK tokens around
     PREVIOUS  the frame before: its own place and the ring around
     FIRST     the first frame: what has moved from there to its own place, by the canvas' course
-    FIELD     at level 0, which has no parent: the cells of the procedural field
+    FIELD     at level 0, which has no parent: the cells of the procedural field, which tells of
+              the first frame
 
 A known picture (`handscroll.known`) is there from the start and costs nothing: its tokens are seen
 by every patch near them, whatever the order.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -64,7 +65,7 @@ class Context:
         place_N2: their centres, rows and columns relative to the patch's first token.
         source_N: where each comes from.
         moved_tok: how far down and right what it sees of the first frame has moved.
-        field_MV: values of the field cells it sees; none but at level 0.
+        field_MV: values of the field cells it sees; none but at level 0 of the first frame.
         field_place_M2: their centres.
     """
 
@@ -87,13 +88,35 @@ class Context:
     def at(self, source: Source) -> tuple[Codes, Mask]:
         """What a source shows at the patch's own tokens: codes (side, side, K), and where."""
         side = len(self.inside_ss)
-        place_N2 = self.place_N2.astype(np.int64)
-        own = (self.source_N == source) & ((place_N2 >= 0) & (place_N2 < side)).all(axis=1)
-        rows, cols = place_N2[own].T
+        own_N, rows, cols = self._own(source)
         codes = np.zeros((side, side, self.codes_NK.shape[1]), np.uint8)
         shown = np.zeros((side, side), bool)
-        codes[rows, cols], shown[rows, cols] = self.codes_NK[own], True
+        codes[rows, cols], shown[rows, cols] = self.codes_NK[own_N], True
         return codes, shown
+
+    def _own(self, *sources: Source) -> tuple[Mask, NDArray[np.int64], NDArray[np.int64]]:
+        """Which entries (N,) sources show at the patch's own tokens; rows and columns of these."""
+        side = len(self.inside_ss)
+        own_N = np.isin(self.source_N, sources) & (
+            (self.place_N2 >= 0) & (self.place_N2 < side)
+        ).all(axis=1)
+        rows, cols = self.place_N2[own_N].astype(np.int64).T
+        return own_N, rows, cols
+
+    def forget(self, new_ss: Mask) -> Context:
+        """The same without what other frames show where tokens are to be drawn anew."""
+        shown_N, rows, cols = self._own(Source.PREVIOUS, Source.FIRST)
+        shown_N[shown_N] = new_ss[rows, cols]
+        return self.without(shown_N)
+
+    def without(self, gone_N: Mask) -> Context:
+        """The same without some of the tokens that it sees."""
+        return replace(
+            self,
+            codes_NK=self.codes_NK[~gone_N],
+            place_N2=self.place_N2[~gone_N],
+            source_N=self.source_N[~gone_N],
+        )
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -211,7 +234,7 @@ def gather(
 
     none = np.zeros((0, 2))
     field_MV, field_place_M2 = none.astype(np.float32), none.astype(np.float32)
-    if patch.level == 0 and field is not None:
+    if patch.level == 0 and patch.frame == 0 and field is not None:
         field_MV, field_place_M2 = field.around(patch)
     inside_ss = order.extent.inside(
         patch.level, patch.row * side, patch.col * side, (side, side), f

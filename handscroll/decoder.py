@@ -211,6 +211,8 @@ class Decoder(nn.Module):
         self.head_wide = nn.Linear(narrow, 4 * narrow)
         self.head_narrow = nn.Linear(4 * narrow, narrow)
         self.logits = nn.Parameter(torch.zeros(config.codes, narrow, config.vocabulary))
+        self.fate = nn.Linear(narrow, 2)
+        nn.init.zeros_(self.fate.weight)
         offset = torch.arange(config.codes) * config.vocabulary
         self.register_buffer("offset_K", offset, persistent=False)
         for table, scale in ((self.token, 0.5 / math.sqrt(config.codes)), (self.chosen, 0.3)):
@@ -271,27 +273,39 @@ class Decoder(nn.Module):
         """The answer, told which value a code took."""
         return answer_BQE + self.chosen(chosen_BQ.long() + self.offset_K[code])
 
+    def fate_logits(self, answer_BQE: Tensor) -> Tensor:
+        """What becomes of tokens in a later frame: two logits (B, Q, 2).
+
+        That a token is new, and that, if not, it has come from the first frame instead of having
+        stood in the one before.
+        """
+        return self.fate(_norm(answer_BQE))
+
     def _think(self, x: Tensor) -> Tensor:
         x = x + self.head_narrow(F.relu(self.head_wide(_norm(x))).square())
         return _norm(x)
 
     def forward(
         self, batch: Batch, codes_BTK: Tensor, place_BT2: Tensor, group_BT: Tensor
-    ) -> Tensor:
-        """Logits (B, T, K, V) of a whole patch, every group given the groups before it.
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of a whole patch, every group given the groups before it (training).
 
         Args:
             batch: the contexts.
             codes_BTK: the real tokens, in any order.
             place_BT2: where each stands.
             group_BT: the step at which each is drawn; LAST for tokens outside the canvas.
+
+        Returns:
+            Those of codes (B, T, K, V), and of fates (B, T, 2).
         """
-        return self.answer_logits(self.answers(batch, codes_BTK, place_BT2, group_BT), codes_BTK)
+        answer = self.answers(batch, codes_BTK, place_BT2, group_BT)
+        return self.answer_logits(answer, codes_BTK), self.fate_logits(answer)
 
     def answers(
         self, batch: Batch, codes_BTK: Tensor, place_BT2: Tensor, group_BT: Tensor
     ) -> Tensor:
-        """What `forward` makes its logits of: (B, T, head_width), for `code_logits`."""
+        """What `forward` makes its logits of (B, T, head_width)."""
         context, context_place, there_BC = self.embed_context(batch)
         condition = self.condition(batch)[:, None]
         tokens = self.embed(codes_BTK) + condition

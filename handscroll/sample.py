@@ -2,7 +2,8 @@
 
 Every token's noise has a name (seed, patch, token, code, value), so what is drawn does not depend
 on when, where or beside which other patch it was drawn. All frames have that of the first: what
-sees the same is drawn the same, and does not flicker. What has moved is not drawn, but carried.
+sees the same is drawn the same, and does not flicker. Most of a later frame is not drawn at all:
+the decoder is first asked which tokens are new, and the others are kept, as they stood or came.
 
 The network's own rounding might depend on it, and so every call has a canonical shape: contexts are
 padded to lengths that follow from the patch alone, and patches go through the decoder
@@ -13,8 +14,9 @@ Shape suffixes as in `decoder`.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,7 +28,7 @@ from torch.nn import functional as F
 
 from handscroll.canvas import Sampling, TokenOrder
 from handscroll.context import Codes, Context, Floats, Source
-from handscroll.decoder import Batch, Cache, Decoder, DecoderConfig
+from handscroll.decoder import Batch, Decoder, DecoderConfig
 from handscroll.field import CELL_VALUES
 from handscroll.geometry import Mask, Patch
 from handscroll.seeds import gumbels, patch_key
@@ -37,11 +39,8 @@ the field too little, and paints mist where there should be hills."""
 LATER = 0.5
 """The share of the temperature at which later frames are drawn: most of what they show is there
 already, and a code that is drawn off by chance is a speck."""
-LEAN = 5.0
-"""By how much (log-odds of a token) what has come is likelier than the decoder says. In what it
-learned from, ten times as much stood as moved; a film is asked for to see something move."""
 AROUND_TOK = 1
-"""How many tokens to each side have a say in whether one has moved."""
+"""How many tokens to each side have a say in what becomes of one."""
 
 
 def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
@@ -160,30 +159,46 @@ class PatchSampler:
     @torch.inference_mode()
     def _draw(self, contexts: list[Context], length: int, pause: Callable[[], None]) -> Codes:
         """Codes (B, side, side, K) of patches with one shape of context and of canvas."""
+        config, side = self.decoder.config, self.decoder.config.side
+        nothing = np.zeros((side, side, config.codes), np.uint8)
+        given = Given.of(
+            (one.known_ssK if one.known_ss.any() else nothing, one.known_ss) for one in contexts
+        )
+        if contexts[0].patch.frame > 0:
+            given = self._kept(contexts, length, given)
+            gone_Bss = ~given.there_BS.reshape(-1, side, side)
+            contexts = [one.forget(new_ss) for one, new_ss in zip(contexts, gone_Bss, strict=True)]
+        drawn_BSK = self._fill(contexts, length, given, pause)
+        return drawn_BSK.reshape(len(contexts), side, side, -1)
+
+    def _fill(
+        self, contexts: list[Context], length: int, given: Given, pause: Callable[[], None]
+    ) -> Codes:
+        """Draw what is not given: codes (B, S, K) of whole patches."""
         config, sampling, count = self.decoder.config, self.sampling, len(contexts)
-        device = self.decoder.query.device
-        asked, texts, guidance = self._asked(contexts)
-        ways = len(asked) // count  # with guidance, every patch is asked twice
-        worlds = [self.world] * len(asked)
-        batch = collate(asked, worlds, texts, config, length).to(device)
-        order = token_order(contexts[0].inside_ss, sampling.token_order)
-        is_known = contexts[0].known_ss.reshape(-1)[order]
         if contexts[0].patch.frame > 0:
             sampling = replace(sampling, temperature=LATER * sampling.temperature)
-        order, known = np.concatenate((order[is_known], order[~is_known])), int(is_known.sum())
-        place_T2 = torch.from_numpy(np.stack(np.divmod(order, config.side), axis=-1)).to(device)
-        place_BT2 = place_T2.float().expand(len(texts), -1, -1)
-        noise_BTKV = self._noise(contexts, order).to(device)
-        drawn_BTK = torch.zeros(count, len(order), config.codes, dtype=torch.long, device=device)
+        order = token_order(contexts[0].inside_ss, sampling.token_order)
+        # What is given comes first, so that what is drawn sees all of it.
+        order_BT = order[np.argsort(~given.there_BS[:, order], axis=1, kind="stable")]
+        given_BT = np.take_along_axis(given.there_BS, order_BT, axis=1)
+        if given_BT.all():
+            return given.codes_BSK
+        codes_BTK = np.take_along_axis(given.codes_BSK, order_BT[..., None], axis=1)
+        device = self.decoder.query.device
+        given_BTK = torch.from_numpy(codes_BTK).long().to(device)
+        is_given_BT = torch.from_numpy(given_BT).to(device)
+        noise_BTKV = self._noise(contexts, order_BT).to(device)
+        drawn_BTK = given_BTK.clone()
 
-        if known:
-            flat = np.stack([one.known_ssK.reshape(config.side**2, -1) for one in contexts])
-            drawn_BTK[:, :known] = torch.from_numpy(flat[:, order[:known]]).to(device)
-
+        asked, texts, guidance = self._asked(contexts)
+        ways = len(asked) // count  # with guidance, every patch is asked twice
+        batch = self._collated(asked, texts, length)
+        place_BT2 = _places(order_BT, config.side).to(device).repeat(ways, 1, 1)
         cache = self.decoder.prefill(batch, len(order) + sampling.group)
         condition = self.decoder.condition(batch)
-        carried = self._carried(contexts, order, cache, condition, place_BT2)
-        last = slice(0, known)  # given tokens are as if drawn in a step before the first
+        known = int(contexts[0].known_ss.sum())
+        last = slice(0, known)  # known tokens are as if drawn in a step before the first
         for start in range(known, len(order), sampling.group):
             pause()
             now = slice(start, start + sampling.group)
@@ -196,75 +211,63 @@ class PatchSampler:
                 if ways == 2:
                     logits = guided(logits, guidance)
                 value = choose(logits, noise_BTKV[:, now, code], sampling)
-                if carried is not None:
-                    value = torch.where(
-                        carried.there_BT[:, now], carried.codes_BTK[:, now, code], value
-                    )
+                value = torch.where(is_given_BT[:, now], given_BTK[:, now, code], value)
                 drawn_BTK[:, now, code] = value
                 answer = self.decoder.choose(answer, code, value.repeat(ways, 1))
             last = now
 
-        codes = np.zeros((count, config.side**2, config.codes), np.uint8)
-        codes[:, order] = drawn_BTK.cpu().numpy()
-        return codes.reshape(count, config.side, config.side, config.codes)
+        codes_BSK = np.zeros((count, config.side**2, config.codes), np.uint8)
+        np.put_along_axis(codes_BSK, order_BT[..., None], drawn_BTK.cpu().numpy(), axis=1)
+        return codes_BSK
 
-    def _noise(self, contexts: Sequence[Context], order: NDArray[np.int64]) -> Tensor:
+    def _collated(
+        self, contexts: Sequence[Context], texts: Sequence[Floats | None], length: int
+    ) -> Batch:
+        worlds = [self.world] * len(contexts)
+        batch = collate(contexts, worlds, texts, self.decoder.config, length)
+        return batch.to(self.decoder.query.device)
+
+    def _noise(self, contexts: Sequence[Context], order_BT: NDArray[np.int64]) -> Tensor:
         """Of every frame that of the first (B, T, K, V)."""
         config = self.decoder.config
         shape = (config.side**2, config.codes, config.vocabulary)
         keys = [patch_key(self.seed, one.patch._replace(frame=0)) for one in contexts]
-        return torch.from_numpy(np.stack([gumbels(key, shape)[order] for key in keys]))
+        noise = [gumbels(key, shape)[order] for key, order in zip(keys, order_BT, strict=True)]
+        return torch.from_numpy(np.stack(noise))
 
-    def _carried(
-        self,
-        contexts: Sequence[Context],
-        order: NDArray[np.int64],
-        cache: Cache,
-        condition_BD: Tensor,
-        place_BT2: Tensor,
-    ) -> Carried | None:
-        """What has moved to the tokens of later frames; None where the course moves nothing.
+    def _kept(self, contexts: list[Context], length: int, known: Given) -> Given:
+        """What later frames do not draw: what is known, what stood, and what has come.
 
-        Before any token is drawn, all are asked at once which is the likelier: what has come there
-        from the first frame, or what stood there in the frame before. One alone hardly knows; sky
-        lies beside sky, and so those around it have a say.
+        Before any token is drawn, all are asked at once: is it new? If not, has it come from the
+        first frame, or did it stand in the one before? One alone hardly knows; sky lies beside
+        sky, and so those around it have a say.
         """
-        if not any(any(one.moved_tok) for one in contexts):
-            return None
-        config, device = self.decoder.config, place_BT2.device
-        shown = []
-        for source in (Source.FIRST, Source.PREVIOUS):
-            codes, there = zip(*(one.at(source) for one in contexts), strict=True)
-            flat = np.stack(codes).reshape(len(contexts), config.side**2, -1)[:, order]
-            seen = np.stack(there).reshape(len(contexts), -1)[:, order]
-            shown.append(
-                (torch.from_numpy(flat).long().to(device), torch.from_numpy(seen).to(device))
-            )
-        (came_BTK, has_come), (stood_BTK, has_stood) = shown
-        contested_BT = has_come & has_stood & (came_BTK != stood_BTK).any(-1)
-        nothing = place_BT2[:, :0]
-        answer = self.decoder.step(cache, condition_BD, came_BTK[:, :0], nothing, place_BT2)
-        odds_BT = self._likelihood(answer, came_BTK) - self._likelihood(answer, stood_BTK)
-        grid_B2ss = odds_BT.new_zeros(len(contexts), 2, config.side**2)
-        grid_B2ss[:, :, order] = torch.stack((odds_BT * contested_BT, contested_BT.float()), 1)
-        near = F.avg_pool2d(
-            grid_B2ss.unflatten(-1, (config.side, config.side)),
-            2 * AROUND_TOK + 1,
-            stride=1,
-            padding=AROUND_TOK,
+        side, count = self.decoder.config.side, len(contexts)
+        inside_S = contexts[0].inside_ss.reshape(-1)
+        order_BT = np.tile(np.flatnonzero(inside_S), (count, 1))
+        batch = self._collated(contexts, [self._heard(one.patch) for one in contexts], length)
+        place_BT2 = _places(order_BT, side).to(batch.place_BC2.device)
+        answer = self.decoder.step(
+            self.decoder.prefill(batch, order_BT.shape[1]),
+            self.decoder.condition(batch),
+            batch.codes_BCK[:, :0],
+            place_BT2[:, :0],
+            place_BT2,
         )
-        odds, contested = near.flatten(2)[:, :, order].unbind(1)
-        return Carried(came_BTK, contested_BT & (odds + LEAN * contested > 0))
+        odds_B2S = np.zeros((count, 2, side * side), np.float32)
+        odds_B2S[..., inside_S] = self.decoder.fate_logits(answer).float().mT.cpu().numpy()
+        stood, came = (
+            Given.of(one.at(source) for one in contexts)
+            for source in (Source.PREVIOUS, Source.FIRST)
+        )
+        differ_BS = ~(came.there_BS & stood.there_BS) | (came.codes_BSK != stood.codes_BSK).any(-1)
+        new_BS = around(odds_B2S[:, 0], np.broadcast_to(inside_S, differ_BS.shape)) > 0
+        moved_BS = differ_BS & (around(odds_B2S[:, 1], differ_BS & inside_S) > 0)
+        kept = came.where(moved_BS & ~new_BS).over(stood.where(~moved_BS & ~new_BS))
+        return known.over(kept)
 
-    def _likelihood(self, answer_BTE: Tensor, codes_BTK: Tensor) -> Tensor:
-        """Log-probabilities (B, T) of whole tokens."""
-        found = answer_BTE.new_zeros(codes_BTK.shape[:2], dtype=torch.float32)
-        for code in range(codes_BTK.shape[-1]):
-            chosen = codes_BTK[..., code]
-            logits = self.decoder.code_logits(answer_BTE, code).float()
-            found += logits.log_softmax(-1).gather(-1, chosen[..., None])[..., 0]
-            answer_BTE = self.decoder.choose(answer_BTE, code, chosen)
-        return found
+    def _heard(self, patch: Patch) -> Floats | None:
+        return self.words(patch) if self.words is not None else None
 
     def _asked(
         self, contexts: list[Context]
@@ -276,7 +279,7 @@ class PatchSampler:
         """
         patches, guidance = [context.patch for context in contexts], self.sampling.guidance
         first, led = patches[0].frame == 0, len(contexts[0].field_MV) > 0
-        hear = [self.words and self.words(patch) for patch in patches]
+        hear = [self._heard(patch) for patch in patches]
         silent = (self.words is None and self.negative_W is None) or guidance == 1
         if not first or (silent and not led):
             return contexts, hear, []
@@ -290,16 +293,55 @@ class PatchSampler:
         return contexts + away, hear + other, far
 
 
-class Carried(NamedTuple):
-    """What has moved to the tokens of patches of later frames.
+class Given(NamedTuple):
+    """Tokens of patches that are not drawn.
 
     Attributes:
-        codes_BTK: of what has come to each.
-        there_BT: which tokens it is.
+        codes_BSK: their codes; 0 elsewhere.
+        there_BS: which tokens of a patch, in reading order, they are.
     """
 
-    codes_BTK: Tensor
-    there_BT: Tensor
+    codes_BSK: Codes
+    there_BS: Mask
+
+    @classmethod
+    def of(cls, grids: Iterable[tuple[Codes, Mask]]) -> Given:
+        """Of codes (side, side, K) and masks (side, side) of patches."""
+        codes, there = (np.stack(parts) for parts in zip(*grids, strict=True))
+        count, side = there.shape[:2]
+        return cls(codes.reshape(count, side**2, -1), there.reshape(count, side**2))
+
+    def where(self, these_BS: Mask) -> Given:
+        """Of all tokens these."""
+        there_BS = self.there_BS & these_BS
+        return Given(np.where(there_BS[..., None], self.codes_BSK, 0).astype(np.uint8), there_BS)
+
+    def over(self, other: Given) -> Given:
+        """These, and where there are none, others."""
+        return Given(
+            np.where(self.there_BS[..., None], self.codes_BSK, other.codes_BSK),
+            self.there_BS | other.there_BS,
+        )
+
+
+def around(odds_BS: Floats, counts_BS: Mask) -> Floats:
+    """The mean (B, S) of the odds around each token, of those that count; 0 where none does."""
+    side = math.isqrt(odds_BS.shape[1])
+    both = np.stack((np.where(counts_BS, odds_BS, 0), counts_BS), axis=1)
+    near = F.avg_pool2d(
+        torch.from_numpy(both.astype(np.float32)).unflatten(-1, (side, side)),
+        2 * AROUND_TOK + 1,
+        stride=1,
+        padding=AROUND_TOK,
+    )
+    total, count = near.flatten(2).unbind(1)
+    mean: Floats = torch.where(count > 0, total / count, 0).numpy()
+    return mean
+
+
+def _places(order_BT: NDArray[np.int64], side: int) -> Tensor:
+    """Rows and columns (B, T, 2) of tokens."""
+    return torch.from_numpy(np.stack(np.divmod(order_BT, side), axis=-1)).float()
 
 
 def without_field(context: Context) -> Context:

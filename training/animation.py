@@ -129,10 +129,9 @@ def photographed(held: Sequence[Picture], frames: int, count: int) -> Iterator[S
                 drifting = motion.clouds(pixels, horizon, right, finest)
                 if drifting is not None:
                     films.append((drifting, motion.sky(pixels, horizon)))
-        if picture.water and picture.name not in motion.UNCLEAR_WATER:
-            rolling = motion.waves(pixels, horizon, finest)
-            if rolling is not None:
-                films.append((rolling, motion.water(pixels, horizon)))
+        if picture.water is not None:
+            rolling = motion.waves(pixels, picture.water, horizon, finest)
+            films.append((rolling, picture.water.astype(np.float32)))
         for film, share_HW in films:
             if made.get(film.words, 0) < count:
                 seed = made[film.words] = made.get(film.words, 0) + 1

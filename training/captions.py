@@ -44,6 +44,10 @@ _KINDS = ((_ICE,), (_LAKES,), (_FOREST, _GRASS), (_STEPPE, _RED, _SAND, _ROCK))
 """White, blue, green and brown: of each kind a caption names one cover at most."""
 
 
+Outline = list[tuple[float, float]]
+"""Corners of a polygon, right and down, as shares of a picture's width and height."""
+
+
 class Landscape(NamedTuple):
     """What is known of a photograph.
 
@@ -51,14 +55,12 @@ class Landscape(NamedTuple):
         caption: one sentence.
         tags: words for what it shows, what it is of first.
         horizon: where it stands, as a share of the height from the top.
-        water: whether there is water that moves.
         clouds: whether there are clouds.
     """
 
     caption: str
     tags: tuple[str, ...]
     horizon: float
-    water: bool
     clouds: bool
 
 
@@ -70,11 +72,21 @@ def landscapes(csv_path: Path) -> dict[str, Landscape]:
                 row["caption"],
                 tuple(row["tags"].split(";")),
                 float(row["horizon"]),
-                row["water_moving"] == "1",
                 row["clouds"] == "1",
             )
             for row in csv.DictReader(file)
         }
+
+
+def outlines(csv_path: Path) -> dict[str, list[Outline]]:
+    """The outlines of what is water, by file name without extension; what lies in two is not."""
+    found: dict[str, list[Outline]] = {}
+    with csv_path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            corners = (place.split(":") for place in row["outline"].split())
+            outline = [(float(right) / 100, float(down) / 100) for right, down in corners]
+            found.setdefault(Path(row["file"]).stem, []).append(outline)
+    return found
 
 
 def earth_caption(colour: Pixels, heights: Pixels, latitude_deg: float) -> str:

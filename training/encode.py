@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,24 +56,31 @@ VARIANTS = {
 """Mirrored or not, and pixels cut off at the top and the left, where a patch is left below them."""
 
 
-def variants(picture: Picture) -> list[Levels]:
-    """The levels of a picture, shifted against the token grid, photographs mirrored too.
+def variants(picture: Picture) -> list[Picture]:
+    """A picture, shifted against the token grid; photographs are mirrored too.
 
     Maps are not mirrored: their relief is lit from one side.
     """
     if picture.held_out:
-        return [picture.levels]
+        return [picture]
     found = []
     whole, finest = picture.levels[-1], picture.extent.finest
     step = 16 << finest
     for mirror, *cuts in VARIANTS[picture.kind]:
         sides = zip(cuts, whole.shape[:2], strict=True)
         down, right = (cut if size - cut >= PATCH_PX << finest else 0 for cut, size in sides)
-        part = whole[down:, right:]
-        part = part[:, ::-1] if mirror else part
-        height, width = (size // step * step for size in part.shape[:2])
-        image = Image.fromarray(part[:height, :width])
-        found.append(pictures.pyramid(image, len(picture.levels)))
+        height, width = (
+            (size - cut) // step * step
+            for size, cut in zip(whole.shape, (down, right), strict=False)
+        )
+        rows, cols = np.arange(down, down + height), np.arange(right, right + width)
+        if mirror:  # of what is left when the left is cut off
+            cols = np.arange(whole.shape[1])[::-1][:width]
+        part = np.ix_(rows, cols)
+        image = Image.fromarray(whole[part])
+        water = None if picture.water is None else picture.water[part]
+        levels = pictures.pyramid(image, len(picture.levels))
+        found.append(replace(picture, levels=levels, water=water))
     return found
 
 
@@ -326,13 +333,13 @@ def main(
     for index, picture in enumerate(track(everything, "encoding")):
         grids = [captions(picture, level, sentences) for level in range(len(picture.levels))]
         rng = np.random.default_rng((4, index))
-        for levels in variants(picture):
+        for variant in variants(picture):
             seen: dict[bytes, Pixels] = {}
-            keep(picture, grids, {"codes": levels}, seen)
+            keep(picture, grids, {"codes": variant.levels}, seen)
             if not picture.held_out:
-                coarse = statistics(levels[0], config.downsampling)
+                coarse = statistics(variant.levels[0], config.downsampling)
                 level0[picture.world].append((coarse, grids[0]))
-            for clip in motion.clips(picture, levels[-1], rng):
+            for clip in motion.clips(variant, rng):
                 frames = {"codes": clip.frame, "before": clip.before, "first": 0}
                 shown = {name: clip.film.levels(frame) for name, frame in frames.items()}
                 told = [

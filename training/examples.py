@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from safetensors import safe_open
 
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Context, Floats, Source, gather
-from handscroll.course import STILL, Course, course_of
+from handscroll.course import PAN_STEPS, STILL, Course, course_of
 from handscroll.field import CELL_PX, MARGIN, Palette, cell_values
 from handscroll.geometry import MAX_FRAMES, PATCH_PX, Extent, Mask, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster
@@ -33,19 +34,36 @@ SERVED_GROUP = 16
 ENOUGH_PX = 32
 FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
 """Often enough that either alone is learned to be believed."""
-PARENT_DROPPED, PREVIOUS_DROPPED = 0.1, 0.2
+PARENT_DROPPED, PREVIOUS_DROPPED = 0.1, 0.1
 """Without the frame before, what has moved is learned from the first."""
 MOTION_ALONE = 0.3
 """The share of moving examples whose words say what moves and nothing else."""
-BLIND = 0.3
-"""The share of moving examples that draw all tokens at once and beside no neighbours: else what was
-drawn before tells where things go, and words are of no use."""
+BLIND = 0.6
+"""The share of later frames that are asked for all tokens at once, as fates are when painting; half
+of these see no neighbours either, which tell where things go before the words do."""
 STIRRED = 0.1
 """The share of a patch's tokens that change where something moves."""
+STEADY = 0.01
+"""The share of a level's tokens that change at most where nothing moves."""
+SOUGHT, PLACES = 0.5, 4
+"""The share of moving examples for which a patch is sought in which something moves, and how many
+are looked at. The others show what stands, as much as there is: skies above rolling waves."""
+CAMERA_ODDS = 0.4
+"""How often camera moves are drawn, of once for other words: they are soon learned."""
 STILL_FRAMES = 0.08
 """The share of examples from stills that see a frame before, which is the same."""
 LEVEL_ODDS = (0.4, 0.3, 0.3)
 """How often each level is drawn, the finest last."""
+
+
+class Fate(IntEnum):
+    """What became of a token of a later frame."""
+
+    UNKNOWN = 0
+    STOOD = 1
+    CAME = 2
+    EITHER = 3
+    NEW = 4
 
 
 class Encoded(NamedTuple):
@@ -67,6 +85,14 @@ class Encoded(NamedTuple):
     first: tuple[Codes, ...]
     captions: tuple[NDArray[np.int32], ...]
     statistics: Floats
+
+    @property
+    def stirring(self) -> NDArray[np.bool_]:
+        """At which levels something moves; all of them if at none."""
+        frames = zip(self.before, self.codes, strict=True)
+        shares = [(before != now).any(-1).mean() for before, now in frames]
+        found: NDArray[np.bool_] = np.array(shares) > STEADY
+        return found if found.any() else ~found
 
 
 @dataclass(frozen=True)
@@ -186,6 +212,7 @@ class Example(NamedTuple):
     codes_TK: Codes
     place_T2: Floats
     group_T: NDArray[np.int64]
+    fate_T: NDArray[np.int64]
 
 
 class Examples:
@@ -223,22 +250,24 @@ class Examples:
         world = self.worlds[rng.integers(len(self.worlds))]
         moves = bool(self.moving and self.clips[world]) and rng.random() < self.moving
         choice = self.still[world]
-        if moves:  # all words as often: there are fewer photographs of waves than of clouds
+        if moves:  # not by their number: there are fewer photographs of waves than of clouds
             kinds = list(self.clips[world].values())
-            choice = kinds[rng.integers(len(kinds))]
+            often = np.array([CAMERA_ODDS if pans(kind[0].course) else 1.0 for kind in kinds])
+            choice = kinds[rng.choice(len(kinds), p=often / often.sum())]
         picture = choice[rng.integers(len(choice))]
         odds = np.array(LEVEL_ODDS[-len(picture.codes) :])
+        if moves:
+            odds *= picture.stirring
         level = int(rng.choice(len(odds), p=odds / odds.sum()))
         extent, patch = self._place(rng, picture, level)
-        blind = False
-        if moves and not self.clean:
-            if not self._stirs(picture, extent, patch):
-                extent, patch = self._place(
-                    rng, picture, level
-                )  # what stands still is soon learned
-            blind = rng.random() < BLIND
-        seen = () if blind else self._seen(rng, extent, patch)
-        if self.moving and rng.random() < (0.9 if moves else STILL_FRAMES):
+        if moves and not self.clean and rng.random() < SOUGHT:
+            for _ in range(PLACES - 1):
+                if not self._stirs(picture, extent, patch):
+                    extent, patch = self._place(rng, picture, level)
+        later = self.moving and rng.random() < (0.9 if moves else STILL_FRAMES)
+        blind = later and not self.clean and rng.random() < BLIND
+        seen = () if blind and rng.random() < 0.5 else self._seen(rng, extent, patch)
+        if later:
             frame = picture.frame if moves else int(rng.integers(1, MAX_FRAMES))
             patch = patch._replace(frame=frame)
             seen = tuple(one._replace(frame=frame) for one in seen)
@@ -253,15 +282,21 @@ class Examples:
 
         order = Seen(extent, seen, course=picture.course)
         context = gather(patch, order, self.side, read, None)
-        if level == 0:
+        if level == 0 and not later:
             context = self._with_field(rng, context, picture, extent)
         if not self.clean:
             context = self._disturb(rng, context)
         codes_TK, place_T2, group_T = self._target(rng, context, read(patch))
-        if blind:
-            group_T = np.zeros_like(group_T)
+        fate_T = np.full_like(group_T, Fate.UNKNOWN)
+        if later:
+            fate_ss = fates(context, read(patch))
+            if blind:
+                rows, cols = place_T2.astype(np.int64).T
+                group_T, fate_T = np.zeros_like(group_T), fate_ss[rows, cols]
+            else:
+                context = context.forget(fate_ss == Fate.NEW)
         text = self._text(rng, picture, extent, patch)
-        return Example(context, world, text, codes_TK, place_T2, group_T)
+        return Example(context, world, text, codes_TK, place_T2, group_T, fate_T)
 
     def always(self, count: int) -> list[Example]:
         """The same examples at each call; none where there is nothing to draw from."""
@@ -296,11 +331,11 @@ class Examples:
         return extent, Patch(level, 0, row, col)
 
     def _stirs(self, picture: Encoded, extent: Placed, patch: Patch) -> bool:
-        """Whether something has moved in a patch."""
-        first, now = (
-            self._block(levels, extent, patch) for levels in (picture.first, picture.codes)
+        """Whether something moves in a patch."""
+        before, now = (
+            self._block(levels, extent, patch) for levels in (picture.before, picture.codes)
         )
-        return bool((first != now).any(-1).mean() > STIRRED)
+        return bool((before != now).any(-1).mean() > STIRRED)
 
     def _seen(self, rng: np.random.Generator, extent: Placed, patch: Patch) -> tuple[Patch, ...]:
         share = 0.0 if self.clean else rng.random()
@@ -367,24 +402,19 @@ class Examples:
 
     def _disturb(self, rng: np.random.Generator, context: Context) -> Context:
         """Drop a source now and then; replace some codes by random ones."""
-        keep = np.ones(len(context.codes_NK), bool)
+        gone = np.zeros(len(context.codes_NK), bool)
         for source, odds in (
             (Source.PARENT, PARENT_DROPPED),
             (Source.PREVIOUS, PREVIOUS_DROPPED),
         ):
             if rng.random() < odds:
-                keep &= context.source_N != source
-        codes = context.codes_NK[keep].copy()
-        struck = rng.random(codes.shape) < rng.uniform(0, 0.1)
-        frames = np.isin(context.source_N[keep], (Source.PREVIOUS, Source.FIRST))
+                gone |= context.source_N == source
+        context = context.without(gone)
+        struck = rng.random(context.codes_NK.shape) < rng.uniform(0, 0.1)
+        frames = np.isin(context.source_N, (Source.PREVIOUS, Source.FIRST))
         struck[frames] = False  # else nothing would stay still
-        other = rng.integers(0, self.vocabulary, codes.shape).astype(np.uint8)
-        return replace(
-            context,
-            codes_NK=np.where(struck, other, codes),
-            place_N2=context.place_N2[keep],
-            source_N=context.source_N[keep],
-        )
+        other = rng.integers(0, self.vocabulary, struck.shape).astype(np.uint8)
+        return replace(context, codes_NK=np.where(struck, other, context.codes_NK))
 
     def _target(
         self, rng: np.random.Generator, context: Context, block: Codes
@@ -420,3 +450,20 @@ class Examples:
         col = (patch.col * PATCH_PX - extent.left // scale) // CAPTION_STRIDE_PX
         found = int(grid[min(max(row, 0), grid.shape[0] - 1), min(col, grid.shape[1] - 1)])
         return self.data.text[found] if found >= 0 else None
+
+
+def fates(context: Context, codes_ssK: Codes) -> NDArray[np.int64]:
+    """The `Fate` (side, side) of a patch's real tokens; unknown where a frame is not seen."""
+    (stood, has_stood), (came, has_come) = (
+        context.at(source) for source in (Source.PREVIOUS, Source.FIRST)
+    )
+    is_stood, is_come = ((shown == codes_ssK).all(axis=-1) for shown in (stood, came))
+    found = np.select(
+        [is_stood & is_come, is_stood, is_come], [Fate.EITHER, Fate.STOOD, Fate.CAME], Fate.NEW
+    )
+    return np.where(has_stood & has_come, found, Fate.UNKNOWN).astype(np.int64)
+
+
+def pans(course: Course) -> bool:
+    """Whether it is a camera that moves."""
+    return PAN_STEPS in (abs(course.down), abs(course.right))

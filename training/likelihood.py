@@ -85,14 +85,10 @@ def without(one: Example, *sources: str) -> Example:
     """An example that does not see some sources of its context."""
     context = one.context
     hidden = [Source[source.upper()] for source in sources if source != "text"]
-    keep = ~np.isin(context.source_N, hidden)
     cells = slice(0 if Source.FIELD in hidden else None)
     return one._replace(
         context=replace(
-            context,
-            codes_NK=context.codes_NK[keep],
-            place_N2=context.place_N2[keep],
-            source_N=context.source_N[keep],
+            context.without(np.isin(context.source_N, hidden)),
             field_MV=context.field_MV[cells],
             field_place_M2=context.field_place_M2[cells],
         ),

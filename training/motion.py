@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from handscroll.course import course_of
-from handscroll.geometry import MAX_FRAMES
+from handscroll.geometry import MAX_FRAMES, Mask
 from training.pictures import Picture, Pixels, pyramid
 
 SEASON_FRAMES = 16
@@ -36,9 +36,13 @@ EARTH_CLIP_PX = (1536, 2048)
 """Height and width of a clip of the relief map, where there is so much of it."""
 EARTH_STEP_PX = 512
 """Parts of the relief map begin at multiples of this, where their captions do too."""
-EARTH_PX_A_CLIP = 1_500_000
+EARTH_PX_A_CLIP = 750_000
 FAR = 0.12
-"""The share of the water's height, from the horizon, that stands; as much again joins in."""
+"""The share of the height below the horizon in which water stands."""
+SOFT_PX = 3
+"""Blur of the edge between what moves and what stands: a wide one would show both at once."""
+CLIPS_OF_WAVES = 3
+"""Of each photograph: there are few of water."""
 PANNED = 0.25
 """The share of photographs, and of clips of the relief map, over which a camera moves."""
 
@@ -47,12 +51,6 @@ WAVES = "waves roll"
 THAW, FREEZE = "winter turns to summer", "summer turns to winter"
 PANS = "the camera moves left", "the camera moves right"
 MAP_PANS = (*PANS, "the camera moves up", "the camera moves down")
-
-UNCLEAR_WATER = frozenset(
-    "bwerner1 canyon5 fog0 lava1 myrabella0 myrabella4 sea0 sea7 sea8 sea16-harro "
-    "water11-harro".split()
-)
-"""Photographs of which something else would be taken for water."""
 
 _CLOUD_COLUMNS = 30
 _LEAST_ROWS = 8
@@ -112,25 +110,24 @@ class Clip:
     left: int = 0
 
 
-def clips(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Iterator[Clip]:
+def clips(picture: Picture, rng: np.random.Generator) -> Iterator[Clip]:
     """Clips of a picture: what can move in it, each with words of its own.
 
     Args:
-        picture: the picture.
-        pixels: it, or its mirror image, (H, W, 3) at the finest level.
+        picture: the picture, or a variant of it.
         rng: picks directions, frames and, of the relief map, parts.
     """
+    pixels, finest = picture.levels[-1], len(picture.levels) - 1
     if picture.heights is not None:
         count = max(1, round(pixels.shape[0] * pixels.shape[1] / EARTH_PX_A_CLIP))
         for _ in range(count):
             yield _mapped(picture, pixels, rng)
         return
-    finest, right = len(picture.levels) - 1, bool(rng.integers(2))
-    films = []
+    films, right = list[Film | None](), bool(rng.integers(2))
     if picture.clouds:
         films.append(clouds(pixels, picture.horizon, right, finest))
-    if picture.water and picture.name not in UNCLEAR_WATER:
-        films.append(waves(pixels, picture.horizon, finest))
+    if picture.water is not None:
+        films += CLIPS_OF_WAVES * [waves(pixels, picture.water, picture.horizon, finest)]
     if rng.random() < PANNED:
         films.append(panned(pixels, PANS[right], finest))
     for film in films:
@@ -151,8 +148,8 @@ def _mapped(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Clip:
         for whole, part in zip(pixels.shape, size, strict=False)
     )
     rows, cols = slice(top, top + size[0]), slice(left, left + size[1])
-    frame = int(rng.integers(1, MAX_FRAMES))
     if rng.random() < PANNED:
+        frame = int(rng.integers(1, MAX_FRAMES))
         film = panned(pixels[rows, cols], MAP_PANS[rng.integers(len(MAP_PANS))], finest)
         return Clip(film, frame, frame - 1, top, left)
     assert picture.heights is not None
@@ -164,6 +161,7 @@ def _mapped(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Clip:
     latitude_deg = picture.north_deg + south * (picture.south_deg - picture.north_deg)
     freezes = bool(rng.integers(2))
     film = seasons(pixels[rows, cols], heights, latitude_deg.astype(np.float32), freezes, finest)
+    frame = int(rng.integers(1, SEASON_FRAMES + 1))
     before = max(0, frame - int(rng.integers(1, LAG + 1)))
     return Clip(film, frame, before, top, left)
 
@@ -253,54 +251,30 @@ def _laid_over(pixels: Pixels, moved_HW3: Field, share_HW: Field) -> Pixels:
     return np.where(share > 0, mixed.round(), pixels).astype(np.uint8)
 
 
-def waves(pixels: Pixels, horizon: float, finest: int) -> Film | None:
-    """A photograph whose water rolls to and fro; None if there is too little of it.
+def waves(pixels: Pixels, water: Mask, horizon: float, finest: int) -> Film:
+    """A photograph whose water rolls to and fro, but at the horizon.
 
-    It does so less and less towards the horizon. What stands in the water stays, and so does the
-    water next to it.
+    What stands in the water stays, and so does the water next to it.
 
     Args:
         pixels: the photograph (H, W, 3).
-        horizon: share of its height below which water may be.
+        water: where there is any (H, W).
+        horizon: share of the photograph's height.
         finest: the finest level.
     """
-    share_HW = water(pixels, horizon)
-    if share_HW.mean() < 0.08:
-        return None
     height = len(pixels)
-    top = horizon * height
-    near_H = np.clip((np.arange(height) - top) / (height - top), 0, 1)  # 0 at the horizon
-    reach_H1 = np.clip((near_H - FAR) / FAR, 0, 1)[:, None].astype(np.float32)
+    near = np.arange(height)[:, None] > height * (horizon + FAR * (1 - horizon))
+    moving = Image.fromarray(np.where(water & near, 255, 0).astype(np.uint8))
+    soft = moving.filter(ImageFilter.GaussianBlur(SOFT_PX))
+    share_HW = np.asarray(soft, np.float32) / np.float32(255)
 
     def draw(_: int, down: int, right: int) -> Pixels:
         rows = np.abs(np.arange(height) - down)
         rows = height - 1 - np.abs(height - 1 - rows)  # beyond a side it is mirrored
-        moves_HW = np.minimum(share_HW, share_HW[rows]) * reach_H1
+        moves_HW = np.minimum(share_HW, share_HW[rows])
         return _laid_over(pixels, pixels[rows].astype(np.float32), moves_HW) if down else pixels
 
     return Film(WAVES, finest, draw)
-
-
-def water(pixels: Pixels, horizon: float) -> Field:
-    """How much of each pixel is water (H, W): like what lies just below the horizon, or foam."""
-    height = len(pixels)
-    top = round(horizon * height)
-    if top > 0.9 * height:
-        return np.zeros(pixels.shape[:2], np.float32)
-    blurred = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(4))
-    colour = np.asarray(blurred, np.float32)
-    light = colour.mean(-1)
-    band = slice(top + height // 40, top + height // 4)
-    tint = colour / (light[..., None] + 1)
-    wanted = np.median(tint[band], axis=(0, 1))
-    usual = np.median(light[band])
-    like = (np.abs(tint - wanted).max(-1) < 0.16) & (light > 0.55 * usual)
-    foam = (light > 1.1 * usual) & (colour.max(-1) - colour.min(-1) < 40)
-    mask = (like | foam) & (np.arange(height)[:, None] > top)
-    sure = Image.fromarray((255 * mask).astype(np.uint8)).filter(ImageFilter.MinFilter(9))
-    soft = sure.filter(ImageFilter.GaussianBlur(8))
-    share: Field = np.asarray(soft, np.float32) / np.float32(255)
-    return share
 
 
 def seasons(

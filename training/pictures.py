@@ -9,19 +9,19 @@ longitudes 60 E to 96 E are held out; of a user's few pictures, none.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from handscroll.errors import InvalidRequest
-from handscroll.geometry import Extent
+from handscroll.geometry import Extent, Mask
 from training import folder as user
-from training.captions import landscapes
+from training.captions import Outline, landscapes, outlines
 from training.folder import LEVELS, SCROLL_HEIGHT_PX, WorldKind
 
 Pixels = NDArray[np.uint8]
@@ -30,6 +30,8 @@ FEW = 50
 """Of fewer pictures than these, none is held out."""
 MAN_MADE = {"beach0", "bwerner0", "valley1"}
 HELD_OUT_EAST_DEG = (60, 96)
+WATER = Path(__file__).with_name("landscape_water.csv")
+"""Outlines drawn by hand."""
 
 Image.MAX_IMAGE_PIXELS = None  # the Earth map is 58 megapixels, and ours
 
@@ -49,7 +51,8 @@ class Picture:
         north_deg, south_deg: latitudes of its top and bottom edges, for Earth only.
         kind: what its world is.
         horizon: share of its height above which the sky is, for photographs only.
-        clouds, water: whether there are clouds in it, or water that moves.
+        clouds: whether there are any in it, for photographs only.
+        water: (H, W) where there is water that moves, at the finest level; None for none.
     """
 
     name: str
@@ -64,7 +67,7 @@ class Picture:
     kind: WorldKind = "plane"
     horizon: float = 0.0
     clouds: bool = False
-    water: bool = False
+    water: Mask | None = None
 
     @property
     def extent(self) -> Extent:
@@ -122,7 +125,7 @@ def split(folder: Path, world: str | None = None) -> tuple[list[Picture], list[P
 
 
 def _landscapes(folder: Path) -> Iterator[Picture]:
-    about = landscapes(folder / "captions.csv")
+    about, outlined = landscapes(folder / "captions.csv"), outlines(WATER)
     for path in sorted(folder.glob("*.webp")):
         if path.stem in MAN_MADE:
             continue
@@ -141,8 +144,19 @@ def _landscapes(folder: Path) -> Iterator[Picture]:
             kind="scroll",
             horizon=horizon,
             clouds=found.clouds,
-            water=found.water,
+            water=_filled(outlined[path.stem], image) if path.stem in outlined else None,
         )
+
+
+def _filled(outlines: Sequence[Outline], image: Image.Image) -> Mask:
+    """What lies in one of the outlines (H, W), and not in two."""
+    inside = np.zeros((image.height, image.width), bool)
+    for outline in outlines:
+        drawn = Image.new("1", image.size)
+        corners = [(right * image.width, down * image.height) for right, down in outline]
+        ImageDraw.Draw(drawn).polygon(corners, fill=1)
+        inside ^= np.asarray(drawn)
+    return inside
 
 
 def _earth(folder: Path) -> Iterator[Picture]:

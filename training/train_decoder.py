@@ -1,7 +1,8 @@
 """Train the decoder: ``python -m training.train_decoder --tokens FILE --tokenizer RUN
 --out runs/decoder``.
 
-Cross-entropy of every code of every token of a patch, each given the steps before its own.
+Cross-entropy of every code of every token of a patch, each given the steps before its own, and in
+later frames of what becomes of every token.
 Examples are drawn a few batches ahead and sorted by length, so that little is padding. Leaves
 ``decoder.safetensors`` and ``decoder.json``, the curves (in nats per code), and sheets of samples.
 """
@@ -29,7 +30,7 @@ from handscroll.decoder import LAST, SIZES, Decoder, DecoderConfig
 from handscroll.sample import collate
 from handscroll.tokenizer import Tokenizer
 from training import samples, train_tokenizer
-from training.examples import Dataset, Example, Examples
+from training.examples import Dataset, Example, Examples, Fate
 from training.run import Run
 
 AHEAD = 8
@@ -38,7 +39,10 @@ HELD_OUT = 64
 
 
 def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
-    """Cross-entropy in nats per code: one value (B,) for each example."""
+    """Cross-entropy in nats per code: one value (B,) for each example.
+
+    While a model is in training, that of fates, in nats per token, is added.
+    """
     config = model.config
     contexts = [one.context for one in examples]
     worlds, texts = [one.world for one in examples], [one.text for one in examples]
@@ -48,18 +52,32 @@ def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
     codes = np.zeros((len(examples), tokens, config.codes), np.int64)
     place = np.zeros((len(examples), tokens, 2), np.float32)
     group = np.full((len(examples), tokens), LAST)
+    fate = np.full((len(examples), tokens), Fate.UNKNOWN)
     for row, one in enumerate(examples):
         count = len(one.codes_TK)
         codes[row, :count], place[row, :count] = one.codes_TK, one.place_T2
-        group[row, :count] = one.group_T
+        group[row, :count], fate[row, :count] = one.group_T, one.fate_T
     target = torch.from_numpy(codes).to(device)
     steps = torch.from_numpy(group).to(device)
     with torch.autocast(device, torch.bfloat16, enabled=model.training):
-        logits = model(batch.to(device), target, torch.from_numpy(place).to(device), steps)
+        logits, fates = model(batch.to(device), target, torch.from_numpy(place).to(device), steps)
     loss = F.cross_entropy(logits.float().flatten(0, 2), target.flatten(), reduction="none")
     there = (steps < LAST)[..., None]
     loss = loss.view_as(target) * there
-    return loss.sum(dim=(1, 2)) / (there.sum(dim=(1, 2)) * config.codes)
+    loss = loss.sum(dim=(1, 2)) / (there.sum(dim=(1, 2)) * config.codes)
+    if not model.training:
+        return loss
+    return loss + fate_loss(fates.float(), torch.from_numpy(fate).to(device))
+
+
+def fate_loss(logits_BT2: Tensor, fate_BT: Tensor) -> Tensor:
+    """Cross-entropy (B,) of fates in nats per token, where they can be told."""
+    is_new, has_come = fate_BT == Fate.NEW, fate_BT == Fate.CAME
+    target = torch.stack((is_new, has_come), dim=-1).float()
+    loss = F.binary_cross_entropy_with_logits(logits_BT2, target, reduction="none")
+    told = torch.stack((fate_BT != Fate.UNKNOWN, has_come | (fate_BT == Fate.STOOD)), dim=-1)
+    each = (loss * told).sum(dim=1) / told.sum(dim=1).clamp(min=1)
+    return each.sum(dim=-1)
 
 
 def batches(examples: Examples, batch: int, steps: Iterable[int]) -> Iterator[list[Example]]:

@@ -193,13 +193,12 @@ class Cells:
         return values, np.full((3, 2), patch.row, np.float32)
 
 
-@pytest.mark.parametrize("frame", [0, 1])
-def test_gather_shows_the_field_to_level_0_alone(frame: int) -> None:
+def test_gather_shows_the_field_to_level_0_of_the_first_frame_alone() -> None:
     order = Lattice(Extent("plane", 2))
-    context = gather(Patch(0, frame, 5, 7), order, SIDE, codes_of, Cells())
+    context = gather(Patch(0, 0, 5, 7), order, SIDE, codes_of, Cells())
     assert (context.field_MV == 7).all() and context.field_MV.shape == (3, 4)
     assert (context.field_place_M2 == 5).all() and context.field_place_M2.shape == (3, 2)
-    for level, field in ((1, Cells()), (2, Cells()), (0, None)):
+    for level, frame, field in ((1, 0, Cells()), (2, 0, Cells()), (0, 0, None), (0, 1, Cells())):
         blind = gather(Patch(level, frame, 5, 7), order, SIDE, codes_of, field)
         assert len(blind.field_MV) == len(blind.field_place_M2) == 0
 

@@ -51,8 +51,10 @@ def some_tokens(count: int = 2, group: int = 16, seed: int = 1) -> tuple[Tensor,
 
 
 def whole(decoder: Decoder, batch: Batch, *tokens: Tensor) -> Tensor:
+    """Logits of codes (B, T, K, V)."""
     with torch.inference_mode():
-        return decoder(batch, *tokens)
+        logits: Tensor = decoder(batch, *tokens)[0]
+    return logits
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -77,9 +79,9 @@ def test_steps_give_the_logits_of_the_whole(decoder: Decoder, group: int) -> Non
     """Prefill and cached steps, told the same tokens, answer as one forward pass does."""
     batch, (codes, places, groups) = some_batch(), some_tokens(group=group)
     count = TOKENS if group > 1 else 40
-    expected = whole(decoder, batch, codes, places, groups)[:, :count]
-    found = []
+    found, fates = [], []
     with torch.inference_mode():
+        expected, expected_fates = decoder(batch, codes, places, groups)
         cache = decoder.prefill(batch, TOKENS + group)
         condition = decoder.condition(batch)
         last = slice(0, 0)
@@ -87,9 +89,13 @@ def test_steps_give_the_logits_of_the_whole(decoder: Decoder, group: int) -> Non
             now = slice(start, start + group)
             answer = decoder.step(cache, condition, codes[:, last], places[:, last], places[:, now])
             found.append(decoder.answer_logits(answer, codes[:, now]))
+            fates.append(decoder.fate_logits(answer))
             last = now
         assert cache.used == 2 + ENTRIES + count - group
-    assert_close(torch.cat(found, dim=1), expected)
+    assert_close(torch.cat(found, dim=1), expected[:, :count])
+    assert expected_fates.shape == (2, TOKENS, 2)
+    assert_close(torch.cat(fates, dim=1), expected_fates[:, :count])
+    assert_differs(expected_fates[0], expected_fates[1])
 
 
 def test_codes_one_after_another_give_the_logits_of_all(decoder: Decoder) -> None:

@@ -200,7 +200,8 @@ def teacher_forced(
     def logits(context: Context, length: int) -> Tensor:
         batch = collate([context], [world], [None], model.decoder.config, length)
         with torch.inference_mode():
-            return model.decoder(batch, flat, place, group)[0]
+            logits: Tensor = model.decoder(batch, flat, place, group)[0]
+        return logits[0]
 
     found = logits(context, context.padded_length)
     if len(context.field_MV):
@@ -354,8 +355,11 @@ def test_guidance_goes_from_the_negative_to_the_prompt(model: Checkpoint, guidan
     assert (draw(guidance, towards, None) == draw(1.0, None, None)) == (guidance == 0)
 
 
-def test_frames_that_see_the_same_are_the_same(model: Checkpoint) -> None:
-    """Noise falls once for all frames: what stands does not flicker."""
+def test_frames_that_see_the_same_are_the_same(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise falls once for all frames: what is new in both does not flicker."""
+    say(monkeypatch, new=True, came=False)
     decoder = deepcopy(model.decoder)
     torch.nn.init.zeros_(decoder.frame.weight)  # a decoder to which they are alike
     sampler = PatchSampler(decoder, SEED, 0, Sampling(group=64))
@@ -369,6 +373,7 @@ def test_frames_that_see_the_same_are_the_same(model: Checkpoint) -> None:
 
 def test_later_frames_are_drawn_colder(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is not."""
+    say(monkeypatch, new=True, came=False)
     first = FILL, FILL._replace(frame=1)
 
     def draw(temperature: float, share: float) -> list[bytes]:
@@ -391,52 +396,84 @@ def moved_context(model: Checkpoint) -> Context:
     return gather(MOVED, order, SIDE, codes_of, None)
 
 
-@pytest.mark.parametrize("lean", [-1e9, 1e9])
-def test_what_has_moved_is_carried_along(
-    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, lean: float
+def say(monkeypatch: pytest.MonkeyPatch, new: Any, came: Any) -> None:
+    """Have the decoder say of tokens, all or each (side, side), whether they are new, or came."""
+    odds = np.stack([np.broadcast_to(9.0 * (2 * one - 1), (SIDE, SIDE)) for one in (new, came)])
+    told = torch.from_numpy(odds.astype(np.float32)).flatten(1).mT
+
+    def fate_logits(_: Decoder, answer: Tensor) -> Tensor:
+        return told.expand(len(answer), -1, -1)
+
+    monkeypatch.setattr(Decoder, "fate_logits", fate_logits)
+
+
+def film(model: Checkpoint, context: Context, words: Floats | None = None) -> Codes:
+    """The codes (side, side, K) of a later frame's patch."""
+    told = None if words is None else always(words)
+    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64), told)
+    codes = np.frombuffer(drawn(sampler, [context])[context.patch], np.uint8)
+    return codes.reshape(SIDE, SIDE, CODES)
+
+
+@pytest.mark.parametrize("source", [Source.PREVIOUS, Source.FIRST])
+def test_what_stood_or_came_is_kept(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, source: Source
 ) -> None:
-    """All of it, or nothing: then it is drawn as if nobody had asked."""
     context = moved_context(model)
-    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
-
-    def draw() -> Codes:
-        codes = np.frombuffer(drawn(sampler, [context])[MOVED], np.uint8)
-        return codes.reshape(context.known_ss.shape + (-1,))
-
-    monkeypatch.setattr(sample, "LEAN", lean)
-    found = draw()
-    came, has_come = context.at(Source.FIRST)
-    assert has_come.all() and context.moved_tok[1] > 0
-    assert (found == came).all() == (lean > 0)
-    monkeypatch.setattr(PatchSampler, "_carried", lambda *_: None)
-    assert np.array_equal(found, draw()) == (lean < 0)
+    shown, there = context.at(source)
+    assert there.all() and context.moved_tok[1] > 0
+    say(monkeypatch, new=False, came=source == Source.FIRST)
+    np.testing.assert_array_equal(film(model, context), shown)
 
 
-def test_tokens_around_have_a_say_in_whether_one_has_moved(
+def test_what_is_new_sees_what_is_kept_and_not_what_was_there(
     model: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that hardly has moves with its neighbours; one beside it that stands does not hold it."""
     context = moved_context(model)
-    likely = torch.full((SIDE, SIDE), -100.0)
-    likely[:, : SIDE // 2] = 100.0
-    likely[3, 3] = -300.0
-    asked: list[Tensor] = []
-
-    def likelihood(_: PatchSampler, answer: Tensor, codes: Tensor) -> Tensor:
-        asked.append(codes)
-        order = token_order(context.inside_ss, "spread")
-        return likely.flatten()[order][None] if len(asked) % 2 else torch.zeros(1, SIDE**2)
-
-    monkeypatch.setattr(PatchSampler, "_likelihood", likelihood)
-    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
-    codes = np.frombuffer(drawn(sampler, [context])[MOVED], np.uint8)
-    came, _ = context.at(Source.FIRST)
-    moved = (codes.reshape(came.shape) == came).all(-1)
-    assert moved[:, : SIDE // 2].all() and not moved[:, SIDE // 2 :].any()
+    new_ss = np.zeros((SIDE, SIDE), bool)
+    new_ss[:, SIDE // 2 :] = True
+    say(monkeypatch, new=new_ss, came=False)
+    found, (stood, _) = film(model, context), context.at(Source.PREVIOUS)
+    np.testing.assert_array_equal(found[~new_ss], stood[~new_ss])
+    assert (found[new_ss] != stood[new_ss]).any(-1).mean() > 0.9
+    np.testing.assert_array_equal(film(model, context.forget(new_ss)), found)
+    codes_NK = context.codes_NK.copy()
+    before_N = context.source_N == Source.PREVIOUS
+    codes_NK[before_N & (context.place_N2[:, 1] < SIDE // 2)] ^= 255
+    other = film(model, replace(context, codes_NK=codes_NK))
+    assert (other[new_ss] != found[new_ss]).any()
 
 
-def test_later_frames_hear_what_moves(model: Checkpoint) -> None:
+def test_tokens_around_have_a_say_in_what_becomes_of_one(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that alone has stood among those that came moves with them; the border holds."""
+    context = moved_context(model)
+    came_ss = np.zeros((SIDE, SIDE), bool)
+    came_ss[:, : SIDE // 2] = True
+    said_ss = came_ss.copy()
+    said_ss[3, 3] = False
+    say(monkeypatch, new=False, came=said_ss)
+    found, (came, _) = film(model, context), context.at(Source.FIRST)
+    np.testing.assert_array_equal((found == came).all(-1), came_ss)
+
+
+def test_what_comes_from_outside_is_new(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a picture's side nothing is, and what stood there has gone."""
+    order = Lattice(Extent("picture", 2, 1024, 1024), course=Course(down=0, right=1))
+    context = gather(Patch(2, 3, 1, 0), order, SIDE, codes_of, None)
+    came, there = context.at(Source.FIRST)
+    moved = context.moved_tok[1]
+    assert 0 < moved < SIDE and there[:, moved:].all() and not there[:, :moved].any()
+    say(monkeypatch, new=False, came=True)
+    found, (stood, _) = film(model, context), context.at(Source.PREVIOUS)
+    np.testing.assert_array_equal(found[:, moved:], came[:, moved:])
+    assert (found[:, :moved] != stood[:, :moved]).any(-1).mean() > 0.9
+
+
+def test_later_frames_hear_what_moves(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is drawn as if nothing moved, and guidance is its own."""
+    say(monkeypatch, new=True, came=False)
     moving, still = texts()
     later = FILL._replace(frame=1)
 

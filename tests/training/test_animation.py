@@ -188,7 +188,8 @@ def photograph(seed: int, name: str) -> Picture:
     pixels[:352] = pixels[:352] // 4 + 150
     pixels[352:] = pixels[352:] // 8 + np.array((20, 60, 90), np.uint8)
     levels = pyramid(Image.fromarray(pixels))
-    return Picture(name, "scroll", True, levels, "sky", horizon=0.5, clouds=True, water=True)
+    water = np.repeat(np.arange(704)[:, None] >= 352, 1408, axis=1)
+    return Picture(name, "scroll", True, levels, "sky", horizon=0.5, clouds=True, water=water)
 
 
 def relief() -> Picture:

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 import training
-from training.captions import earth_caption, landscapes
+from training.captions import earth_caption, landscapes, outlines
+from training.pictures import WATER
 
 Pixels = NDArray[np.uint8]
 
@@ -140,9 +141,18 @@ def test_earth_caption_takes_less_than_a_millisecond() -> None:
     assert min(times) < 1e-3
 
 
+def test_outlines_of_water_are_those_of_photographs_and_lie_in_them() -> None:
+    found = outlines(WATER)
+    assert set(found) <= set(landscapes(CSV)) and len(found) == 28
+    corners = [place for drawn in found.values() for outline in drawn for place in outline]
+    assert all(0 <= right <= 1 and 0 <= down <= 1 for right, down in corners)
+    assert found["fog3"] == [[(0, 0.485), (1, 0.485), (1, 1), (0, 1)]]
+    assert len(found["beach3"]) == 2  # a rock in it
+
+
 def test_every_landscape_has_a_caption_tags_and_a_horizon() -> None:
     about = landscapes(CSV)
     assert len(about) == 220
     assert all(one.caption and 0 <= one.horizon <= 1 for one in about.values())
     assert about["badlands0"].tags == ("badlands", "desert", "dune", "clouds")
-    assert about["badlands0"].clouds and not about["badlands0"].water
+    assert about["badlands0"].clouds

@@ -136,8 +136,8 @@ def test_every_variant_of_a_fitted_picture_has_room_for_a_patch_at_level_0(
     picture = Picture("it", "mine", False, pyramid(image, extent.finest + 1), kind=kind)
     assert picture.extent == extent
     for variant in encode.variants(picture):
-        assert len(variant) == extent.finest + 1
-        for level, pixels in enumerate(variant):
+        assert len(variant.levels) == extent.finest + 1
+        for level, pixels in enumerate(variant.levels):
             assert all(size % 16 == 0 for size in pixels.shape[:2])
             assert pixels.shape[1] >= PATCH_PX << level
             assert pixels.shape[0] >= (extent.size(level)[0] or PATCH_PX << level)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from handscroll.course import STEP_PX, SWING_STEPS, course_of
-from handscroll.geometry import MAX_FRAMES
+from handscroll.geometry import MAX_FRAMES, Mask
 from training import encode, motion
 from training.motion import PANS
 from training.pictures import Picture, Pixels, pyramid
@@ -17,6 +17,7 @@ from training.pictures import Picture, Pixels, pyramid
 HORIZON = 0.5
 SIDE = 704, 1408
 FINEST = 2
+ROCK = slice(540, 600), slice(900, 1000)
 
 
 def noise(shape: tuple[int, int], seed: int) -> Pixels:
@@ -34,6 +35,14 @@ def seascape() -> Pixels:
     pixels[: SIDE[0] // 2] = 190 + pixels[: SIDE[0] // 2] // 8
     pixels[SIDE[0] // 2 :] = (40, 60, 90) + pixels[SIDE[0] // 2 :] // 8
     return pixels
+
+
+def sea() -> Mask:
+    """Where its water is, and a rock of the same colour in it is not."""
+    water = np.arange(SIDE[0])[:, None] >= SIDE[0] // 2
+    water = np.repeat(water, SIDE[1], axis=1)
+    water[ROCK] = False
+    return water
 
 
 def shift_of(before: Pixels, after: Pixels) -> int:
@@ -61,12 +70,12 @@ def test_clouds_drift_the_way_the_words_say_and_land_stands(right: bool) -> None
 
 def test_waves_move_water_alone_and_come_again() -> None:
     pixels = seascape()
-    film = motion.waves(pixels, HORIZON, FINEST)
-    assert film is not None
+    film = motion.waves(pixels, sea(), HORIZON, FINEST)
     before, after = film.frame(1), film.frame(2)
     np.testing.assert_array_equal(film.frame(0), pixels)
     np.testing.assert_array_equal(after[:380], pixels[:380])
-    near = slice(560, 640), slice(0, None)
+    np.testing.assert_array_equal(after[550:590, 910:990], pixels[550:590, 910:990])
+    near = slice(560, 640), slice(0, 800)
     np.testing.assert_array_equal(after[near], np.roll(pixels, 2 * STEP_PX, axis=0)[near])
     np.testing.assert_array_equal(film.frame(1 + len(SWING_STEPS)), before)
 
@@ -92,10 +101,9 @@ def test_what_moves_does_so_by_whole_tokens_at_every_level() -> None:
         np.testing.assert_array_equal(after[:, 128:], np.roll(before, right, axis=1)[:, 128:])
 
 
-def test_a_picture_without_sky_or_water_has_no_film() -> None:
+def test_a_picture_without_sky_has_no_film_of_clouds() -> None:
     pixels = seascape()
     assert motion.clouds(pixels, 0.0, True, FINEST) is None
-    assert motion.waves(pixels, 0.98, FINEST) is None
 
 
 def test_snow_goes_polewards_and_uphill_and_not_into_the_sea() -> None:
@@ -138,8 +146,8 @@ def test_clips_of_the_relief_map_are_cut_where_its_captions_are() -> None:
     )
     grid = np.arange(15 * 19).reshape(15, 19).astype(np.int32)
     sentences = {f"caption {index}": index for index in range(grid.size)}
-    found = list(motion.clips(earth, pixels, np.random.default_rng(0)))
-    assert len(found) == 3
+    found = list(motion.clips(earth, np.random.default_rng(0)))
+    assert len(found) == 7
     for one in found:
         words = one.film.words
         assert words in (motion.THAW, motion.FREEZE, *motion.MAP_PANS)
@@ -152,20 +160,34 @@ def test_clips_of_the_relief_map_are_cut_where_its_captions_are() -> None:
         assert list(sentences)[told[0, 0]] == f"caption {grid[row, col]}, {words}"
 
 
+def test_variants_keep_their_water() -> None:
+    """Cut and mirrored as the photograph is."""
+    water = sea()
+    pixels = np.repeat(water[..., None], 3, axis=2).astype(np.uint8)
+    levels = pyramid(Image.fromarray(pixels))
+    picture = Picture("it", "scroll", False, levels, kind="scroll", water=water)
+    found = encode.variants(picture)
+    assert len(found) == 2
+    for one in found:
+        np.testing.assert_array_equal(one.levels[-1][..., 0], one.water)
+    first, second = (np.argwhere(~one.water[400:])[0] for one in found if one.water is not None)
+    assert first[1] == ROCK[1].start and second[1] == SIDE[1] - ROCK[1].stop
+
+
 def test_clips_of_a_photograph_say_what_moves() -> None:
     pixels = seascape()
     picture = Picture("it", "scroll", False, pyramid(Image.fromarray(pixels)), "a sea", horizon=0.5)
 
     def told(picture: Picture, seed: int) -> list[str]:
-        found = motion.clips(picture, pixels, np.random.default_rng(seed))
+        found = motion.clips(picture, np.random.default_rng(seed))
         return [one.film.words for one in found]
 
     assert {tuple(told(picture, seed)) for seed in range(60)} == {(), *((one,) for one in PANS)}
-    picture = replace(picture, clouds=True, water=True)
+    picture = replace(picture, clouds=True, water=sea())
     words = told(picture, 0)
     assert words[0] in (motion.CLOUDS_LEFT, motion.CLOUDS_RIGHT) and words[1] == motion.WAVES
     sentences = {"a sea": 0}
-    clip = next(motion.clips(picture, pixels, np.random.default_rng(0)))
+    clip = next(motion.clips(picture, np.random.default_rng(0)))
     for level, shape in enumerate([(1, 1), (1, 4), (4, 10)]):
         shown = clip.film.levels(clip.frame)[level]
         grid = encode.moving(np.zeros(shape, np.int32), clip, shown, level, sentences)

@@ -33,10 +33,11 @@ from handscroll.paint import Painter
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 from training import encode, painted, pictures, ship, train_decoder, train_pixels, train_tokenizer
 from training.critic import balance, critic_loss
-from training.examples import Dataset, Encoded, Examples
+from training.examples import Dataset, Encoded, Examples, Fate, fates
 from training.perceptual import Perceptual
 from training.pictures import Picture
 from training.run import Run
+from training.train_decoder import fate_loss
 
 FRAME = 5
 """The frame of the one clip there is."""
@@ -104,11 +105,14 @@ def test_example_of_a_clip_sees_the_frame_before_as_a_served_patch_does(kind: st
         context = examples.draw(rng).context
         patch = context.patch
         assert patch.frame in (0, FRAME)
-        assert (context.source_N == Source.PREVIOUS).any() == (patch.frame == FRAME)
+        assert patch.frame or not np.isin(context.source_N, (Source.PREVIOUS, Source.FIRST)).any()
         patch = patch._replace(col=patch.col + 2 * 10**6)
         if kind == "plane":
             patch = patch._replace(row=patch.row - 2 * 10**6)
         served = gather(patch, order, 16, blank_patch, None)
+        if patch.frame == FRAME:  # all is new here, which a served patch does not see either
+            shown = (served.at(source)[1] for source in (Source.PREVIOUS, Source.FIRST))
+            served = served.forget(np.logical_and(*shown))
         if patch.frame == FRAME and len(served.codes_NK) == len(context.codes_NK):
             np.testing.assert_array_equal(served.place_N2, context.place_N2)
             np.testing.assert_array_equal(served.source_N, context.source_N)
@@ -130,16 +134,77 @@ def test_earlier_frames_are_the_clips_own_and_nothing_else_moves(
     for _ in range(60):
         one = examples.draw(rng)
         context = one.context
-        before = context.codes_NK[context.source_N == source]
-        if len(before):
+        before, there = context.at(source)
+        if there.any():
             seen += 1
-            own = context.place_N2[context.source_N == source]
-            inside = ((own >= 0) & (own < 16)).all(axis=1)
             now = np.zeros((16, 16, 4), np.uint8)
             now[tuple(one.place_T2.astype(int).T)] = one.codes_TK
-            same = (now[tuple(own[inside].astype(int).T)] == before[inside]).all()
-            assert same != moves
+            assert (now[there] == before[there]).all() != moves
     assert seen
+
+
+def test_fates_are_told_where_all_tokens_are_asked_at_once() -> None:
+    """And what is new is not shown where they are not."""
+    data = some_dataset("plane")
+    still, clip = data.pictures
+    steady = clip._replace(before=clip.codes)  # it moved in frames before
+    rng, blind = np.random.default_rng(1), 0
+    for picture, fate in ((clip, Fate.NEW), (steady, Fate.STOOD)):
+        examples = Examples(replace(data, pictures=[still, picture]), moving=1.0)
+        for one in (examples.draw(rng) for _ in range(60)):
+            context = one.context
+            stood, came = (context.at(source)[1] for source in (Source.PREVIOUS, Source.FIRST))
+            if not context.patch.frame or not (stood | came).any():
+                assert (one.fate_T == Fate.UNKNOWN).all()
+            elif (one.fate_T != Fate.UNKNOWN).any():
+                blind += 1
+                assert not one.group_T.any()
+                rows, cols = one.place_T2.astype(int).T
+                told = np.where((stood & came)[rows, cols], fate, Fate.UNKNOWN)
+                np.testing.assert_array_equal(one.fate_T, told)
+            elif one.group_T.any() and fate == Fate.NEW:
+                assert not (stood & came).any()
+    assert blind > 30
+
+
+def test_fates_are_what_frames_show() -> None:
+    """What stood, what came, what both show, what neither does; all is unknown without a frame."""
+    patch, order = Patch(2, FRAME, 3, 3), Lattice(Extent("plane", 2), course=Course(right=1))
+    rng = np.random.default_rng(3)
+    frames = {frame: rng.integers(0, 256, (16, 16, 4), np.uint8) for frame in (0, FRAME - 1)}
+
+    def read(one: Patch) -> Codes:
+        return frames.get(one.frame, frames[0])
+
+    context = gather(patch, order, 16, read, None)
+    (stood, _), (came, _) = context.at(Source.PREVIOUS), context.at(Source.FIRST)
+    codes = np.where(np.arange(16)[:, None, None] < 8, stood, came)
+    codes[0] ^= 1
+    found = fates(context, codes)
+    assert (found[0] == Fate.NEW).all()
+    assert (found[1:8] == Fate.STOOD).all() and (found[8:] == Fate.CAME).all()
+    frames[FRAME - 1] = came
+    assert (fates(gather(patch, order, 16, read, None), came) == Fate.EITHER).all()
+    blind = context.without(context.source_N == Source.FIRST)
+    assert (fates(blind, codes) == Fate.UNKNOWN).all()
+
+
+def test_loss_of_fates_asks_what_can_be_told() -> None:
+    fate = torch.tensor([[Fate.UNKNOWN, Fate.STOOD, Fate.CAME, Fate.EITHER, Fate.NEW]])
+    right = torch.tensor([[[0.0, 0], [-30, -30], [-30, 30], [-30, 0], [30, 0]]])
+    assert fate_loss(right, fate) < 1e-6
+    other = right.clone()
+    other[0, 0], other[0, 3, 1], other[0, 4, 1] = 7, 7, 7  # what cannot be told
+    assert fate_loss(other, fate) < 1e-6
+    for token in (1, 2, 3, 4):
+        wrong = right.clone()
+        wrong[0, token, 0] *= -1
+        assert fate_loss(wrong, fate) == pytest.approx(30 / 4)
+    for token in (1, 2):
+        wrong = right.clone()
+        wrong[0, token, 1] *= -1
+        assert fate_loss(wrong, fate) == pytest.approx(30 / 2)
+    assert fate_loss(right, torch.zeros_like(fate)) == 0
 
 
 def test_example_codes_are_the_pictures_own() -> None:
