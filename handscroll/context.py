@@ -64,7 +64,6 @@ class Context:
         codes_NK: codes of the tokens it sees.
         place_N2: their centres, rows and columns relative to the patch's first token.
         source_N: where each comes from.
-        moved_tok: how far down and right what it sees of the first frame has moved.
         field_MV: values of the field cells it sees; none but at level 0 of the first frame.
         field_place_M2: their centres.
     """
@@ -76,7 +75,6 @@ class Context:
     codes_NK: Codes
     place_N2: Floats
     source_N: NDArray[np.uint8]
-    moved_tok: tuple[int, int]
     field_MV: Floats
     field_place_M2: Floats
 
@@ -202,9 +200,7 @@ def gather(
         before = tuple(one._replace(frame=patch.frame - 1) for one in near)
         place = _square(side, RING_TOK, hollow=False)
         views.append(_View(Source.PREVIOUS, place, before, before[0]))
-
-    moved = np.array(order.moved_px(patch)) // f
-    if patch.frame > 0:
+        moved = np.array(order.moved_px(patch)) // f
         place, origin = _square(side, 0, hollow=False) - moved, patch._replace(frame=0)
         views.append(_View(Source.FIRST, place, order.origins(patch), origin, -moved))
 
@@ -250,7 +246,6 @@ def gather(
         codes_NK=np.concatenate(codes or [none]).astype(np.uint8),
         place_N2=np.concatenate(places or [none]).astype(np.float32),
         source_N=np.concatenate(sources or [np.zeros(0)]).astype(np.uint8),
-        moved_tok=(int(moved[0]), int(moved[1])),
         field_MV=field_MV,
         field_place_M2=field_place_M2,
     )

@@ -161,35 +161,36 @@ class PatchSampler:
         """Codes (B, side, side, K) of patches with one shape of context and of canvas."""
         config, side = self.decoder.config, self.decoder.config.side
         nothing = np.zeros((side, side, config.codes), np.uint8)
-        given = Given.of(
+        kept = Kept.of(
             (one.known_ssK if one.known_ss.any() else nothing, one.known_ss) for one in contexts
         )
         if contexts[0].patch.frame > 0:
-            given = self._kept(contexts, length, given)
-            gone_Bss = ~given.there_BS.reshape(-1, side, side)
-            contexts = [one.forget(new_ss) for one, new_ss in zip(contexts, gone_Bss, strict=True)]
-        drawn_BSK = self._fill(contexts, length, given, pause)
+            pause()
+            kept = self._kept(contexts, length, kept)
+            new_Bss = ~kept.there_BS.reshape(-1, side, side)
+            contexts = [one.forget(new_ss) for one, new_ss in zip(contexts, new_Bss, strict=True)]
+        drawn_BSK = self._fill(contexts, length, kept, pause)
         return drawn_BSK.reshape(len(contexts), side, side, -1)
 
     def _fill(
-        self, contexts: list[Context], length: int, given: Given, pause: Callable[[], None]
+        self, contexts: list[Context], length: int, kept: Kept, pause: Callable[[], None]
     ) -> Codes:
-        """Draw what is not given: codes (B, S, K) of whole patches."""
+        """Draw what is not kept: codes (B, S, K) of whole patches."""
         config, sampling, count = self.decoder.config, self.sampling, len(contexts)
         if contexts[0].patch.frame > 0:
             sampling = replace(sampling, temperature=LATER * sampling.temperature)
         order = token_order(contexts[0].inside_ss, sampling.token_order)
-        # What is given comes first, so that what is drawn sees all of it.
-        order_BT = order[np.argsort(~given.there_BS[:, order], axis=1, kind="stable")]
-        given_BT = np.take_along_axis(given.there_BS, order_BT, axis=1)
-        if given_BT.all():
-            return given.codes_BSK
-        codes_BTK = np.take_along_axis(given.codes_BSK, order_BT[..., None], axis=1)
+        # What is kept comes first, so that what is drawn sees all of it.
+        order_BT = order[np.argsort(~kept.there_BS[:, order], axis=1, kind="stable")]
+        there_BT = np.take_along_axis(kept.there_BS, order_BT, axis=1)
+        if there_BT.all():
+            return kept.codes_BSK
+        codes_BTK = np.take_along_axis(kept.codes_BSK, order_BT[..., None], axis=1)
         device = self.decoder.query.device
-        given_BTK = torch.from_numpy(codes_BTK).long().to(device)
-        is_given_BT = torch.from_numpy(given_BT).to(device)
+        kept_BTK = torch.from_numpy(codes_BTK).long().to(device)
+        is_kept_BT = torch.from_numpy(there_BT).to(device)
         noise_BTKV = self._noise(contexts, order_BT).to(device)
-        drawn_BTK = given_BTK.clone()
+        drawn_BTK = kept_BTK.clone()
 
         asked, texts, guidance = self._asked(contexts)
         ways = len(asked) // count  # with guidance, every patch is asked twice
@@ -211,7 +212,7 @@ class PatchSampler:
                 if ways == 2:
                     logits = guided(logits, guidance)
                 value = choose(logits, noise_BTKV[:, now, code], sampling)
-                value = torch.where(is_given_BT[:, now], given_BTK[:, now, code], value)
+                value = torch.where(is_kept_BT[:, now], kept_BTK[:, now, code], value)
                 drawn_BTK[:, now, code] = value
                 answer = self.decoder.choose(answer, code, value.repeat(ways, 1))
             last = now
@@ -235,7 +236,7 @@ class PatchSampler:
         noise = [gumbels(key, shape)[order] for key, order in zip(keys, order_BT, strict=True)]
         return torch.from_numpy(np.stack(noise))
 
-    def _kept(self, contexts: list[Context], length: int, known: Given) -> Given:
+    def _kept(self, contexts: list[Context], length: int, known: Kept) -> Kept:
         """What later frames do not draw: what is known, what stood, and what has come.
 
         Before any token is drawn, all are asked at once: is it new? If not, has it come from the
@@ -257,14 +258,14 @@ class PatchSampler:
         odds_B2S = np.zeros((count, 2, side * side), np.float32)
         odds_B2S[..., inside_S] = self.decoder.fate_logits(answer).float().mT.cpu().numpy()
         stood, came = (
-            Given.of(one.at(source) for one in contexts)
+            Kept.of(one.at(source) for one in contexts)
             for source in (Source.PREVIOUS, Source.FIRST)
         )
         differ_BS = ~(came.there_BS & stood.there_BS) | (came.codes_BSK != stood.codes_BSK).any(-1)
         new_BS = around(odds_B2S[:, 0], np.broadcast_to(inside_S, differ_BS.shape)) > 0
         moved_BS = differ_BS & (around(odds_B2S[:, 1], differ_BS & inside_S) > 0)
-        kept = came.where(moved_BS & ~new_BS).over(stood.where(~moved_BS & ~new_BS))
-        return known.over(kept)
+        old = came.where(moved_BS & ~new_BS).over(stood.where(~moved_BS & ~new_BS))
+        return known.over(old)
 
     def _heard(self, patch: Patch) -> Floats | None:
         return self.words(patch) if self.words is not None else None
@@ -293,8 +294,8 @@ class PatchSampler:
         return contexts + away, hear + other, far
 
 
-class Given(NamedTuple):
-    """Tokens of patches that are not drawn.
+class Kept(NamedTuple):
+    """Tokens of patches that are not drawn: known ones and, in later frames, old ones.
 
     Attributes:
         codes_BSK: their codes; 0 elsewhere.
@@ -305,20 +306,20 @@ class Given(NamedTuple):
     there_BS: Mask
 
     @classmethod
-    def of(cls, grids: Iterable[tuple[Codes, Mask]]) -> Given:
+    def of(cls, grids: Iterable[tuple[Codes, Mask]]) -> Kept:
         """Of codes (side, side, K) and masks (side, side) of patches."""
         codes, there = (np.stack(parts) for parts in zip(*grids, strict=True))
         count, side = there.shape[:2]
         return cls(codes.reshape(count, side**2, -1), there.reshape(count, side**2))
 
-    def where(self, these_BS: Mask) -> Given:
+    def where(self, these_BS: Mask) -> Kept:
         """Of all tokens these."""
         there_BS = self.there_BS & these_BS
-        return Given(np.where(there_BS[..., None], self.codes_BSK, 0).astype(np.uint8), there_BS)
+        return Kept(np.where(there_BS[..., None], self.codes_BSK, 0).astype(np.uint8), there_BS)
 
-    def over(self, other: Given) -> Given:
+    def over(self, other: Kept) -> Kept:
         """These, and where there are none, others."""
-        return Given(
+        return Kept(
             np.where(self.there_BS[..., None], self.codes_BSK, other.codes_BSK),
             self.there_BS | other.there_BS,
         )

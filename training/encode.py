@@ -69,14 +69,10 @@ def variants(picture: Picture) -> list[Picture]:
     for mirror, *cuts in VARIANTS[picture.kind]:
         sides = zip(cuts, whole.shape[:2], strict=True)
         down, right = (cut if size - cut >= PATCH_PX << finest else 0 for cut, size in sides)
-        height, width = (
-            (size - cut) // step * step
-            for size, cut in zip(whole.shape, (down, right), strict=False)
-        )
-        rows, cols = np.arange(down, down + height), np.arange(right, right + width)
-        if mirror:  # of what is left when the left is cut off
-            cols = np.arange(whole.shape[1])[::-1][:width]
-        part = np.ix_(rows, cols)
+        rows, cols = np.arange(down, whole.shape[0]), np.arange(right, whole.shape[1])
+        if mirror:
+            cols = cols[::-1]
+        part = np.ix_(*(line[: len(line) // step * step] for line in (rows, cols)))
         image = Image.fromarray(whole[part])
         water = None if picture.water is None else picture.water[part]
         levels = pictures.pyramid(image, len(picture.levels))

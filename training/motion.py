@@ -121,7 +121,7 @@ def clips(picture: Picture, rng: np.random.Generator) -> Iterator[Clip]:
     if picture.heights is not None:
         count = max(1, round(pixels.shape[0] * pixels.shape[1] / EARTH_PX_A_CLIP))
         for _ in range(count):
-            yield _mapped(picture, pixels, rng)
+            yield _mapped(picture, rng)
         return
     films, right = list[Film | None](), bool(rng.integers(2))
     if picture.clouds:
@@ -136,9 +136,9 @@ def clips(picture: Picture, rng: np.random.Generator) -> Iterator[Clip]:
             yield Clip(film, frame, frame - 1)
 
 
-def _mapped(picture: Picture, pixels: Pixels, rng: np.random.Generator) -> Clip:
+def _mapped(picture: Picture, rng: np.random.Generator) -> Clip:
     """A part of the relief map, the snow of which comes or goes, or over which a camera moves."""
-    finest = len(picture.levels) - 1
+    pixels, finest = picture.levels[-1], len(picture.levels) - 1
     size = [
         min(whole // EARTH_STEP_PX * EARTH_STEP_PX, part)
         for whole, part in zip(pixels.shape, EARTH_CLIP_PX, strict=False)
@@ -222,8 +222,13 @@ def sky(pixels: Pixels, horizon: float) -> Field:
     ends = _closed(first, _CLOUD_COLUMNS) - 2
     mask = np.arange(rows + 1)[:, None] < ends[None, :]
     grown = Image.fromarray((255 * mask).astype(np.uint8)).resize((width, height))
-    soft = grown.filter(ImageFilter.GaussianBlur(5))
-    share: Field = np.asarray(soft, np.float32) / np.float32(255)
+    return _softened(grown, 5)
+
+
+def _softened(mask: Image.Image, radius_px: float) -> Field:
+    """The share of each pixel (H, W) that lies in a mask with a blurred edge."""
+    blurred = np.asarray(mask.filter(ImageFilter.GaussianBlur(radius_px)), np.float32)
+    share: Field = blurred / np.float32(255)
     return share
 
 
@@ -265,8 +270,7 @@ def waves(pixels: Pixels, water: Mask, horizon: float, finest: int) -> Film:
     height = len(pixels)
     near = np.arange(height)[:, None] > height * (horizon + FAR * (1 - horizon))
     moving = Image.fromarray(np.where(water & near, 255, 0).astype(np.uint8))
-    soft = moving.filter(ImageFilter.GaussianBlur(SOFT_PX))
-    share_HW = np.asarray(soft, np.float32) / np.float32(255)
+    share_HW = _softened(moving, SOFT_PX)
 
     def draw(_: int, down: int, right: int) -> Pixels:
         rows = np.abs(np.arange(height) - down)

@@ -19,7 +19,7 @@ from handscroll.context import Codes, Context, Floats, Source, gather
 from handscroll.course import Course
 from handscroll.decoder import Batch, Decoder
 from handscroll.field import ProceduralField
-from handscroll.geometry import Extent, Mask, Patch
+from handscroll.geometry import PATCH_PX, Extent, Mask, Patch
 from handscroll.order import Lattice
 from handscroll.sample import (
     FIELD_GUIDANCE,
@@ -390,10 +390,14 @@ def test_later_frames_are_drawn_colder(model: Checkpoint, monkeypatch: pytest.Mo
 MOVED = FILL._replace(frame=5)
 
 
+def drifting(extent: Extent) -> Lattice:
+    """An order of frames in which things go to the right."""
+    return Lattice(extent, course=Course(down=0, right=1))
+
+
 def moved_context(model: Checkpoint) -> Context:
     """That of a later frame, to which things have moved from two patches of the first."""
-    order = Lattice(model.worlds["planet"].extent, course=Course(down=0, right=1))
-    return gather(MOVED, order, SIDE, codes_of, None)
+    return gather(MOVED, drifting(model.worlds["planet"].extent), SIDE, codes_of, None)
 
 
 def say(monkeypatch: pytest.MonkeyPatch, new: Any, came: Any) -> None:
@@ -407,10 +411,9 @@ def say(monkeypatch: pytest.MonkeyPatch, new: Any, came: Any) -> None:
     monkeypatch.setattr(Decoder, "fate_logits", fate_logits)
 
 
-def film(model: Checkpoint, context: Context, words: Floats | None = None) -> Codes:
+def film(model: Checkpoint, context: Context) -> Codes:
     """The codes (side, side, K) of a later frame's patch."""
-    told = None if words is None else always(words)
-    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64), told)
+    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
     codes = np.frombuffer(drawn(sampler, [context])[context.patch], np.uint8)
     return codes.reshape(SIDE, SIDE, CODES)
 
@@ -421,7 +424,8 @@ def test_what_stood_or_came_is_kept(
 ) -> None:
     context = moved_context(model)
     shown, there = context.at(source)
-    assert there.all() and context.moved_tok[1] > 0
+    order = drifting(model.worlds["planet"].extent)
+    assert there.all() and order.moved_px(MOVED)[1] > 0
     say(monkeypatch, new=False, came=source == Source.FIRST)
     np.testing.assert_array_equal(film(model, context), shown)
 
@@ -460,10 +464,10 @@ def test_tokens_around_have_a_say_in_what_becomes_of_one(
 
 def test_what_comes_from_outside_is_new(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a picture's side nothing is, and what stood there has gone."""
-    order = Lattice(Extent("picture", 2, 1024, 1024), course=Course(down=0, right=1))
+    order = drifting(Extent("picture", 2, 1024, 1024))
     context = gather(Patch(2, 3, 1, 0), order, SIDE, codes_of, None)
     came, there = context.at(Source.FIRST)
-    moved = context.moved_tok[1]
+    moved = order.moved_px(context.patch)[1] // (PATCH_PX // SIDE)
     assert 0 < moved < SIDE and there[:, moved:].all() and not there[:, :moved].any()
     say(monkeypatch, new=False, came=True)
     found, (stood, _) = film(model, context), context.at(Source.PREVIOUS)
