@@ -17,14 +17,7 @@ from handscroll.field import ProceduralField
 from handscroll.geometry import PATCH_PX, TILE_PX, Patch, Tile, window_patches
 from handscroll.order import Lattice
 from handscroll.paint import Painter
-from handscroll.sample import (
-    FIELD_GUIDANCE,
-    choose,
-    collate,
-    guided,
-    token_order,
-    without_field,
-)
+from handscroll.sample import choose, collate, guided, token_order, without_field
 from handscroll.seeds import gumbels, patch_key
 from handscroll.tokenizer import RADIUS_TOK, to_rgb
 
@@ -89,7 +82,7 @@ for patch in (patch for wave in waves for patch in wave):
             answer = model.decoder.answers(batch, *question)[:, now]
             for code in range(4):  # a token's four codes, each given those before it
                 logits = model.decoder.code_logits(answer, code)
-                logits = guided(logits, [FIELD_GUIDANCE]) if ways == 2 else logits
+                logits = guided(logits, sampling.guidance) if ways == 2 else logits
                 codes[now, code] = choose(logits, noise[None, now, code], sampling)[0]
                 answer = model.decoder.choose(answer, code, codes[now, code].expand(ways, -1))
     drawn = np.zeros((side * side, 4), np.uint8)

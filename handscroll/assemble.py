@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from handscroll.context import Codes
 from handscroll.geometry import (
     PATCH_PX,
+    STANDS,
     TILE_PX,
     Extent,
     Mask,
+    Moved,
     Patch,
     Region,
     Tile,
@@ -38,6 +40,7 @@ def window_codes(
     side: int,
     radius_tok: int,
     read: Callable[[Patch], Codes],
+    moved_px: Moved = STANDS,
 ) -> tuple[Codes, Mask, Window]:
     """The tokens a tile is decoded from.
 
@@ -47,13 +50,14 @@ def window_codes(
         side: tokens to a patch's side.
         radius_tok: tokens of margin the pixel decoder needs.
         read: the codes (side, side, K) of a patch.
+        moved_px: how far down and right they have moved to come to the tile.
 
     Returns:
         Codes (w, w, K), which of them lie in the canvas (w, w), and where the tile lies in them.
     """
     f = PATCH_PX // side
-    window = tile_window(tile, extent, f, radius_tok)
-    patches = window_patches(tile, extent, f, radius_tok)
+    window = tile_window(tile, extent, f, radius_tok, moved_px)
+    patches = window_patches(tile, extent, f, radius_tok, moved_px)
     parts = {patch: read(patch) for patch in patches}
     size = window.side_tok
     codes = np.zeros((size, size, next(iter(parts.values())).shape[-1]), np.uint8)

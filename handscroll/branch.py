@@ -37,7 +37,7 @@ from handscroll.canvas import Branch, Canvas, order_of
 from handscroll.context import Codes, Field, Floats, Given
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import near
-from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region, Tile, tile_region
+from handscroll.geometry import PATCH_PX, STANDS, Extent, Mask, Patch, Region, Tile, tile_region
 from handscroll.known import BESIDE_PX, TONE_PX, KnownPlace
 from handscroll.view import AROUND_PX, View
 
@@ -232,12 +232,14 @@ class Lineage:
     def view(self, tile: Tile, radius_tok: int) -> View:
         """How a tile is decoded by what needs ``radius_tok`` tokens of margin."""
         one: Lineage | None = self
-        margin_px = AROUND_PX if tile.frame else 0
+        margin_px, extent = AROUND_PX if tile.frame else 0, self.canvas.extent
+        moved_px = STANDS
+        came_px = self.order.course.moved_px(tile.level, tile.frame, extent.finest)
         while one is not None:
-            if one.known is not None and one.known.shows(tile):
-                margin_px = NEAR_KNOWN_PX
+            if one.known is not None and one.known.shows(tile, came_px):
+                margin_px, moved_px = NEAR_KNOWN_PX, came_px
             one = one.parent
-        return View(tile, self.canvas.extent, self.side, radius_tok, margin_px)
+        return View(tile, extent, self.side, radius_tok, margin_px, moved_px)
 
     def member(self, canvas_id: str) -> Lineage:
         """The canvas itself or an ancestor, by its id."""

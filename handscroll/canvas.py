@@ -65,9 +65,10 @@ class Sampling:
         temperature: divides the logits; 0 takes the likeliest code. Later frames are drawn colder.
         top_k: only the k likeliest codes; 0 for all.
         top_p: only the likeliest codes that together hold this probability.
-        guidance: how far to move from the negative prompt's logits to the prompt's; 1 is the
-            prompt's own. Later frames have none.
-        negative_prompt: what to move away from; empty for no text.
+        guidance: how far level 0 of the first frame goes from what it would be without field and
+            words to what it is with them; 1 is no farther than they say.
+        negative_prompt: what to move away from instead of no words, and what layouts should not
+            show; empty for no text.
     """
 
     dtype: Dtype = "float32"

@@ -19,7 +19,7 @@ import numpy as np
 import typer
 from rich.progress import Progress
 
-from handscroll.canvas import Branch, Canvas, Known, PromptRegion
+from handscroll.canvas import MAX_KNOWN_PIXELS, Branch, Canvas, Known, PromptRegion
 from handscroll.errors import HandscrollError, InvalidRequest
 from handscroll.geometry import (
     TILE_PX,
@@ -49,6 +49,7 @@ FORMATS: dict[str, _Format] = {
 frame, or all."""
 MAX_PIXELS = 2**31
 MAX_GIVEN_PX = 2**15  # of a picture that is brought to another size
+MAX_GIVEN_PIXELS = 2**27  # of the same, in all; Pillow takes none of more than 178,956,970
 MAX_WIDTH_PX = 2**18  # a row of tiles is held in memory: this one takes 200 MB
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -81,8 +82,8 @@ def render(
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="how far to go from there to the prompt, 0 to 20; 1 is the prompt's own; default: "
-            "the model's own"
+            help="how far to follow layout and words, 0 to 20; 1 is no farther than the model "
+            "does by itself; default: the model's own"
         ),
     ] = None,
     region: Annotated[
@@ -98,14 +99,22 @@ def render(
         bool, typer.Option("--bounded", help="a picture with an end on all sides: WIDTH x HEIGHT")
     ] = False,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG, JPEG or WebP file to go on painting around")
+        Path | None,
+        typer.Option(
+            help="PNG, JPEG or WebP file to go on painting around, of at most "
+            f"{MAX_KNOWN_PIXELS:,} px"
+        ),
     ] = None,
     picture_at: Annotated[
         str | None,
         typer.Option(help="X,Y where it lies; default: in the middle of what is painted"),
     ] = None,
     picture_height: Annotated[
-        int | None, typer.Option(help="bring it to so many pixels; default: as it is")
+        int | None,
+        typer.Option(
+            help="bring it to so many pixels; it may then have at most "
+            f"{MAX_GIVEN_PIXELS:,} px; default: as it is"
+        ),
     ] = None,
     frames: Annotated[
         int, typer.Option(help="more than 1: the canvas moves; a picture is its frame 0")
@@ -136,11 +145,19 @@ def render(
     repaint_picture: Annotated[
         Path | None,
         typer.Option(
-            help="PNG, JPEG or WebP file to put there, as large as fits, joined all round"
+            help=f"PNG, JPEG or WebP file of at most {MAX_GIVEN_PIXELS:,} px to put there, as "
+            "large as fits, joined all round"
         ),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="checkpoint folder; default: shipped")] = None,
     workers: Annotated[int, typer.Option(help="cores to use; default: all")] = 0,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder for what is drawn: the same command, stopped and given again, goes on "
+            "from there"
+        ),
+    ] = None,
 ) -> None:
     """Paint a rectangle of a canvas. The same command gives the same bytes, every time."""
     format = _format_of(out, frames > 1 and frame is None)
@@ -181,14 +198,17 @@ def render(
     fps = FPS if fps is None else fps
     loaded = checkpoint.load(model or checkpoint.SHIPPED)
     extent = loaded.world(world).extent
+    if not 0 <= (level := extent.finest if level is None else level) <= extent.finest:
+        raise InvalidRequest(f"--level must be 0 to {extent.finest}, not {level}")
     if bounded or order in ("raster", "outward"):
-        extent = Extent("picture", extent.finest, height, width)
+        scale = 2 ** (extent.finest - level)
+        extent = Extent("picture", extent.finest, height * scale, width * scale)
     shown = region_of(extent, width, height, at, level)._replace(frame=frame or 0)
     if is_film(format):
         check_film(format, frames, height, width, fps)
     pixels, known = None, None
     if picture is not None:
-        pixels = scaled(_picture(picture), picture_height or 0)
+        pixels = scaled(_picture(picture, bool(picture_height)), picture_height or 0)
         known = Known(
             digest_of(pixels), *_corner(pixels, picture_at, shown, extent), *pixels.shape[:2]
         )
@@ -219,6 +239,7 @@ def render(
                 on_patch=lambda _: progress.advance(task),
                 picture=pixels,
                 parent=parent,
+                drawn=keep,
             )
             return stack.enter_context(made)
 
@@ -227,7 +248,7 @@ def render(
             seed = 1 if repaint_seed is None else repaint_seed
             canvas, pixels = _branched(canvas, repaint, seed, repaint_prompt), None
             if repaint_picture is not None:
-                canvas, pixels = _filled(canvas, _picture(repaint_picture))
+                canvas, pixels = _filled(canvas, _picture(repaint_picture, brought=True))
             painter = opened(canvas, pixels, painter)
         last = shown._replace(frame=frames - 1) if is_film(format) else shown
         progress.update(task, total=painter.cost(last))
@@ -310,11 +331,13 @@ def _content(path: Path) -> bytes:
         raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
 
 
-def _picture(path: Path) -> Pixels:
-    """The pixels (H, W, 3) of a picture's file."""
+def _picture(path: Path, brought: bool) -> Pixels:
+    """The pixels (H, W, 3) of a picture's file; it may be larger if it is brought to a size."""
     from handscroll.picture import read_picture
 
-    return read_picture(_content(path), MAX_GIVEN_PX, MAX_GIVEN_PX**2 // 4)
+    content = _content(path)
+    most = (MAX_GIVEN_PX, MAX_GIVEN_PIXELS) if brought else ()
+    return read_picture(content, *most)
 
 
 def _corner(pixels: Pixels, at: str | None, region: Region, extent: Extent) -> tuple[int, int]:
@@ -344,15 +367,12 @@ def _place(option: str, text: str) -> tuple[int, int]:
     return left, top
 
 
-def region_of(extent: Extent, width: int, height: int, at: str, level: int | None) -> Region:
-    """The rectangle that the options name.
+def region_of(extent: Extent, width: int, height: int, at: str, level: int) -> Region:
+    """The rectangle of a level that the options name.
 
     Raises:
         InvalidRequest: it is empty, too large, not in the canvas, or not a rectangle at all.
     """
-    level = extent.finest if level is None else level
-    if not 0 <= level <= extent.finest:
-        raise InvalidRequest(f"--level must be 0 to {extent.finest}, not {level}")
     if width < 1 or height < 1 or width > MAX_WIDTH_PX or width * height > MAX_PIXELS:
         raise InvalidRequest(
             f"--width and --height must be positive, --width at most {MAX_WIDTH_PX} and both "

@@ -6,6 +6,7 @@ A patch sees, of the patches it depends on (`Order.dependencies`) and of nothing
     PARENT    the level above: its footprint there and PARENT_TOK tokens around
     PREVIOUS  the frame before: its own place and the ring around
     FIRST     the first frame: what has moved from there to its own place, by the canvas' course
+    GONE      the frame before, where a token is drawn anew: what it is no longer
     FIELD     at level 0, which has no parent: the cells of the procedural field, which tells of
               the first frame
 
@@ -31,6 +32,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from handscroll.course import Kind
 from handscroll.geometry import PATCH_PX, Mask, Patch, cell_of
 from handscroll.order import Order
 
@@ -50,6 +52,7 @@ class Source(IntEnum):
     PREVIOUS = 2
     FIELD = 3
     FIRST = 4
+    GONE = 5
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Context:
         source_N: where each comes from.
         field_MV: values of the field cells it sees; none but at level 0 of the first frame.
         field_place_M2: their centres.
+        kind: of motion, that a later frame is told of.
     """
 
     patch: Patch
@@ -77,6 +81,7 @@ class Context:
     source_N: NDArray[np.uint8]
     field_MV: Floats
     field_place_M2: Floats
+    kind: Kind
 
     @property
     def padded_length(self) -> int:
@@ -102,10 +107,16 @@ class Context:
         return own_N, rows, cols
 
     def forget(self, new_ss: Mask) -> Context:
-        """The same without what other frames show where tokens are to be drawn anew."""
-        shown_N, rows, cols = self._own(Source.PREVIOUS, Source.FIRST)
-        shown_N[shown_N] = new_ss[rows, cols]
-        return self.without(shown_N)
+        """The same where tokens are to be drawn anew: what stood there is gone, nothing has come.
+
+        That there was grass still tells of the ground that snow covers, and that it is snow.
+        """
+        old_N, rows, cols = self._own(Source.PREVIOUS, Source.FIRST)
+        old_N[old_N] = new_ss[rows, cols]
+        source_N = np.where(old_N & (self.source_N == Source.PREVIOUS), Source.GONE, self.source_N)
+        return replace(self, source_N=source_N.astype(np.uint8)).without(
+            old_N & (self.source_N == Source.FIRST)
+        )
 
     def without(self, gone_N: Mask) -> Context:
         """The same without some of the tokens that it sees."""
@@ -248,6 +259,7 @@ def gather(
         source_N=np.concatenate(sources or [np.zeros(0)]).astype(np.uint8),
         field_MV=field_MV,
         field_place_M2=field_place_M2,
+        kind=order.course.kind if patch.frame > 0 else Kind.OTHER,
     )
 
 

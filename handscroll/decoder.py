@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handscroll.context import Source
+from handscroll.course import Kind
 from handscroll.field import CELL_VALUES
 from handscroll.geometry import MAX_FRAMES, MAX_LEVEL
 
@@ -91,6 +92,7 @@ class Batch:
         world_B: index of the world.
         level_B: the patch's level.
         frame_B: its frame.
+        kind_B: the kind of motion that a later frame is told of.
     """
 
     codes_BCK: Tensor
@@ -102,6 +104,7 @@ class Batch:
     world_B: Tensor
     level_B: Tensor
     frame_B: Tensor
+    kind_B: Tensor
 
     PAD = len(Source)
 
@@ -200,7 +203,9 @@ class Decoder(nn.Module):
         self.world = nn.Embedding(config.worlds, width)
         self.level = nn.Embedding(MAX_LEVEL + 1, width)
         self.frame = nn.Embedding(MAX_FRAMES, width)
+        self.kind = nn.Embedding(len(Kind), width)
         nn.init.zeros_(self.frame.weight)
+        nn.init.zeros_(self.kind.weight)
         self.told = nn.Linear(config.text_width, width, bias=False)
         nn.init.zeros_(self.told.weight)
         self.query = nn.Parameter(torch.randn(width) * 0.5)
@@ -249,14 +254,14 @@ class Decoder(nn.Module):
         )
 
     def condition(self, batch: Batch) -> Tensor:
-        """What every token and query is told (B, D): world, level, frame, and the prompt if any.
+        """What every token and query is told (B, D): world, level, frame, kind of motion, prompt.
 
         The prompt also stands in the context, for what looks there for it; but words that change
         what is seen of the context ("clouds drift left") must be known before looking.
         """
         told = self.told(batch.text_BW.to(self.query.dtype)) * batch.has_text_B[:, None]
-        level_and_frame = self.level(batch.level_B) + self.frame(batch.frame_B)
-        return self.world(batch.world_B) + level_and_frame + told
+        patch = self.world(batch.world_B) + self.level(batch.level_B)
+        return patch + self.frame(batch.frame_B) + self.kind(batch.kind_B) + told
 
     def answer_logits(self, answer_BQE: Tensor, chosen_BQK: Tensor) -> Tensor:
         """Logits (B, Q, K, V) of every code, each given the codes before it (training)."""

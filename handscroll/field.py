@@ -111,7 +111,7 @@ class ProceduralField:
         extent: the canvas extent.
         palette: of its world.
         f: pixels to a token's side.
-        words: the embedding (W,) of what a patch is to show, None where nothing is said; None if
+        words: what a patch's layout is looked for by (W,), None where nothing is said; None if
             nothing is said anywhere.
     """
 

@@ -30,6 +30,10 @@ MAX_FRAMES = 32
 ROOT_ZOOM = 14
 
 Mask = NDArray[np.bool_]
+Moved = tuple[int, int]
+"""How far down and right something has come, in pixels."""
+
+STANDS: Moved = (0, 0)
 Place = TypeVar("Place", int, NDArray[np.int64])
 
 
@@ -216,20 +220,26 @@ class Window(NamedTuple):
     left_px: int
 
 
-def tile_window(tile: Tile, extent: Extent, f: int, radius_tok: int) -> Window:
+def tile_window(
+    tile: Tile, extent: Extent, f: int, radius_tok: int, moved_px: Moved = STANDS
+) -> Window:
     """The window of a tile: it and ``radius_tok`` tokens around; the same size for every tile.
 
-    A tile need not begin at a token's edge, so it touches up to ``256 / f + 1`` tokens.
+    A tile need not begin at a token's edge, so it touches up to ``256 / f + 1`` tokens. What has
+    moved down and right by ``moved_px`` to come to the tile is that far above it, and to its left.
     """
     region = tile_region(tile, extent)
-    row, col = cell_of(region.top, f) - radius_tok, cell_of(region.left, f) - radius_tok
+    top, left = region.top - moved_px[0], region.left - moved_px[1]
+    row, col = cell_of(top, f) - radius_tok, cell_of(left, f) - radius_tok
     side = TILE_PX // f + 1 + 2 * radius_tok
-    return Window(row, col, side, region.top - row * f, region.left - col * f)
+    return Window(row, col, side, top - row * f, left - col * f)
 
 
-def window_patches(tile: Tile, extent: Extent, f: int, radius_tok: int) -> list[Patch]:
-    """The patches of the canvas that a tile is decoded from, in raster order."""
-    row, col, side, _, _ = tile_window(tile, extent, f, radius_tok)
+def window_patches(
+    tile: Tile, extent: Extent, f: int, radius_tok: int, moved_px: Moved = STANDS
+) -> list[Patch]:
+    """The patches of the canvas that the window of a tile is decoded from, in raster order."""
+    row, col, side, _, _ = tile_window(tile, extent, f, radius_tok, moved_px)
     size = side * f
     return patches_of(Region(tile.level, row * f, col * f, size, size, tile.frame), extent)
 

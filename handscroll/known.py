@@ -24,8 +24,18 @@ from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes, Field, Floats
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_PX, cell_values, near
-from handscroll.geometry import PATCH_PX, Extent, Mask, Patch, Region, Tile, tile_region
-from handscroll.view import Painted
+from handscroll.geometry import (
+    PATCH_PX,
+    STANDS,
+    Extent,
+    Mask,
+    Moved,
+    Patch,
+    Region,
+    Tile,
+    tile_region,
+)
+from handscroll.view import First, Painted, View
 
 WINDOW_TOK = 32
 """Pictures are encoded in windows of so many tokens to a side, each alone, so that what encodes
@@ -125,12 +135,17 @@ class KnownPlace:
             self.shape_tok(patch.level),
         )
 
-    def shows(self, tile: Tile) -> bool:
-        """Whether a tile, of whatever frame, shows any of the picture or of what it passes into."""
+    def shows(self, tile: Tile, moved_px: Moved = STANDS) -> bool:
+        """Whether a tile, of whatever frame, shows any of the picture or of what it passes into.
+
+        As it stands, or as it is when it has moved.
+        """
         region, place = tile_region(tile, self.extent), self.region(tile.level)
-        return (
-            -region.height < region.top - place.top + TONE_PX < place.height + 2 * TONE_PX
-            and -region.width < region.left - place.left + TONE_PX < place.width + 2 * TONE_PX
+        down, right = region.top - place.top + TONE_PX, region.left - place.left + TONE_PX
+        return any(
+            -region.height < down - moved_down < place.height + 2 * TONE_PX
+            and -region.width < right - moved_right < place.width + 2 * TONE_PX
+            for moved_down, moved_right in (STANDS, moved_px)
         )
 
     def __contains__(self, patch: object) -> bool:
@@ -193,49 +208,62 @@ class KnownPixels:
         What a pixel of the picture has and the one decoded in its place has not, the tokenizer has
         lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards. So
         in frame 0 the picture is as it was given and its grain passes into what is painted. Later
-        it is so where nothing moves, and where little does, the picture's detail goes along. By as
-        much as the picture is brighter at its edge than what is painted beside it, what is painted
-        is brightened, fading outwards over TONE_PX, in all frames alike.
+        it is so where nothing moves; where something has come from elsewhere in frame 0, its own
+        detail goes along. By as much as the picture is brighter at its edge than what is painted
+        beside it, what is painted is brightened, fading outwards over TONE_PX, in all frames alike.
 
         Returns:
             (h, w, 3), of what is painted there.
         """
         view = painted.view
-        if not self.place.shows(view.tile):
+        if not self.place.shows(view.tile, view.moved_px):
             return painted.pixels
-        region, place = view.region, self.place.region(view.tile.level)
-        picture = self.levels[view.tile.level]
-        rows, cols = (
-            _Axis.of(*axis)
-            for axis in zip(
-                (region.top - place.top, region.left - place.left),
-                (region.height, region.width),
-                picture.shape[:2],
-                strict=True,
-            )
-        )
-        mirrored = np.ix_(rows.mirrored, cols.mirrored)
-        edge = np.ix_(rows.nearest, cols.nearest)
-        away_HW = np.hypot(rows.away[:, None], cols.away)
-
-        own_HW3 = picture[np.ix_(rows.own, cols.own)].astype(np.int32)
-        first_HW3 = painted.first.astype(np.int32)
-        lost_HW3 = (own_HW3 - first_HW3)[mirrored]
-        lost_HW = near(away_HW / RIM_PX)
-        lost_HW *= near(np.maximum(painted.change, painted.change[mirrored]) / OTHER)
-
-        shown_HW3 = painted.pixels.astype(np.float64) + lost_HW[..., None] * lost_HW3
-
-        step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
-        if painted.cut(step_HW).any():  # a tile inside the picture takes on nothing
-            corner, shape = (region.top, region.left), (region.height, region.width)
-            inside_HW = view.extent.inside(region.level, *corner, shape, 1)
-            own_mean_HW3 = _mean_around(own_HW3, away_HW == 0)
-            step_HW3 = own_mean_HW3 - _mean_around(first_HW3, inside_HW & (away_HW > MIXED_PX))
-            step_HW3 = np.nan_to_num(step_HW3[edge])  # where there is nothing to compare: none
-            step_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)
-            shown_HW3 += step_HW[..., None] * step_HW3
+        shown_HW3 = painted.pixels.astype(np.float64)
+        toned_HW = np.ones(shown_HW3.shape[:2])
+        for first in painted.firsts:
+            share_HW, lost_HW3 = self._lost(view, first)
+            shown_HW3 += share_HW[..., None] * lost_HW3
+            if first.moved_px != STANDS:
+                toned_HW -= share_HW  # what has come brings its tones along
+        shown_HW3 += toned_HW[..., None] * self._step(painted)
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
+
+    def _lost(self, view: View, first: First) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """How much of what the tokenizer has lost is given back (h, w), and that (h, w, 3)."""
+        rows, cols = self._axes(view.region, first.moved_px)
+        mirrored = np.ix_(rows.mirrored, cols.mirrored)
+        share_HW = first.share * near(np.hypot(rows.away[:, None], cols.away) / RIM_PX)
+        share_HW *= near(np.maximum(first.change, first.change[mirrored]) / OTHER)
+        return share_HW, (self._own(view, rows, cols) - first.pixels)[mirrored]
+
+    def _step(self, painted: Painted) -> NDArray[np.float64]:
+        """By how much what is painted beside the picture is brightened (h, w, 3)."""
+        view, first_HW3 = painted.view, painted.firsts[0].pixels.astype(np.int32)
+        rows, cols = self._axes(view.region)
+        away_HW = np.hypot(rows.away[:, None], cols.away)
+        step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
+        if not painted.cut(step_HW).any():  # a tile inside the picture takes on nothing
+            return np.zeros(first_HW3.shape)
+        level, top, left, height, width, _ = view.region
+        inside_HW = view.extent.inside(level, top, left, (height, width), 1)
+        own_mean_HW3 = _mean_around(self._own(view, rows, cols), away_HW == 0)
+        step_HW3 = own_mean_HW3 - _mean_around(first_HW3, inside_HW & (away_HW > MIXED_PX))
+        edge = np.ix_(rows.nearest, cols.nearest)
+        step_HW3 = np.nan_to_num(step_HW3[edge])  # where there is nothing to compare: none
+        step_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)
+        return step_HW[..., None] * step_HW3
+
+    def _axes(self, region: Region, moved_px: Moved = STANDS) -> tuple[_Axis, _Axis]:
+        """How the pixels of a region lie to the picture when it has moved."""
+        place, (down, right) = self.place.region(region.level), moved_px
+        return (
+            _Axis.of(region.top - down - place.top, region.height, place.height),
+            _Axis.of(region.left - right - place.left, region.width, place.width),
+        )
+
+    def _own(self, view: View, rows: _Axis, cols: _Axis) -> NDArray[np.int32]:
+        """The picture's pixels (h, w, 3) that are, or are nearest to, those of a view."""
+        return self.levels[view.tile.level][np.ix_(rows.own, cols.own)].astype(np.int32)
 
 
 class _Axis(NamedTuple):

@@ -31,7 +31,7 @@ class Order(ABC):
 
     Attributes:
         extent: of the canvas.
-        course: where things of the first frame go, if any do.
+        course: what kind of motion later frames are told of, and where things of the first go.
     """
 
     extent: Extent

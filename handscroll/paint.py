@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 
@@ -18,6 +19,7 @@ from handscroll.branch import BranchField, BranchTokens, Lineage
 from handscroll.canvas import Canvas, check_learned
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Field, Given, NearbyContextPool
+from handscroll.drawn import DrawnPatches
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import ProceduralField, statistics
 from handscroll.geometry import Patch, Region, Tile, tiles_of
@@ -27,7 +29,7 @@ from handscroll.sample import PatchSampler
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import RADIUS_TOK, from_rgb, to_rgb
 from handscroll.view import Painted, Tokens
-from handscroll.words import Vectors, prompts_of, words_of
+from handscroll.words import Vectors, prompts_of, sought_of, words_of
 
 
 class Painter:
@@ -44,6 +46,7 @@ class Painter:
         on_patch: called as each patch is drawn.
         picture: the pixels (H, W, 3) that the canvas is painted around, if it is around any.
         parent: paints what the canvas was branched from, if it was; it must outlive this one.
+        drawn: a folder of patches; those there are not drawn again, and others are put there.
 
     Raises:
         SpecMismatch: the canvas names another model, does not fit its world or its parent, or text
@@ -62,6 +65,7 @@ class Painter:
         on_patch: Callable[[Patch], None] = lambda patch: None,
         picture: Pixels | None = None,
         parent: Painter | None = None,
+        drawn: Path | None = None,
     ) -> None:
         vectors = _embed(checkpoint, prompts_of(canvas))
         self.sampler = sampler_of(checkpoint, canvas, vectors)
@@ -74,7 +78,7 @@ class Painter:
         self.f = checkpoint.tokenizer.config.downsampling
         torch.set_num_threads(1)
         field: Field = ProceduralField(
-            canvas.seed, canvas.extent, world.palette, self.f, words_of(canvas, vectors)
+            canvas.seed, canvas.extent, world.palette, self.f, sought_of(canvas, vectors)
         )
         self.known: KnownPixels | None = None
         given: Given | None = None
@@ -91,6 +95,7 @@ class Painter:
             given = BranchTokens(self.line.place, codes, parent.pool.__getitem__, given)
         self.field: Field = field
         self.pool: NearbyContextPool = NearbyContextPool(self.order, self.side, field, keep, given)
+        self.drawn = DrawnPatches(drawn, canvas.id) if drawn else None
         self.workers = ThreadPoolExecutor(workers)
 
     def patches(self, wanted: Sequence[Patch]) -> Iterator[tuple[Patch, Codes]]:
@@ -139,8 +144,9 @@ class Painter:
         extent = self.canvas.extent
         found: dict[Patch, None] = {}
         for tile in tiles:
-            patches = self.line.view(tile, RADIUS_TOK).patches()
-            if not patches or not 0 <= tile.frame < self.canvas.frames:
+            there = 0 <= tile.level <= extent.finest and 0 <= tile.frame < self.canvas.frames
+            patches = self.line.view(tile, RADIUS_TOK).patches() if there else []
+            if not patches:
                 raise InvalidRequest(f"{tile} is not in this {extent.kind}")
             found.update(dict.fromkeys(patches))
         return list(found)
@@ -201,10 +207,20 @@ class Painter:
         return codes[0].to(torch.uint8).numpy()
 
     def _sample(self, contexts: Sequence[Context]) -> Iterator[tuple[Patch, Codes]]:
-        """Draw a wave, its batches spread over the workers."""
-        batches = self.sampler.batches(contexts)
+        """Draw a wave, its batches spread over the workers, but what was drawn before."""
+        left = []
+        for context in contexts:
+            found = self.drawn.get(context.patch) if self.drawn else None
+            if found is None:
+                left.append(context)
+            else:
+                self.on_patch(context.patch)
+                yield context.patch, found
+        batches = self.sampler.batches(left)
         for done in as_completed([self.workers.submit(self.sampler.draw, one) for one in batches]):
             for patch, codes in done.result():
+                if self.drawn:
+                    self.drawn.put(patch, codes)
                 self.on_patch(patch)
                 yield patch, codes
 

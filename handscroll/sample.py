@@ -33,12 +33,11 @@ from handscroll.field import CELL_VALUES
 from handscroll.geometry import Mask, Patch
 from handscroll.seeds import gumbels, patch_key
 
-FIELD_GUIDANCE = 1.75
-"""How far level 0 moves from the logits without a field to those with it: a small model believes
-the field too little, and paints mist where there should be hills."""
 LATER = 0.5
 """The share of the temperature at which later frames are drawn: most of what they show is there
 already, and a code that is drawn off by chance is a speck."""
+IS_NEW = 1.0
+"""The logit from which on a token is new: one too many is a blot."""
 AROUND_TOK = 1
 """How many tokens to each side have a say in what becomes of one."""
 
@@ -99,6 +98,7 @@ def collate(
         world_B=torch.tensor(list(worlds)),
         level_B=torch.tensor([context.patch.level for context in contexts]),
         frame_B=torch.tensor([context.patch.frame for context in contexts]),
+        kind_B=torch.tensor([int(context.kind) for context in contexts]),
     )
 
 
@@ -192,7 +192,7 @@ class PatchSampler:
         noise_BTKV = self._noise(contexts, order_BT).to(device)
         drawn_BTK = kept_BTK.clone()
 
-        asked, texts, guidance = self._asked(contexts)
+        asked, texts = self._asked(contexts)
         ways = len(asked) // count  # with guidance, every patch is asked twice
         batch = self._collated(asked, texts, length)
         place_BT2 = _places(order_BT, config.side).to(device).repeat(ways, 1, 1)
@@ -210,7 +210,7 @@ class PatchSampler:
             for code in range(config.codes):
                 logits = self.decoder.code_logits(answer, code).float()
                 if ways == 2:
-                    logits = guided(logits, guidance)
+                    logits = guided(logits, sampling.guidance)
                 value = choose(logits, noise_BTKV[:, now, code], sampling)
                 value = torch.where(is_kept_BT[:, now], kept_BTK[:, now, code], value)
                 drawn_BTK[:, now, code] = value
@@ -262,7 +262,7 @@ class PatchSampler:
             for source in (Source.PREVIOUS, Source.FIRST)
         )
         differ_BS = ~(came.there_BS & stood.there_BS) | (came.codes_BSK != stood.codes_BSK).any(-1)
-        new_BS = around(odds_B2S[:, 0], np.broadcast_to(inside_S, differ_BS.shape)) > 0
+        new_BS = around(odds_B2S[:, 0], np.broadcast_to(inside_S, differ_BS.shape)) > IS_NEW
         moved_BS = differ_BS & (around(odds_B2S[:, 1], differ_BS & inside_S) > 0)
         old = came.where(moved_BS & ~new_BS).over(stood.where(~moved_BS & ~new_BS))
         return known.over(old)
@@ -270,28 +270,18 @@ class PatchSampler:
     def _heard(self, patch: Patch) -> Floats | None:
         return self.words(patch) if self.words is not None else None
 
-    def _asked(
-        self, contexts: list[Context]
-    ) -> tuple[list[Context], list[Floats | None], list[float]]:
-        """What patches of one shape see and hear, then what they are moved away from, and how far.
+    def _asked(self, contexts: list[Context]) -> tuple[list[Context], list[Floats | None]]:
+        """What patches of one shape see and hear, then, if any, what they are moved away from.
 
-        Each has one guidance: that of the prompt, or of the field. Later frames have none: it
-        dissolves a film.
+        Level 0 of the first frame, which lays a canvas out, is moved away from what would be drawn
+        without a field and without words, or with the negative prompt's: a small model believes
+        both too little, and paints mist where there should be hills. Finer levels follow.
         """
-        patches, guidance = [context.patch for context in contexts], self.sampling.guidance
-        first, led = patches[0].frame == 0, len(contexts[0].field_MV) > 0
-        hear = [self._heard(patch) for patch in patches]
-        silent = (self.words is None and self.negative_W is None) or guidance == 1
-        if not first or (silent and not led):
-            return contexts, hear, []
-        away, other, far = list[Context](), list[Floats | None](), list[float]()
-        for context, said in zip(contexts, hear, strict=True):
-            heard = said is not None or self.negative_W is not None
-            told = not led or (guidance != 1 and heard)
-            away.append(context if told else without_field(context))
-            other.append(self.negative_W if told else said)
-            far.append(guidance if told else FIELD_GUIDANCE)
-        return contexts + away, hear + other, far
+        hear = [self._heard(context.patch) for context in contexts]
+        if self.sampling.guidance == 1 or not len(contexts[0].field_MV):
+            return contexts, hear
+        away = [without_field(context) for context in contexts]
+        return contexts + away, hear + [self.negative_W] * len(away)
 
 
 class Kept(NamedTuple):
@@ -351,10 +341,10 @@ def without_field(context: Context) -> Context:
     return replace(context, field_MV=none[0], field_place_M2=none[1])
 
 
-def guided(logits_BQV: Tensor, guidance: Sequence[float]) -> Tensor:
+def guided(logits_BQV: Tensor, guidance: float) -> Tensor:
     """Logits moved away from those in the second half of a batch to those in the first."""
     here, there = logits_BQV.chunk(2)
-    return there + logits_BQV.new_tensor(guidance)[:, None, None] * (here - there)
+    return there + guidance * (here - there)
 
 
 def choose(logits_BQV: Tensor, noise_BQV: Tensor, sampling: Sampling) -> Tensor:

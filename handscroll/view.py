@@ -1,8 +1,9 @@
 """Views: what is decoded to show a tile.
 
 Mostly that is the tile's own window. A film is held still where little changes: a later frame is
-seen against frame 0, for what should stand is not always drawn as it was.
-Near a known picture pixels around the tile are taken along (see `handscroll.known`).
+seen against frame 0, for what should stand is not always drawn as it was. What has moved in a known
+picture is seen against frame 0 at the place that it came from. Near such a picture pixels around
+the tile are taken along (see `handscroll.known`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from handscroll.context import Codes, Floats
 from handscroll.field import near
 from handscroll.geometry import (
     PATCH_PX,
+    STANDS,
     TILE_PX,
     Extent,
     Mask,
+    Moved,
     Patch,
     Region,
     Tile,
@@ -71,6 +74,7 @@ class View(NamedTuple):
         side: tokens to a patch's side.
         radius_tok: tokens of margin the pixel decoder needs.
         margin_px: pixels around the tile that are wanted too.
+        moved_px: how far down and right has come what is also looked for in frame 0.
     """
 
     tile: Tile
@@ -78,11 +82,16 @@ class View(NamedTuple):
     side: int
     radius_tok: int
     margin_px: int = 0
+    moved_px: Moved = STANDS
 
     @property
-    def tiles(self) -> tuple[Tile, ...]:
-        """The tile, and the same of frame 0."""
-        return (self.tile,) if self.tile.frame == 0 else (self.tile, self.tile._replace(frame=0))
+    def looks(self) -> tuple[tuple[Tile, Moved], ...]:
+        """The tile, the same of frame 0 and, if anything, what has come there from frame 0."""
+        if self.tile.frame == 0:
+            return ((self.tile, STANDS),)
+        first = self.tile._replace(frame=0)
+        ways = (STANDS,) if self.moved_px == STANDS else (STANDS, self.moved_px)
+        return ((self.tile, STANDS), *((first, way) for way in ways))
 
     @property
     def region(self) -> Region:
@@ -94,15 +103,20 @@ class View(NamedTuple):
         )
 
     def patches(self) -> list[Patch]:
-        """The patches of the canvas that all of it is decoded from."""
-        found = (window_patches(tile, self.extent, self._f, self._reach_tok) for tile in self.tiles)
+        """The patches of the canvas that all of it is decoded from, some of them twice."""
+        found = (
+            window_patches(tile, self.extent, self._f, self._reach_tok, moved_px)
+            for tile, moved_px in self.looks
+        )
         return [patch for patches in found for patch in patches]
 
     def tokens(self, read: Callable[[Patch], Codes]) -> list[Tokens]:
-        """What is to be decoded for each of `tiles`, given the codes (side, side, K) of patches."""
+        """What is to be decoded for each of `looks`, given the codes (side, side, K) of patches."""
         found = []
-        for tile in self.tiles:
-            codes, inside, at = window_codes(tile, self.extent, self.side, self._reach_tok, read)
+        for tile, moved_px in self.looks:
+            codes, inside, at = window_codes(
+                tile, self.extent, self.side, self._reach_tok, read, moved_px
+            )
             top_px, left_px = at.top_px - self.margin_px, at.left_px - self.margin_px
             found.append(Tokens(codes, inside, top_px, left_px, TILE_PX + 2 * self.margin_px))
         return found
@@ -110,11 +124,24 @@ class View(NamedTuple):
     def painted(self, pixels: Sequence[Pixels]) -> Painted:
         """What came of it: the pixels (h, w, 3) that each of its tokens was decoded to."""
         if self.tile.frame == 0:
-            return Painted(self, pixels[0], pixels[0], np.zeros(pixels[0].shape[:2], np.float32))
-        now, first = pixels[0].astype(np.float32), pixels[-1]
-        change = _around(np.abs(now - first).sum(axis=2)) / np.float32(3)
-        held = now + near(change / STILL)[..., None] * (first - now)
-        return Painted(self, np.rint(held).astype(np.uint8), first, change)
+            nothing = np.zeros(pixels[0].shape[:2], np.float32)
+            return Painted(self, pixels[0], (First(STANDS, pixels[0], nothing, nothing + 1),))
+        now, *firsts = (one.astype(np.float32) for one in pixels)
+        changes = [_around(np.abs(now - one).sum(axis=2)) / np.float32(3) for one in firsts]
+        shares = [np.ones_like(changes[0])]
+        if len(changes) == 2:  # whichever it is more like; what shows nothing that moves, stands
+            came = changes[0] / (changes[0] + changes[1] + 1)
+            shares = [1 - came, came]
+        held = now.astype(np.float64)
+        for one, change, share in zip(firsts, changes, shares, strict=True):
+            held += (share * near(change / STILL))[..., None] * (one - now)
+        found = (
+            First(moved_px, *about)
+            for (_, moved_px), *about in zip(
+                self.looks[1:], pixels[1:], changes, shares, strict=True
+            )
+        )
+        return Painted(self, np.rint(held).astype(np.uint8), tuple(found))
 
     @property
     def _f(self) -> int:
@@ -125,20 +152,34 @@ class View(NamedTuple):
         return self.radius_tok - (-self.margin_px // self._f)
 
 
+class First(NamedTuple):
+    """Frame 0, as a view is seen against it.
+
+    Attributes:
+        moved_px: how far down and right it has come.
+        pixels: what is there then, (h, w, 3).
+        change: how far the surroundings of each pixel are from it, (h, w), in grey levels.
+        share: how much of each pixel is to be taken for it, (h, w), against what else it may be.
+    """
+
+    moved_px: Moved
+    pixels: Pixels
+    change: Floats
+    share: Floats
+
+
 class Painted(NamedTuple):
     """What a view came to: pixels of its region.
 
     Attributes:
         view: how.
         pixels: what is painted there, (h, w, 3), held still.
-        first: what is there in frame 0, (h, w, 3).
-        change: how far the surroundings of each pixel are from frame 0, (h, w), in grey levels.
+        firsts: what it is seen against: frame 0 as it stands, and as it has come there.
     """
 
     view: View
     pixels: Pixels
-    first: Pixels
-    change: Floats
+    firsts: tuple[First, ...]
 
     def cut(self, values: NDArray[Number]) -> NDArray[Number]:
         """The tile (TILE_PX, TILE_PX, …) out of values of the region."""

@@ -5,12 +5,14 @@ much of it each covers. So a region's border is as soft as the region says and a
 patch is wide, and a coarse patch hears of all that lies below it. Where a canvas moves, all frames
 but the first hear in addition what moves; the first is that of the still canvas.
 
+A layout is looked for by its words, less half of what the negative prompt says.
+
 Shape suffix: W length of an embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,9 @@ from handscroll.geometry import PATCH_PX, Patch
 
 Vectors = Mapping[str, Floats]
 """Embeddings (W,) by prompt."""
+
+AWAY = 0.5
+"""How far a layout moves away from the negative prompt: all the way, it would fit no prompt."""
 
 
 def prompts_of(canvas: Canvas) -> list[str]:
@@ -83,6 +88,22 @@ def words_of(canvas: Canvas, vectors: Vectors) -> Words | None:
     """The embeddings of a canvas' patches; None if nothing is said of any of them."""
     said = canvas.prompt or canvas.motion or any(region.prompt for region in canvas.regions)
     return Words(canvas, vectors) if said else None
+
+
+def sought_of(canvas: Canvas, vectors: Vectors) -> Callable[[Patch], Floats | None] | None:
+    """What the layout of each patch is looked for by (W,); None if nothing is said of any.
+
+    A negative prompt has a say where there is a prompt, whatever the guidance.
+    """
+    words, negative_W = words_of(canvas, vectors), vectors.get(canvas.sampling.negative_prompt)
+    if words is None or negative_W is None:
+        return words
+
+    def sought(patch: Patch) -> Floats | None:
+        said_W = words(patch)
+        return None if said_W is None else said_W - np.float32(AWAY) * negative_W
+
+    return sought
 
 
 def _covered(canvas: Canvas, region: PromptRegion, patch: Patch) -> float:

@@ -67,7 +67,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     decoder = Decoder(DecoderConfig(layers=2, width=64, heads=2, head_width=32))
     awaken(tokenizer, 0.05)
     awaken(decoder, 0.4)
-    torch.nn.init.constant_(decoder.fate.bias, 2.0)  # most of later frames is new, not all
+    torch.nn.init.constant_(decoder.fate.bias, 3.0)  # most of later frames is new, not all
     rng = np.random.default_rng(20220720)
     worlds = [
         World(

@@ -1,9 +1,12 @@
-"""What the design claims, tried: ``python -m training.ablation tokenizers|decoders --out FOLDER``.
+"""What the design claims, tried: ``python -m training.ablation tokenizers|decoders|sampling
+--out FOLDER``.
 
-``tokenizers`` trains a few from nothing, alike but for one thing; ``decoders`` takes things away
-from a trained one, and trains it further alike but for one thing. All of it is small, made to
-compare and not to ship: figures are to be read within a table. Leaves ``tokenizers.md`` and
-``decoders.md``; a run that was stopped goes on.
+``tokenizers`` trains a few from nothing, alike but for one thing, and what decodes of the first of
+them further, by other losses; ``decoders`` takes things away
+from a trained one, and trains it further alike but for one thing; ``sampling`` paints with a
+trained one, with one setting changed. All of it is small, made to compare and not to ship: figures
+are to be read within a table. Leaves ``tokenizers.md``, ``decoders.md`` and ``sampling.md``; a run
+that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
-from typing import Annotated, NamedTuple
+from types import ModuleType
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,18 +28,24 @@ from torch.nn import functional as F
 
 from handscroll import checkpoint, cli, context
 from handscroll.canvas import Sampling
+from handscroll.checkpoint import Checkpoint
 from handscroll.context import RING_TOK, Codes, Context, gather
 from handscroll.decoder import Decoder
 from handscroll.geometry import PATCH_PX, TILE_PX, Extent, Patch, Tile, window_patches
 from handscroll.order import Lattice, Order
 from handscroll.sample import PatchSampler
 from handscroll.tokenizer import RADIUS_TOK, Tokenizer, TokenizerConfig
-from training import pictures
+from training import pictures, quality, train_pixels, train_tokenizer
+from training.captions import landscapes
 from training.evaluate import Report
 from training.examples import Dataset, Example, Examples
+from training.features import Lite0, reconstructed
 from training.likelihood import nats, together, without
+from training.metrics import kid
 from training.perceptual import Perceptual
+from training.pictures import Picture
 from training.run import Run
+from training.samples import Studio
 from training.train_decoder import batches, loss_of
 from training.train_tokenizer import crop, evaluate, pixel_loss, to_float
 
@@ -43,6 +53,8 @@ SSIM_PX = 8
 """Side of the windows whose structure is compared."""
 TIMES = 5
 EXAMPLES = 96
+SEEN_LEVELS = 2
+"""Sampling is judged by the coarsest levels: what they lay out, the finer ones keep."""
 
 app = typer.Typer(add_completion=False)
 
@@ -107,6 +119,25 @@ VARIANTS = (
 )
 
 
+class Loss(NamedTuple):
+    """What to train by what decodes."""
+
+    name: str
+    perceptual: float = 0.0
+    critic: float = 0.0
+
+
+LOSSES = (
+    Loss("pixels alone"),
+    Loss("and perceptual distance", train_pixels.PERCEPTUAL_WEIGHT),
+    Loss(
+        "and a critic (ships)",
+        train_pixels.PERCEPTUAL_WEIGHT,
+        train_pixels.CRITIC_WEIGHT,
+    ),
+)
+
+
 def ssim(one_BHWC: Tensor, other_BHWC: Tensor) -> float:
     """Structural similarity of pictures in [-1, 1] (Wang et al. 2004), brightness alone."""
     a, b = (part.mean(-1)[:, None] / 2 for part in (one_BHWC, other_BHWC))
@@ -147,13 +178,17 @@ def tokenizers(
     data: Annotated[Path, typer.Option(help="packed data set")],
     out: Annotated[Path, typer.Option(help="folder for the runs and the report")],
     steps: int = 800,
+    further: Annotated[int, typer.Option(help="steps by each of the losses")] = 400,
     batch: int = 12,
     model: Annotated[Path, typer.Option(help="checkpoint folder, shown beside")] = (
         checkpoint.SHIPPED
     ),
 ) -> None:
-    """Train tokenizers from nothing, alike but for one thing."""
+    """Train tokenizers from nothing, alike but for one thing, and one further by other losses."""
     train, held = pictures.split(data, None)
+    lite0, shown = Lite0(out / "features", 2), [one for one in held if one.kind == "scroll"]
+    finest = len(shown[0].levels) - 1
+    wanted = lite0.describe(shown, finest)
     fixed = np.random.default_rng(1)
     real = to_float([crop(fixed, held) for _ in range(64)], "cpu")
     perceptual = Perceptual()
@@ -170,6 +205,7 @@ def tokenizers(
             f"{psnr:.2f}",
             f"{ssim(again, real):.3f}",
             f"{distance:.4f}",
+            kid(lite0.describe(shown, finest, reconstructed(one)), wanted).text(scale=1000),
             f"{usage:.0%}",
             f"{decode_ms(one):.0f}",
         )
@@ -184,16 +220,42 @@ def tokenizers(
             with torch.autocast("cpu", torch.bfloat16):
                 painted, _ = run.model(crops)
             run.update(pixel_loss(painted, crops) + getattr(run.model.quantizer, "pull", 0.0))
-        rows.append(row(variant.name, run.averaged(variant.tokenizer())))
+        trained = run.averaged(variant.tokenizer())
+        if not variant.learned:
+            train_tokenizer.save(trained, run.folder)
+        rows.append(row(variant.name, trained))
     rows.append(row("what ships, trained longer and for texture", checkpoint.load(model).tokenizer))
+    by_losses = []
+    for number, loss in enumerate(LOSSES):
+        folder = out / f"loss-{number}"
+        train_pixels.main(
+            data,
+            out / "tokenizer-0",
+            folder,
+            steps=further,
+            batch=batch,
+            perceptual_weight=loss.perceptual,
+            critic_weight=loss.critic,
+            device="cpu",
+        )
+        by_losses.append(row(loss.name, train_tokenizer.load(folder)))
+    columns = "bits a patch", "PSNR, dB", "SSIM", "perceptual", "KID", "values in use", "ms a tile"
     report = Report("Tokenizers")
     report.section(
         "Tokenizers",
         f"{steps} steps of {batch} crops each, from nothing, on pixels alone, but for the last. "
         "Figures are those of 64 held-out crops of 160 px; perceptual distance by the VGG-16 of "
-        "`training.perceptual`; decoding on one thread.",
-        ("", "bits a patch", "PSNR, dB", "SSIM", "perceptual", "values in use", "ms a tile"),
+        f"`training.perceptual`; KID × 1000 of {len(shown)} held-out landscapes at the finest "
+        "level, encoded and decoded, against themselves; decoding on one thread.",
+        ("", *columns),
         rows,
+    )
+    report.section(
+        "Losses",
+        f"The first of these, of which what decodes is trained {further} steps of {batch} crops "
+        "further. The perceptual distance is what two of them are trained by; nothing is by KID.",
+        ("", *columns),
+        by_losses,
     )
     (out / "tokenizers.md").write_text(report.text(), encoding="utf-8")
     typer.echo(report.text())
@@ -219,14 +281,14 @@ ORDERS: dict[str, Callable[[Extent], Order]] = {
 
 
 @contextmanager
-def ring_of(tokens: int) -> Iterator[None]:
-    """See a ring of so many tokens, in what is done meanwhile."""
-    before = context.RING_TOK
-    context.RING_TOK = tokens
+def instead(module: ModuleType, name: str, value: float) -> Iterator[None]:
+    """Have another value of a constant, in what is done meanwhile."""
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        context.RING_TOK = before
+        setattr(module, name, before)
 
 
 class Phased(Examples):
@@ -324,7 +386,7 @@ def further_rows(
 ) -> Iterator[tuple[str, ...]]:
     """Held-out surprise of decoders that were trained further, each in its way."""
     for number, way in enumerate(WAYS):
-        with ring_of(way.ring):
+        with instead(context, "RING_TOK", way.ring):
             held = Examples(data, held_out=True, clean=True)
             kept = [without(one, *way.hidden) for one in held.always(EXAMPLES)]
             torch.manual_seed(0)
@@ -385,6 +447,88 @@ def decoders(
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / "decoders.md").write_text(report.text(), encoding="utf-8")
+    typer.echo(report.text())
+
+
+class Setting(NamedTuple):
+    """One way to draw from a trained decoder: what is changed of how it paints best."""
+
+    name: str
+    changes: dict[str, Any] = {}
+
+
+SETTINGS = (
+    Setting("as it ships"),
+    Setting("temperature 0.85", {"temperature": 0.85}),
+    Setting("temperature 1.15", {"temperature": 1.15}),
+    Setting("top-p 0.9", {"top_p": 0.9}),
+    Setting("top-p 1", {"top_p": 1.0}),
+    Setting("guidance 1", {"guidance": 1.0}),
+    Setting("guidance 4", {"guidance": 4.0}),
+)
+GUIDANCES = (1.0, 2.5, 4.0)
+
+
+def closeness_rows(
+    loaded: Checkpoint, lite0: Lite0, real: Sequence[Picture], out: Path, number: int
+) -> Iterator[tuple[str, ...]]:
+    """KID x 1000 of what each setting paints at the coarsest levels, beside that of blur."""
+    levels = range(SEEN_LEVELS)
+    wanted = [lite0.describe(real, level) for level in levels]
+    for setting in SETTINGS:
+        changed = replace(loaded, sampling=replace(loaded.sampling, **setting.changes))
+        painted = Studio(changed, out, 2).pictures(real[0].world, number, SEEN_LEVELS)
+        found = (kid(lite0.describe(painted, level), wanted[level]) for level in levels)
+        yield setting.name, *(one.text(scale=1000) for one in found)
+    blurs = (kid(lite0.describe(real, level, quality.YARDSTICK), wanted[level]) for level in levels)
+    yield f"real ones, {quality.YARDSTICK.name}", *(one.text(scale=1000) for one in blurs)
+
+
+def guidance_rows(
+    loaded: Checkpoint,
+    lite0: Lite0,
+    real: Sequence[Picture],
+    tags: dict[str, tuple[str, ...]],
+    out: Path,
+    number: int,
+) -> Iterator[tuple[str, ...]]:
+    """How well prompts are followed at each guidance: AUC by prompt, and their mean."""
+    for guidance in GUIDANCES:
+        changed = replace(loaded, sampling=replace(loaded.sampling, guidance=guidance))
+        studio = Studio(changed, out, 2)
+        found = list(quality.following(lite0, studio, real[0].world, real, tags, number))
+        every = [one.painted.value for one in found]
+        yield f"{guidance:g}", *(f"{value:.2f}" for value in every), f"{fmean(every):.2f}"
+
+
+@app.command()
+def sampling(
+    data: Annotated[Path, typer.Option(help="packed data set")],
+    out: Annotated[Path, typer.Option(help="folder for what is painted and the report")],
+    model: Annotated[Path, typer.Option(help="checkpoint folder")] = checkpoint.SHIPPED,
+    number: Annotated[int, typer.Option("--samples", min=5, help="seeds by setting")] = 16,
+) -> None:
+    """Paint landscapes with a trained model, with one setting of its sampling changed."""
+    loaded, lite0 = checkpoint.load(model), Lite0(out / "features", 2)
+    every = [one for one in pictures.load(data) if one.kind == "scroll"]
+    held = [one for one in every if one.held_out]
+    tags = {name: one.tags for name, one in landscapes(data / "landscapes/captions.csv").items()}
+    report = Report(f"Sampling, by model `{loaded.digest[:16]}…`")
+    report.section(
+        "Closeness to real pictures",
+        f"KID × 1000 of {number} landscapes against {len(held)} held-out photographs, as "
+        "`training.evaluate` measures it.",
+        ("", *(f"level {level}" for level in range(SEEN_LEVELS))),
+        closeness_rows(loaded, lite0, held, out, number),
+    )
+    report.section(
+        "Guidance",
+        f"AUC of prompts, of {number} seeds, as `training.evaluate` measures it. Words pick a "
+        "layout whatever the guidance; it is for how far the decoder follows layout and words.",
+        ("guidance", *quality.PROMPTS, "mean"),
+        guidance_rows(loaded, lite0, every, tags, out, number),
+    )
+    (out / "sampling.md").write_text(report.text(), encoding="utf-8")
     typer.echo(report.text())
 
 

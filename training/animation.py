@@ -149,26 +149,18 @@ def photographed(held: Sequence[Picture], frames: int, count: int) -> Iterator[S
 
 
 def mapped(held: Picture, frames: int, count: int) -> Iterator[Scene]:
-    """Scenes of the held-out part of the relief map, spread from north to south."""
-    assert held.heights is not None
-    whole = held.levels[-1]
+    """Scenes of the held-out part of the relief map: where the most snow comes, or goes."""
     height, width = EARTH_PX
-    scale = len(whole) / len(held.heights)
-    for seed in range(1, count + 1):
-        top = int((seed - 0.5) * len(whole) / count) - height // 2
-        rows = slice(round(top / scale), round((top + height) / scale))
-        share = (np.arange(top, top + height) + 0.5) / len(whole)
-        latitude = held.north_deg + share * (held.south_deg - held.north_deg)
-        heights = held.heights[rows, : round(width / scale)]
-        for freezes in (False, True):
-            film = motion.seasons(
-                whole[top : top + height, :width],
-                heights,
-                latitude.astype(np.float32),
-                freezes,
-                len(held.levels) - 1,
-            )
+    finest, tall = len(held.levels) - 1, len(held.levels[-1])
+    for freezes in (False, True):
+        found = []
+        for top in range(0, tall - height + 1, motion.EARTH_STEP_PX):
+            part = motion.cut(held, top, 0, height, width)
+            film = motion.seasons(part, freezes, finest)
             spread_HW = _spread(film, frames)
+            found.append(((spread_HW > MOVES_GREY).mean(), top, film, spread_HW))
+        found.sort(key=lambda one: one[:2], reverse=True)
+        for seed, (_, top, film, spread_HW) in enumerate(found[:count], start=1):
             yield Scene(
                 f"{held.name} {top}",
                 "planet",

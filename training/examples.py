@@ -23,7 +23,7 @@ from safetensors import safe_open
 
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Context, Floats, Source, gather
-from handscroll.course import PAN_STEPS, STILL, Course, course_of
+from handscroll.course import STILL, Course, Kind, course_of
 from handscroll.field import CELL_PX, MARGIN, Palette, cell_values
 from handscroll.geometry import MAX_FRAMES, PATCH_PX, Extent, Mask, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster
@@ -34,21 +34,22 @@ SERVED_GROUP = 16
 ENOUGH_PX = 32
 FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
 """Often enough that either alone is learned to be believed."""
-PARENT_DROPPED, PREVIOUS_DROPPED = 0.1, 0.1
-"""Without the frame before, what has moved is learned from the first."""
+PARENT_DROPPED = 0.1
 MOTION_ALONE = 0.3
 """The share of moving examples whose words say what moves and nothing else."""
+KIND_DROPPED = 0.2
+"""The share of examples that are not told the kind: from them words of no kind are learned."""
 BLIND = 0.6
 """The share of later frames that are asked for all tokens at once, as fates are when painting; half
 of these see no neighbours either, which tell where things go before the words do."""
-STIRRED = 0.1
-"""The share of a patch's tokens that change where something moves."""
+AT_ONCE = 0.5
+"""The share of the others all of whose tokens are drawn at once: else what is new is told by what
+is new beside it, and what comes first, snow or grass, is hardly learned from the motion."""
+MISTAKEN = 0.25
+"""The share of later frames in which some tokens are taken for new that are not."""
 STEADY = 0.01
 """The share of a level's tokens that change at most where nothing moves."""
-SOUGHT, PLACES = 0.5, 4
-"""The share of moving examples for which a patch is sought in which something moves, and how many
-are looked at. The others show what stands, as much as there is: skies above rolling waves."""
-CAMERA_ODDS = 0.4
+CAMERA_ODDS = 0.25
 """How often camera moves are drawn, of once for other words: they are soon learned."""
 STILL_FRAMES = 0.08
 """The share of examples from stills that see a frame before, which is the same."""
@@ -204,7 +205,10 @@ class Seen(Order):
 
 
 class Example(NamedTuple):
-    """One training example: T tokens of one patch, in the order they are drawn."""
+    """One training example: T tokens of one patch, in the order they are drawn.
+
+    ``drawn_T`` says which of them are: of a later frame only what is new.
+    """
 
     context: Context
     world: int
@@ -212,6 +216,7 @@ class Example(NamedTuple):
     codes_TK: Codes
     place_T2: Floats
     group_T: NDArray[np.int64]
+    drawn_T: Mask
     fate_T: NDArray[np.int64]
 
 
@@ -252,7 +257,9 @@ class Examples:
         choice = self.still[world]
         if moves:  # not by their number: there are fewer photographs of waves than of clouds
             kinds = list(self.clips[world].values())
-            often = np.array([CAMERA_ODDS if pans(kind[0].course) else 1.0 for kind in kinds])
+            often = np.array(
+                [CAMERA_ODDS if kind[0].course.kind == Kind.CAMERA else 1.0 for kind in kinds]
+            )
             choice = kinds[rng.choice(len(kinds), p=often / often.sum())]
         picture = choice[rng.integers(len(choice))]
         odds = np.array(LEVEL_ODDS[-len(picture.codes) :])
@@ -260,10 +267,6 @@ class Examples:
             odds *= picture.stirring
         level = int(rng.choice(len(odds), p=odds / odds.sum()))
         extent, patch = self._place(rng, picture, level)
-        if moves and not self.clean and rng.random() < SOUGHT:
-            for _ in range(PLACES - 1):
-                if not self._stirs(picture, extent, patch):
-                    extent, patch = self._place(rng, picture, level)
         later = self.moving and rng.random() < (0.9 if moves else STILL_FRAMES)
         blind = later and not self.clean and rng.random() < BLIND
         seen = () if blind and rng.random() < 0.5 else self._seen(rng, extent, patch)
@@ -287,16 +290,21 @@ class Examples:
         if not self.clean:
             context = self._disturb(rng, context)
         codes_TK, place_T2, group_T = self._target(rng, context, read(patch))
-        fate_T = np.full_like(group_T, Fate.UNKNOWN)
+        drawn_T, fate_T = np.full(len(group_T), True), np.full_like(group_T, Fate.UNKNOWN)
         if later:
+            rows, cols = place_T2.astype(np.int64).T
             fate_ss = fates(context, read(patch))
             if blind:
-                rows, cols = place_T2.astype(np.int64).T
-                group_T, fate_T = np.zeros_like(group_T), fate_ss[rows, cols]
+                drawn_T, fate_T = ~drawn_T, fate_ss[rows, cols]
             else:
-                context = context.forget(fate_ss == Fate.NEW)
+                new_ss = np.isin(fate_ss, (Fate.NEW, Fate.UNKNOWN))
+                if not self.clean and rng.random() < MISTAKEN:
+                    new_ss |= self._part(rng)
+                context, drawn_T = context.forget(new_ss), new_ss[rows, cols]
+            if blind or (not self.clean and rng.random() < AT_ONCE):
+                group_T = np.zeros_like(group_T)
         text = self._text(rng, picture, extent, patch)
-        return Example(context, world, text, codes_TK, place_T2, group_T, fate_T)
+        return Example(context, world, text, codes_TK, place_T2, group_T, drawn_T, fate_T)
 
     def always(self, count: int) -> list[Example]:
         """The same examples at each call; none where there is nothing to draw from."""
@@ -330,12 +338,12 @@ class Examples:
         )
         return extent, Patch(level, 0, row, col)
 
-    def _stirs(self, picture: Encoded, extent: Placed, patch: Patch) -> bool:
-        """Whether something moves in a patch."""
-        before, now = (
-            self._block(levels, extent, patch) for levels in (picture.before, picture.codes)
-        )
-        return bool((before != now).any(-1).mean() > STIRRED)
+    def _part(self, rng: np.random.Generator) -> Mask:
+        """A rectangle of a patch's tokens."""
+        rows, cols = np.sort(rng.integers(self.side + 1, size=(2, 2)), axis=1)
+        part = np.zeros((self.side, self.side), bool)
+        part[slice(*rows), slice(*cols)] = True
+        return part
 
     def _seen(self, rng: np.random.Generator, extent: Placed, patch: Patch) -> tuple[Patch, ...]:
         share = 0.0 if self.clean else rng.random()
@@ -401,15 +409,11 @@ class Examples:
         )
 
     def _disturb(self, rng: np.random.Generator, context: Context) -> Context:
-        """Drop a source now and then; replace some codes by random ones."""
-        gone = np.zeros(len(context.codes_NK), bool)
-        for source, odds in (
-            (Source.PARENT, PARENT_DROPPED),
-            (Source.PREVIOUS, PREVIOUS_DROPPED),
-        ):
-            if rng.random() < odds:
-                gone |= context.source_N == source
-        context = context.without(gone)
+        """Drop the parent now and then; replace some codes by random ones."""
+        if rng.random() < PARENT_DROPPED:
+            context = context.without(context.source_N == Source.PARENT)
+        if rng.random() < KIND_DROPPED:
+            context = replace(context, kind=Kind.OTHER)
         struck = rng.random(context.codes_NK.shape) < rng.uniform(0, 0.1)
         frames = np.isin(context.source_N, (Source.PREVIOUS, Source.FIRST))
         struck[frames] = False  # else nothing would stay still
@@ -462,8 +466,3 @@ def fates(context: Context, codes_ssK: Codes) -> NDArray[np.int64]:
         [is_stood & is_come, is_stood, is_come], [Fate.EITHER, Fate.STOOD, Fate.CAME], Fate.NEW
     )
     return np.where(has_stood & has_come, found, Fate.UNKNOWN).astype(np.int64)
-
-
-def pans(course: Course) -> bool:
-    """Whether it is a camera that moves."""
-    return PAN_STEPS in (abs(course.down), abs(course.right))

@@ -11,7 +11,7 @@ Shape suffixes: H W pixels of the finest level.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,24 +26,30 @@ SEASON_FRAMES = 16
 LAG = 4
 """Seasons are told from any of so many frames before: they must not stand because one stood."""
 
-WINTER_DEG, SUMMER_DEG = 44.0, 84.0
+WINTER_DEG, SUMMER_DEG = 42.0, 74.0
 """Latitudes beyond which the lowlands are white, in the midst of either."""
-SNOW_RGB = (226.0, 232.0, 238.0)
-SEA_LEVEL = 100
-"""Grey of the height map above which there is land."""
+SNOW_LINE_DEG = 2.0
+"""From bare ground to all the snow there is: a wide one would change in every frame."""
+SNOW_RGB, MOST_SNOW = (226.0, 232.0, 238.0), 0.85
+SEA_LEVEL, DEG_A_GREY = 100, 0.2
+"""Grey of the height map above which there is land, and how many degrees of latitude nearer to the
+pole it is as cold as where it is a grey level higher."""
 
-EARTH_CLIP_PX = (1536, 2048)
+EARTH_CLIP_PX = (1024, 1536)
 """Height and width of a clip of the relief map, where there is so much of it."""
 EARTH_STEP_PX = 512
 """Parts of the relief map begin at multiples of this, where their captions do too."""
-EARTH_PX_A_CLIP = 750_000
+EARTH_PX_A_CLIP = 250_000
+SNOWS, PLACES = 0.03, 20
+"""The share of such a clip in which snow comes or goes, and how many places are looked at for it:
+over most of the Earth it never does."""
 FAR = 0.12
 """The share of the height below the horizon in which water stands."""
 SOFT_PX = 3
 """Blur of the edge between what moves and what stands: a wide one would show both at once."""
 CLIPS_OF_WAVES = 3
 """Of each photograph: there are few of water."""
-PANNED = 0.25
+PANNED, MAP_PANNED = 0.25, 0.1
 """The share of photographs, and of clips of the relief map, over which a camera moves."""
 
 CLOUDS_LEFT, CLOUDS_RIGHT = "clouds drift left", "clouds drift right"
@@ -138,32 +144,59 @@ def clips(picture: Picture, rng: np.random.Generator) -> Iterator[Clip]:
 
 def _mapped(picture: Picture, rng: np.random.Generator) -> Clip:
     """A part of the relief map, the snow of which comes or goes, or over which a camera moves."""
-    pixels, finest = picture.levels[-1], len(picture.levels) - 1
-    size = [
-        min(whole // EARTH_STEP_PX * EARTH_STEP_PX, part)
-        for whole, part in zip(pixels.shape, EARTH_CLIP_PX, strict=False)
-    ]
-    top, left = (
-        EARTH_STEP_PX * int(rng.integers((whole - part) // EARTH_STEP_PX + 1))
-        for whole, part in zip(pixels.shape, size, strict=False)
-    )
-    rows, cols = slice(top, top + size[0]), slice(left, left + size[1])
-    if rng.random() < PANNED:
-        frame = int(rng.integers(1, MAX_FRAMES))
-        film = panned(pixels[rows, cols], MAP_PANS[rng.integers(len(MAP_PANS))], finest)
-        return Clip(film, frame, frame - 1, top, left)
-    assert picture.heights is not None
-    scale = len(pixels) // len(picture.heights)
-    heights = picture.heights[
-        rows.start // scale : rows.stop // scale, cols.start // scale : cols.stop // scale
-    ]
-    south = (np.arange(rows.start, rows.stop) + 0.5) / len(pixels)
-    latitude_deg = picture.north_deg + south * (picture.south_deg - picture.north_deg)
+    finest = len(picture.levels) - 1
+    if rng.random() < MAP_PANNED:
+        words, frame = MAP_PANS[rng.integers(len(MAP_PANS))], int(rng.integers(1, MAX_FRAMES))
+        top, left, part = _part(picture, rng)
+        return Clip(panned(part.levels[-1], words, finest), frame, frame - 1, top, left)
     freezes = bool(rng.integers(2))
-    film = seasons(pixels[rows, cols], heights, latitude_deg.astype(np.float32), freezes, finest)
     frame = int(rng.integers(1, SEASON_FRAMES + 1))
     before = max(0, frame - int(rng.integers(1, LAG + 1)))
-    return Clip(film, frame, before, top, left)
+    for _ in range(PLACES):
+        top, left, part = _part(picture, rng)
+        small = seasons(part, freezes, level=0)
+        if (small.frame(frame) != small.frame(before)).any(axis=-1).mean() > SNOWS:
+            break
+    return Clip(seasons(part, freezes, finest), frame, before, top, left)
+
+
+def _part(picture: Picture, rng: np.random.Generator) -> tuple[int, int, Picture]:
+    """A part of the relief map, and where its corner is in pixels of the finest level."""
+    whole_px = picture.levels[-1].shape[:2]
+    size_px = tuple(
+        min(whole // EARTH_STEP_PX * EARTH_STEP_PX, part)
+        for whole, part in zip(whole_px, EARTH_CLIP_PX, strict=True)
+    )
+    top, left = (
+        EARTH_STEP_PX * int(rng.integers((whole - part) // EARTH_STEP_PX + 1))
+        for whole, part in zip(whole_px, size_px, strict=True)
+    )
+    return top, left, cut(picture, top, left, *size_px)
+
+
+def cut(picture: Picture, top: int, left: int, height: int, width: int) -> Picture:
+    """A part of the relief map, cut at pixels of its finest level that all levels have."""
+    assert picture.heights is not None
+    finest, whole = len(picture.levels) - 1, len(picture.levels[-1])
+
+    def within(pixels: Pixels, level: int) -> Pixels:
+        rows, cols = (
+            slice(start >> finest - level, start + size >> finest - level)
+            for start, size in ((top, height), (left, width))
+        )
+        return pixels[rows, cols]
+
+    north, south = (
+        picture.north_deg + row / whole * (picture.south_deg - picture.north_deg)
+        for row in (top, top + height)
+    )
+    return replace(
+        picture,
+        levels=tuple(within(pixels, level) for level, pixels in enumerate(picture.levels)),
+        heights=within(picture.heights, 0),
+        north_deg=north,
+        south_deg=south,
+    )
 
 
 def panned(pixels: Pixels, words: str, finest: int) -> Film:
@@ -281,32 +314,33 @@ def waves(pixels: Pixels, water: Mask, horizon: float, finest: int) -> Film:
     return Film(WAVES, finest, draw)
 
 
-def seasons(
-    pixels: Pixels, heights: Pixels, latitude_deg: Field, freezes: bool, finest: int
-) -> Film:
+def seasons(picture: Picture, freezes: bool, level: int) -> Film:
     """A part of the relief map whose snow retreats polewards and uphill, or comes back.
 
     Args:
-        pixels: the map (H, W, 3).
-        heights: the same part of the height map, of any size.
-        latitude_deg: of every row (H,).
+        picture: the map.
         freezes: whether it comes; the first frame is in summer then, and else in winter.
-        finest: the finest level.
+        level: of the picture, the finest of the film.
     """
+    assert picture.heights is not None
+    pixels = picture.levels[level]
     height, width, _ = pixels.shape
-    image = Image.fromarray(heights).resize((width, height), Image.Resampling.BILINEAR)
-    level = np.asarray(image.filter(ImageFilter.GaussianBlur(2)), np.float32)
-    land = np.clip((level - SEA_LEVEL) / 6, 0, 1)
-    cold = np.abs(latitude_deg)[:, None] + 0.2 * (level - SEA_LEVEL)
+    image = Image.fromarray(picture.heights).resize((width, height), Image.Resampling.BILINEAR)
+    high = np.asarray(image.filter(ImageFilter.GaussianBlur(2)), np.float32) - SEA_LEVEL
+    land = np.clip(high / 6, 0, 1)
+    south = (np.arange(height)[:, None] + 0.5) / height
+    latitude_deg = picture.north_deg + south * (picture.south_deg - picture.north_deg)
+    cold_deg = (np.abs(latitude_deg) + DEG_A_GREY * high).astype(np.float32)
     light = pixels.astype(np.float32).mean(-1)
     around = Image.fromarray(light.astype(np.uint8)).filter(ImageFilter.GaussianBlur(12))
     relief = np.clip((light + 20) / (np.asarray(around, np.float32) + 20), 0.7, 1.15)
-    snow = np.array(SNOW_RGB, np.float32) * relief[..., None]
+    snow = np.clip(np.array(SNOW_RGB, np.float32) * relief[..., None], 0, 255)
 
     def draw(frame: int, down: int, right: int) -> Pixels:
         passed = min(frame, SEASON_FRAMES) / SEASON_FRAMES
         warmth = 1 - passed if freezes else passed
-        share = np.clip((cold - (WINTER_DEG + (SUMMER_DEG - WINTER_DEG) * warmth)) / 5, 0, 0.85)
-        return _laid_over(pixels, np.clip(snow, 0, 255), (share * land).astype(np.float32))
+        line_deg = WINTER_DEG + (SUMMER_DEG - WINTER_DEG) * warmth
+        share = np.clip((cold_deg - line_deg) / SNOW_LINE_DEG, 0, MOST_SNOW)
+        return _laid_over(pixels, snow, share * land)
 
-    return Film(FREEZE if freezes else THAW, finest, draw)
+    return Film(FREEZE if freezes else THAW, level, draw)

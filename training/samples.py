@@ -126,13 +126,19 @@ class Studio:
         level, top, left, height, width, _ = region
         return self.folder / canvas.id / f"{level}_{top}_{left}_{height}x{width}.png"
 
-    def pictures(self, world: str, count: int) -> list[Picture]:
-        """The views of seeds 0 to ``count - 1``, each at its place, at all levels, as pictures."""
+    def pictures(self, world: str, count: int, levels: int | None = None) -> list[Picture]:
+        """The views of seeds 0 to ``count - 1``, each at its place, as pictures.
+
+        Args:
+            world: by its name.
+            count: how many.
+            levels: of how many levels, the coarsest; None for all.
+        """
         found = []
         for seed in range(count):
             canvas = self.canvas(world, seed)
-            levels = range(canvas.extent.finest + 1)
-            views = [view(canvas.extent, level, STEP_PX * seed) for level in levels]
+            shown = range(canvas.extent.finest + 1)[:levels]
+            views = [view(canvas.extent, level, STEP_PX * seed) for level in shown]
             found.append(Picture(f"seed {seed}", world, False, tuple(self.paint(canvas, views))))
         return found
 

@@ -22,8 +22,9 @@ def main(
     decoder: Annotated[Path, typer.Option(help="run folder of training.train_decoder")],
     tokens: Annotated[Path, typer.Option(help="file written by training.encode")],
     out: Annotated[Path, typer.Option(help="checkpoint folder to write")],
-    temperature: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 0.8,
-    top_p: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 0.95,
+    temperature: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 0.99,
+    guidance: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 2.5,
 ) -> None:
     """Put tokenizer, decoder and palettes into one checkpoint."""
     data = Dataset.load(tokens)
@@ -33,7 +34,7 @@ def main(
         train_decoder.load(decoder),
         data.worlds,
         TextEncoder().digest,
-        Sampling(temperature=temperature, top_p=top_p),
+        Sampling(temperature=temperature, top_p=top_p, guidance=guidance),
     )
     typer.echo(f"{out}: model {digest}")
 

@@ -10,6 +10,7 @@ Examples are drawn a few batches ahead and sorted by length, so that little is p
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -27,6 +28,8 @@ from torch.nn import functional as F
 from handscroll import cli
 from handscroll.checkpoint import Checkpoint
 from handscroll.decoder import LAST, SIZES, Decoder, DecoderConfig
+from handscroll.errors import InvalidRequest
+from handscroll.geometry import PATCH_PX
 from handscroll.sample import collate
 from handscroll.tokenizer import Tokenizer
 from training import samples, train_tokenizer
@@ -39,7 +42,7 @@ HELD_OUT = 64
 
 
 def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
-    """Cross-entropy in nats per code: one value (B,) for each example.
+    """Cross-entropy in nats per code that is drawn: one value (B,) for each example.
 
     While a model is in training, that of fates, in nats per token, is added.
     """
@@ -52,19 +55,21 @@ def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
     codes = np.zeros((len(examples), tokens, config.codes), np.int64)
     place = np.zeros((len(examples), tokens, 2), np.float32)
     group = np.full((len(examples), tokens), LAST)
+    drawn = np.zeros((len(examples), tokens), bool)
     fate = np.full((len(examples), tokens), Fate.UNKNOWN)
     for row, one in enumerate(examples):
         count = len(one.codes_TK)
         codes[row, :count], place[row, :count] = one.codes_TK, one.place_T2
-        group[row, :count], fate[row, :count] = one.group_T, one.fate_T
+        group[row, :count], drawn[row, :count] = one.group_T, one.drawn_T
+        fate[row, :count] = one.fate_T
     target = torch.from_numpy(codes).to(device)
     steps = torch.from_numpy(group).to(device)
     with torch.autocast(device, torch.bfloat16, enabled=model.training):
         logits, fates = model(batch.to(device), target, torch.from_numpy(place).to(device), steps)
     loss = F.cross_entropy(logits.float().flatten(0, 2), target.flatten(), reduction="none")
-    there = (steps < LAST)[..., None]
-    loss = loss.view_as(target) * there
-    loss = loss.sum(dim=(1, 2)) / (there.sum(dim=(1, 2)) * config.codes)
+    asked = torch.from_numpy(drawn).to(device)[..., None]
+    loss = loss.view_as(target) * asked
+    loss = loss.sum(dim=(1, 2)) / (asked.sum(dim=(1, 2)).clamp(min=1) * config.codes)
     if not model.training:
         return loss
     return loss + fate_loss(fates.float(), torch.from_numpy(fate).to(device))
@@ -157,6 +162,7 @@ def main(
         Path | None, typer.Option(help="run folder whose decoder a new run starts from")
     ] = None,
     moving: Annotated[float, typer.Option(help="share of examples from clips")] = 0.25,
+    only: Annotated[str, typer.Option(help="layer to train; all others stay as they are")] = "",
     compiled: Annotated[
         bool, typer.Option("--compile", help="a third faster; takes a C++ compiler and a minute")
     ] = False,
@@ -166,8 +172,20 @@ def main(
     """Train the decoder, or go on training it."""
     data = Dataset.load(tokens)
     torch.manual_seed(0)
-    config = replace(SIZES[size], worlds=len(data.worlds), codes=data.tokenizer["codes"])
+    config = replace(
+        SIZES[size],
+        worlds=len(data.worlds),
+        side=PATCH_PX // data.tokenizer["downsampling"],
+        codes=data.tokenizer["codes"],
+        vocabulary=math.prod(data.tokenizer["levels"]),
+    )
     model = Decoder(config) if init is None else begin_with(init)
+    if only:
+        layers = dict(model.named_children())
+        if only not in layers:
+            raise InvalidRequest(f"--only must be one of {', '.join(layers)}, not {only}")
+        model.requires_grad_(False)
+        layers[only].requires_grad_(True)
     run = Run(out, model, steps, learning_rate, device, muon=("blocks",))
     if compiled:
         run.model.compile(dynamic=True)

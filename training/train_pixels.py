@@ -92,6 +92,8 @@ def main(
     steps: int = 3000,
     batch: int = 8,
     learning_rate: float = 5e-4,
+    perceptual_weight: Annotated[float, typer.Option(help="0: no such loss")] = PERCEPTUAL_WEIGHT,
+    critic_weight: Annotated[float, typer.Option(help="0: no critic")] = CRITIC_WEIGHT,
     minutes: Annotated[float, typer.Option(help="stop, resumable, after this long")] = 1e9,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
@@ -118,24 +120,26 @@ def main(
         with torch.autocast(device, torch.bfloat16):
             decoded = run.model.pixels(values).float()
             own = decoded[:batch]
-            pixels = pixel_loss(own, crops)
-            distance = perceptual(own[seen], crops[seen])
-            loss = pixels + PERCEPTUAL_WEIGHT * distance
+            loss = pixel_loss(own, crops)
+            told = {"pixels": loss}
+            if perceptual_weight:
+                told["perceptual"] = perceptual(own[seen], crops[seen])
+                loss = loss + perceptual_weight * told["perceptual"]
             if sources:
                 loss = loss + TONE_WEIGHT * tones(decoded[batch:], to_float(shown, device))
-            if step >= CRITIC_FROM * steps:
+            if critic_weight and step >= CRITIC_FROM * steps:
                 judge.model.requires_grad_(False)
                 adversarial = -judge.model(decoded).mean()
                 judge.model.requires_grad_(True)
                 last = run.model.to_pixels.weight
-                loss = loss + CRITIC_WEIGHT * balance(loss, adversarial, last) * adversarial
+                loss = loss + critic_weight * balance(loss, adversarial, last) * adversarial
         run.update(loss)
-        with torch.autocast(device, torch.bfloat16):
-            verdict = critic_loss(judge.model(crops), judge.model(decoded.detach()))
-        judge.update(verdict)
+        if critic_weight:
+            with torch.autocast(device, torch.bfloat16):
+                told["critic"] = critic_loss(judge.model(crops), judge.model(decoded.detach()))
+            judge.update(told["critic"])
         if run.step % 250 == 0 or run.step == steps:
             psnr, _, again = evaluate(run.averaged(average), real)
-            told = {"pixels": pixels, "perceptual": distance, "critic": verdict}
             run.log(**{name: value.item() for name, value in told.items()}, psnr=psnr)
             sheet(out / "sheet.png", real[:32], again[:32])
             if sources:

@@ -13,22 +13,31 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from pmtiles.reader import MemorySource, all_tiles
 
 import handscroll
 from handscroll import checkpoint
 from handscroll.archive import tiles_in
 from handscroll.assemble import Pixels
-from handscroll.canvas import Branch, Canvas, Known, PromptRegion, Sampling
+from handscroll.canvas import (
+    MAX_KNOWN_PIXELS,
+    MAX_KNOWN_PX,
+    Branch,
+    Canvas,
+    Known,
+    PromptRegion,
+    Sampling,
+)
 from handscroll.checkpoint import Checkpoint
-from handscroll.cli import MAX_PIXELS, region_of, run, write_file
+from handscroll.cli import MAX_GIVEN_PIXELS, MAX_PIXELS, region_of, run, write_file
 from handscroll.errors import HandscrollError, InvalidRequest
 from handscroll.film import FilmFormat, film
 from handscroll.formats import encode_tile
 from handscroll.geometry import Extent, Region, tile_to_xyz
 from handscroll.known import digest_of
 from handscroll.paint import Painter
+from handscroll.sample import PatchSampler
 from launcher.__main__ import main
 from tests.handscroll.test_film import alike
 from tests.support.nonsense import FILES
@@ -92,6 +101,19 @@ def test_render_paints_the_region_into_a_png(
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize("level", [0, 2, None])
+def test_a_picture_with_an_end_is_painted_whole_at_any_level(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path, level: int | None
+) -> None:
+    side = 64 * 2 ** (2 - (2 if level is None else level))
+    canvas = Canvas(
+        model.digest, "planet", 3, Extent("picture", 2, side, 2 * side), order="outward"
+    )
+    told = {"width": 128, "height": 64, "at": "0,0", "order": "outward", "level": level}
+    result = command(*options(tmp_path / "picture.png", tiny, **told))
+    assert result.code == 0 and canvas.id[:16] in result.out, result
+
+
 def test_same_command_gives_the_same_bytes(command: Command, tiny: Path, tmp_path: Path) -> None:
     """Again, over what is there, and with any number of workers; another seed gives others."""
     out = tmp_path / "picture.png"
@@ -102,6 +124,21 @@ def test_same_command_gives_the_same_bytes(command: Command, tiny: Path, tmp_pat
     assert len(set(found)) == 1
     assert command(*options(out, tiny, seed=4)).code == 0
     assert out.read_bytes() != found[0]
+
+
+def test_render_keeps_what_it_draws_and_takes_it_from_there(
+    command: Command, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, kept = tmp_path / "picture.png", tmp_path / "kept"
+    assert command(*options(out, tiny, keep=kept)).code == 0
+    first = out.read_bytes()
+
+    def never(*_: object) -> None:
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(PatchSampler, "draw", never)
+    assert command(*options(out, tiny, keep=kept)).code == 0
+    assert out.read_bytes() == first
 
 
 def test_render_of_a_scroll_begins_at_its_finest_level(
@@ -193,6 +230,19 @@ def test_render_goes_on_from_a_picture(
     assert result.code == 0, result.err
     painted = np.asarray(Image.open(tmp_path / "out.png"))
     np.testing.assert_array_equal(painted[down : down + 80, right : right + 100], pixels)
+
+
+def test_render_brings_a_picture_to_a_height(
+    command: Command, tiny: Path, model: Checkpoint, tmp_path: Path
+) -> None:
+    """Also one that would be too large as it is."""
+    file, pixels = photo(tmp_path / "photo.png", 128, MAX_KNOWN_PX + 64)
+    brought = np.asarray(Image.fromarray(pixels).resize((4128, 64), Image.Resampling.LANCZOS))
+    told = {"picture": file, "picture-at": "0,0", "picture-height": 64}
+    result = command(*options(tmp_path / "out.png", tiny, **told))
+    known = Known(digest_of(brought), 0, 0, 64, 4128)
+    canvas = Canvas(model.digest, "planet", 3, PLANE, known=known)
+    assert result.code == 0 and canvas.id[:16] in result.out, result
 
 
 def test_render_takes_guidance(
@@ -375,6 +425,41 @@ def test_pictures_that_cannot_be_gone_on_from_are_refused(
     assert_one_line(result)
     assert words in result.err
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("side", "changes", "words"),
+    [
+        (9000, {}, f"8192 px a side and {MAX_KNOWN_PIXELS} in all, not 9000 x 9000"),
+        (
+            12_000,
+            {"picture-height": 704},
+            f"32768 px a side and {MAX_GIVEN_PIXELS} in all, not 12000 x 12000",
+        ),
+        (
+            12_000,
+            {"picture": None, "repaint": "0,0,320,320", "repaint-picture": "given.png"},
+            f"32768 px a side and {MAX_GIVEN_PIXELS} in all, not 12000 x 12000",
+        ),
+    ],
+)
+def test_pictures_that_are_too_large_are_refused_before_they_are_decoded(
+    command: Command,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    side: int,
+    changes: dict[str, object],
+    words: str,
+) -> None:
+    """They are whole: of one colour, so that their files are small."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("1", (side, side)).save("given.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    result = command(*options(tmp_path / "out.png", tiny, **{"picture": "given.png"} | changes))
+    assert_one_line(result)
+    assert words in result.err
+    assert list(tmp_path.iterdir()) == [tmp_path / "given.png"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -621,8 +706,8 @@ def test_help_answers_without_torch() -> None:
 
 def test_region_of_is_what_the_options_say() -> None:
     assert region_of(PLANE, 40, 30, "-5,7", 1) == Region(1, 7, -5, 30, 40)
-    assert region_of(PLANE, 40, 30, " -5 , 7 ", None) == Region(2, 7, -5, 30, 40)
-    assert region_of(SCROLL, 9, 704, "-99,0", None) == Region(2, 0, -99, 704, 9)
+    assert region_of(PLANE, 40, 30, " -5 , 7 ", 2) == Region(2, 7, -5, 30, 40)
+    assert region_of(SCROLL, 9, 704, "-99,0", 2) == Region(2, 0, -99, 704, 9)
     assert region_of(SCROLL, 9, 76, "0,100", 0) == Region(0, 100, 0, 76, 9)
 
 

@@ -19,7 +19,7 @@ from handscroll.context import (
     Source,
     gather,
 )
-from handscroll.course import Course
+from handscroll.course import Course, Kind
 from handscroll.geometry import PATCH_PX, Extent, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.render import render
@@ -52,7 +52,8 @@ def orders_and_patches(draw: st.DrawFn) -> tuple[Order, Patch]:
     bounds = [size and -(-size // PATCH_PX) for size in extent.size(level)]
     row, col = (draw(st.integers(0, one - 1) if one else COORDINATES) for one in bounds)
     order = draw(st.sampled_from(ORDERS))(extent)
-    course = Course(draw(st.integers(-3, 3)), draw(st.integers(-3, 3)))
+    ways = st.integers(-3, 3)
+    course = Course(draw(ways), draw(ways), draw(st.sampled_from(Kind)))
     return replace(order, course=course), Patch(level, frame, row, col)
 
 
@@ -117,6 +118,23 @@ def entries_of(context: Context) -> list[Entry]:
     )
 
 
+def test_what_stood_where_tokens_are_new_is_gone_and_nothing_has_come_there() -> None:
+    order = Lattice(Extent("plane", 2), course=Course(right=1))
+    context = gather(Patch(2, 3, 1, 1), order, SIDE, codes_of, None)
+    new_ss = np.zeros((SIDE, SIDE), bool)
+    new_ss[2:5, 3:] = True
+    after = context.forget(new_ss)
+    (stood, _), (gone, is_gone) = context.at(Source.PREVIOUS), after.at(Source.GONE)
+    np.testing.assert_array_equal(is_gone, new_ss)
+    np.testing.assert_array_equal(gone[new_ss], stood[new_ss])
+    for source in (Source.PREVIOUS, Source.FIRST):
+        there = context.at(source)[1]
+        assert there.all()
+        np.testing.assert_array_equal(after.at(source)[1], ~new_ss)
+    assert len(after.codes_NK) == len(context.codes_NK) - new_ss.sum()
+    assert entries_of(after.forget(new_ss)) == entries_of(after)
+
+
 @settings(max_examples=40)
 @given(orders_and_patches())
 def test_gather_is_the_definition_token_by_token(case: tuple[Order, Patch]) -> None:
@@ -124,6 +142,7 @@ def test_gather_is_the_definition_token_by_token(case: tuple[Order, Patch]) -> N
     context = gather(patch, order, SIDE, codes_of, None)
     assert entries_of(context) == seen_token_by_token(patch, order, SIDE)
     assert context.patch == patch
+    assert context.kind == (order.course.kind if patch.frame else Kind.OTHER)
     assert context.codes_NK.dtype == np.uint8
     assert context.place_N2.dtype == np.float32
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Source
+from handscroll.course import Kind
 from handscroll.decoder import LAST, SIZES, Batch, Decoder, _rotary, _rotate
 
 SIDE, CODES, VOCABULARY = 16, 4, 256
@@ -37,6 +38,7 @@ def some_batch(count: int = 2, seed: int = 0) -> Batch:
         world_B=torch.arange(count) % 2,
         level_B=torch.arange(count) % 3,
         frame_B=torch.arange(count) % 5,
+        kind_B=torch.arange(count) % len(Kind),
     )
 
 
@@ -222,6 +224,8 @@ def test_patches_of_a_batch_do_not_see_each_other(decoder: Decoder) -> None:
         ("place_BC2", 0, 4, 1000),
         ("world_B", None, 1, 2),
         ("level_B", None, 1, 7),
+        ("frame_B", None, 1, 5),
+        ("kind_B", None, 1, len(Kind)),
     ],
 )
 def test_every_part_of_a_context_counts(

@@ -19,8 +19,10 @@ from handscroll.errors import InvalidRequest
 from handscroll.field import ProceduralField, statistics
 from handscroll.geometry import (
     PATCH_PX,
+    STANDS,
     TILE_PX,
     Extent,
+    Moved,
     Patch,
     Region,
     Tile,
@@ -46,7 +48,7 @@ from handscroll.known import (
 )
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.paint import Painter
-from handscroll.view import AROUND_PX, Painted, View
+from handscroll.view import AROUND_PX, First, Painted, View
 
 SIDE, F, FINEST = 16, 16, 2
 PLANE, SCROLL = Extent("plane", FINEST), Extent("scroll", FINEST, 704)
@@ -298,7 +300,8 @@ def painting(view: View, now: Pixels, first: Pixels) -> Painted:
     )
     change = np.zeros((len(rows), len(cols)), np.float32)
     change[rows >= 256] = OTHER if region.frame else 0
-    return Painted(view, now[np.ix_(rows, cols)], first[np.ix_(rows, cols)], change)
+    stands = First(STANDS, first[np.ix_(rows, cols)], change, np.ones_like(change))
+    return Painted(view, now[np.ix_(rows, cols)], (stands,))
 
 
 def faded(distance: float) -> float:
@@ -365,6 +368,40 @@ def test_a_tile_shows_the_picture_and_what_it_gives_to_its_rim(
         assert np.abs(shown[down, right] - np.clip(expected, 0, 255)).max() <= 0.51
 
 
+@pytest.mark.parametrize(("level", "moved_px"), [(2, (0, -96)), (2, (48, 16)), (1, (-16, 32))])
+def test_what_has_come_shows_the_pictures_own_pixels(level: int, moved_px: Moved) -> None:
+    """Where it has come to, also beyond where the picture lies; and what has not, does not."""
+    picture = pixels_on(PLANE, -STEP, STEP, noise(200, 300))
+    place = picture.place.region(level)
+    for row, col in product((-1, 0), (-1, 0, 1)):
+        tile = Tile(level, row, col, 3)
+        view = View(tile, PLANE, SIDE, 4, NEAR_KNOWN_PX, moved_px)
+        shape = (view.region.height, view.region.width)
+        now, stood = noise(*shape, seed=8), noise(*shape, seed=9)
+        painted = view.painted([now, stood, now])
+        shown = painted.cut(picture.lay_over(painted)).astype(int)
+        own = tile_region(tile, PLANE)
+        rows, cols = (
+            np.arange(start, start + TILE_PX) - moved - corner
+            for start, moved, corner in zip(
+                (own.top, own.left), moved_px, (place.top, place.left), strict=True
+            )
+        )
+        inside = np.ix_((rows >= 0) & (rows < place.height), (cols >= 0) & (cols < place.width))
+        there = [
+            at[(at >= 0) & (at < size)] for at, size in zip((rows, cols), place[3:5], strict=True)
+        ]
+        assert np.abs(shown[inside] - picture.levels[level][np.ix_(*there)]).max(initial=0) <= 4
+        new = view.painted([noise(*shape, seed=7), stood, now])
+        down, right = (
+            slice(max(0, corner - start), max(0, corner + size - start))
+            for corner, size, start in zip(place[1:3], place[3:5], (own.top, own.left), strict=True)
+        )
+        np.testing.assert_array_equal(
+            new.cut(picture.lay_over(new))[down, right], new.cut(new.pixels)[down, right]
+        )
+
+
 def test_a_strip_too_narrow_to_compare_keeps_its_tones() -> None:
     """At level 0 all 16 px between the picture and the canvas' end are mixed with it already."""
     picture = pixels_on(SCROLL, 0, 0, np.full((704 - STEP, 640, 3), 40, np.uint8))
@@ -396,6 +433,9 @@ def test_far_from_the_picture_no_more_is_decoded_than_of_any_canvas() -> None:
         far = line.view(Tile(2, 0, 9, frame), 4)
         assert far == other.view(far.tile, 4)
     assert far.margin_px == AROUND_PX
+    moving = Lineage(replace(given, motion="the camera moves left"), SIDE)
+    for tile, moved_px in ((Tile(2, -1, 0, 2), (0, 64)), (far.tile, STANDS)):
+        assert moving.view(tile, 4).moved_px == moved_px
     still = line.view(Tile(2, 0, 9), 4)
     assert still.patches() == window_patches(still.tile, PLANE, F, 4)
 

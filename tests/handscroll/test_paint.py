@@ -3,6 +3,7 @@
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import torch
 
 from handscroll.assemble import Pixels
-from handscroll.canvas import Canvas, Sampling
+from handscroll.canvas import Branch, Canvas, Sampling
 from handscroll.checkpoint import Checkpoint
+from handscroll.context import Codes, Context
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch
 from handscroll.geometry import Extent, Patch, Region, Tile, tile_region
 from handscroll.paint import Painter
+from handscroll.sample import PatchSampler
 
 
 def canvas_of(model: Checkpoint, world: str = "planet", **changes: Any) -> Canvas:
@@ -318,3 +321,45 @@ def test_painter_honours_bfloat16(model: Checkpoint) -> None:
     found = picture(model, canvas, region)
     np.testing.assert_array_equal(found, picture(model, canvas, region))
     assert not np.array_equal(found, picture(model, canvas_of(model), region))
+
+
+class Stopped(Exception):
+    """Somebody stops the command."""
+
+
+def test_what_was_drawn_before_a_stop_is_not_drawn_again(
+    model: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch's patches and its parent's; but one that a power cut emptied is."""
+    parent = canvas_of(model)
+    branch = replace(parent, seed=8, branch=Branch(parent.id, 128, 128, 256, 256))
+    drawn, most, draw = 0, 10**6, PatchSampler.draw
+
+    def counted(self: PatchSampler, batch: list[Context]) -> list[tuple[Patch, Codes]]:
+        nonlocal drawn
+        if drawn == most:
+            raise Stopped
+        drawn += 1
+        return draw(self, batch)
+
+    def painted(folder: Path | None) -> Pixels:
+        nonlocal drawn
+        drawn = 0
+        with (
+            Painter(model, parent, drawn=folder) as below,
+            Painter(model, branch, parent=below, drawn=folder) as painter,
+        ):
+            return np.concatenate(list(painter.region(Region(2, 0, 0, 512, 512))))
+
+    monkeypatch.setattr(PatchSampler, "draw", counted)
+    whole = painted(None)
+    cost, most = drawn, 5
+    with pytest.raises(Stopped):
+        painted(tmp_path)
+    most = 10**6
+    np.testing.assert_array_equal(painted(tmp_path), whole)
+    assert drawn == cost - 5
+    next(tmp_path.glob("*/*.npy")).write_bytes(b"")
+    np.testing.assert_array_equal(painted(tmp_path), whole)
+    assert drawn == 1
+    assert {one.name for one in tmp_path.iterdir()} == {parent.id, branch.id}

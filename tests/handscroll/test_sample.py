@@ -16,13 +16,12 @@ from handscroll import sample
 from handscroll.canvas import Sampling, TokenOrder
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Floats, Source, gather
-from handscroll.course import Course
+from handscroll.course import Course, Kind
 from handscroll.decoder import Batch, Decoder
 from handscroll.field import ProceduralField
 from handscroll.geometry import PATCH_PX, Extent, Mask, Patch
 from handscroll.order import Lattice
 from handscroll.sample import (
-    FIELD_GUIDANCE,
     PatchSampler,
     choose,
     collate,
@@ -128,6 +127,7 @@ def test_token_order_spread_goes_by_chessboards() -> None:
 
 def test_collate_keeps_every_entry_and_says_what_is_none(model: Checkpoint) -> None:
     contexts = [context_of(model, one) for one in (FILL, Patch(0, 0, 1, 1), Patch(0, 0, 0, 0))]
+    contexts[1] = replace(contexts[1], kind=Kind.WAVES)
     assert len(contexts[1].field_MV) and not len(contexts[2].codes_NK)
     text = np.arange(384, dtype=np.float32)
     length = max(one.padded_length for one in contexts) + 64
@@ -144,6 +144,7 @@ def test_collate_keeps_every_entry_and_says_what_is_none(model: Checkpoint) -> N
         places = np.concatenate((one.place_N2, one.field_place_M2))
         np.testing.assert_array_equal(batch.place_BC2[row, : tokens + cells], places)
     assert batch.level_B.tolist() == [2, 0, 0]
+    assert batch.kind_B.tolist() == [Kind.OTHER, Kind.WAVES, Kind.OTHER]
     assert batch.world_B.tolist() == [0, 1, 0]
     assert batch.has_text_B.tolist() == [False, True, False]
     np.testing.assert_array_equal(batch.text_BW, [text * 0, text, text * 0])
@@ -206,7 +207,7 @@ def teacher_forced(
     found = logits(context, context.padded_length)
     if len(context.field_MV):
         bare = logits(without_field(context), context.padded_length)
-        found = bare + FIELD_GUIDANCE * (found - bare)
+        found = bare + sampling.guidance * (found - bare)
     noise = gumbels(patch_key(SEED, context.patch), (SIDE * SIDE, CODES, VOCABULARY))[order]
     return (found + torch.from_numpy(noise)).argmax(-1)
 
@@ -216,7 +217,7 @@ def teacher_forced(
     [
         ("planet", FILL, Sampling()),
         ("planet", FILL, Sampling(group=1, token_order="raster")),
-        ("planet", Patch(0, 0, 1, 1), Sampling(group=64)),
+        ("planet", Patch(0, 0, 1, 1), Sampling(group=64, guidance=1.75)),
         ("planet", Patch(0, 0, 0, 0), Sampling(group=256)),
         ("scroll", RIM, Sampling()),
         ("scroll", RIM, Sampling(group=32, token_order="raster")),
@@ -313,46 +314,32 @@ def always(text: Floats | None) -> Callable[[Patch], Floats | None]:
     return lambda patch: text
 
 
-def test_guidance_of_one_is_none(model: Checkpoint) -> None:
-    """The prompt's own logits, and no word of what to keep away from."""
-    towards, away = texts()
-    context = context_of(model, FILL)
-    plain, guided, negative = (
-        drawn(
-            PatchSampler(
-                model.decoder,
-                SEED,
-                0,
-                Sampling(group=64, guidance=guidance),
-                always(text),
-                other,
-            ),
-            [context],
-        )
-        for guidance, text, other in ((1.0, towards, None), (1.0, towards, away), (1.0, away, None))
-    )
-    assert plain == guided
-    assert plain != negative
+COARSE = Patch(0, 0, 1, 1)
 
 
-@pytest.mark.parametrize("guidance", [0.0, 3.0])
-def test_guidance_goes_from_the_negative_to_the_prompt(model: Checkpoint, guidance: float) -> None:
-    """0 draws what the negative prompt would; between like prompts any guidance is none."""
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("says", [False, True])
+@pytest.mark.parametrize("shuns", [False, True])
+def test_guidance_goes_from_nothing_to_field_and_prompt(
+    model: Checkpoint, guidance: float, says: bool, shuns: bool
+) -> None:
+    """0 draws what the negative prompt would without a field, 1 what field and prompt say."""
     towards, away = texts()
-    context = context_of(model, FILL)
+    text, negative = towards if says else None, away if shuns else None
+    context = context_of(model, COARSE)
+    bare = without_field(context)
+    assert len(context.field_MV) and not len(bare.field_MV)
 
     def draw(
-        guidance: float,
-        text: Floats | None,
-        negative: Floats | None,
+        context: Context, guidance: float, text: Floats | None, negative: Floats | None = None
     ) -> bytes:
         sampling = Sampling(group=64, guidance=guidance)
         sampler = PatchSampler(model.decoder, SEED, 0, sampling, always(text), negative)
-        return drawn(sampler, [context])[FILL]
+        return drawn(sampler, [context])[COARSE]
 
-    assert draw(guidance, towards, towards) == draw(1.0, towards, None)
-    assert (draw(guidance, towards, away) == draw(1.0, away, None)) == (guidance == 0)
-    assert (draw(guidance, towards, None) == draw(1.0, None, None)) == (guidance == 0)
+    found = draw(context, guidance, text, negative)
+    assert (found == draw(bare, 1.0, negative)) == (guidance == 0)
+    assert (found == draw(context, 1.0, text)) == (guidance == 1)
 
 
 def test_frames_that_see_the_same_are_the_same(
@@ -430,7 +417,14 @@ def test_what_stood_or_came_is_kept(
     np.testing.assert_array_equal(film(model, context), shown)
 
 
-def test_what_is_new_sees_what_is_kept_and_not_what_was_there(
+def test_what_rather_came_has_come(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = moved_context(model)
+    for odds, source in ((0.51, Source.FIRST), (0.49, Source.PREVIOUS)):
+        say(monkeypatch, new=False, came=odds)
+        np.testing.assert_array_equal(film(model, context), context.at(source)[0])
+
+
+def test_what_is_new_sees_what_is_kept_and_what_is_gone(
     model: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = moved_context(model)
@@ -441,11 +435,13 @@ def test_what_is_new_sees_what_is_kept_and_not_what_was_there(
     np.testing.assert_array_equal(found[~new_ss], stood[~new_ss])
     assert (found[new_ss] != stood[new_ss]).any(-1).mean() > 0.9
     np.testing.assert_array_equal(film(model, context.forget(new_ss)), found)
-    codes_NK = context.codes_NK.copy()
     before_N = context.source_N == Source.PREVIOUS
-    codes_NK[before_N & (context.place_N2[:, 1] < SIDE // 2)] ^= 255
-    other = film(model, replace(context, codes_NK=codes_NK))
-    assert (other[new_ss] != found[new_ss]).any()
+    left_N = context.place_N2[:, 1] < SIDE // 2
+    for some_N in (before_N & left_N, before_N & ~left_N):
+        codes_NK = context.codes_NK.copy()
+        codes_NK[some_N] ^= 255
+        other = film(model, replace(context, codes_NK=codes_NK))
+        assert (other[new_ss] != found[new_ss]).any()
 
 
 def test_tokens_around_have_a_say_in_what_becomes_of_one(
@@ -476,7 +472,7 @@ def test_what_comes_from_outside_is_new(model: Checkpoint, monkeypatch: pytest.M
 
 
 def test_later_frames_hear_what_moves(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first is drawn as if nothing moved, and guidance is its own."""
+    """The first is drawn as if nothing moved, and only its level 0 is guided."""
     say(monkeypatch, new=True, came=False)
     moving, still = texts()
     later = FILL._replace(frame=1)
@@ -492,27 +488,7 @@ def test_later_frames_hear_what_moves(model: Checkpoint, monkeypatch: pytest.Mon
     film = draw(later, 1.0, words)
     assert film == draw(later, 1.0, always(moving)) != draw(later, 1.0, always(still))
     assert film == draw(later, 20.0, words)
-    assert draw(FILL, 1.0, words) == draw(FILL, 1.0, always(still))
-
-
-@pytest.mark.parametrize("guidance", [0.0, 1.0, FIELD_GUIDANCE])
-def test_level_0_is_guided_by_the_field(
-    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, guidance: float
-) -> None:
-    """0 draws what would be drawn without a field, 1 what the decoder says of it."""
-    patch = Patch(0, 0, 0, 0)
-    context = context_of(model, patch)
-    assert len(context.field_MV) and not len(without_field(context).field_MV)
-    sampler = PatchSampler(model.decoder, SEED, 0, Sampling(group=64))
-
-    def draw(guidance: float, context: Context) -> bytes:
-        monkeypatch.setattr(sample, "FIELD_GUIDANCE", guidance)
-        return drawn(sampler, [context])[patch]
-
-    found = draw(guidance, context)
-    assert (found == draw(guidance, without_field(context))) == (guidance == 0)
-    monkeypatch.setattr(sample, "guided", lambda logits, guidance: logits.chunk(2)[0])
-    assert (found == draw(guidance, context)) == (guidance == 1)
+    assert draw(FILL, 1.0, words) == draw(FILL, 20.0, always(still))
 
 
 def test_what_is_not_asked_as_often_is_not_drawn_together(model: Checkpoint) -> None:

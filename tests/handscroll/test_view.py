@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from handscroll.assemble import Pixels
-from handscroll.geometry import TILE_PX, Extent, Tile, tile_region
+from handscroll.context import Codes
+from handscroll.geometry import STANDS, TILE_PX, Extent, Patch, Tile, tile_region
 from handscroll.view import AROUND_PX, STILL, Painted, View
 
 PLANE = Extent("plane", 2)
@@ -19,7 +20,7 @@ def noise(side_px: int, most: int, seed: int) -> Pixels:
 def painted(now: Pixels, first: Pixels) -> Painted:
     """What comes of two pictures of as much as there is around the tile."""
     view = View(TILE, PLANE, 16, 4, (len(now) - TILE_PX) // 2)
-    assert view.tiles == (TILE, TILE._replace(frame=0))
+    assert view.looks == ((TILE, STANDS), (TILE._replace(frame=0), STANDS))
     return view.painted([now, first])
 
 
@@ -40,7 +41,9 @@ def test_a_region_is_the_tile_and_its_margin() -> None:
 def test_frame_0_is_as_it_is() -> None:
     view, pixels = View(TILE._replace(frame=0), PLANE, 16, 4), noise(TILE_PX, 256, 0)
     found = view.painted([pixels])
-    assert found.pixels is pixels and found.first is pixels and not found.change.any()
+    (first,) = found.firsts
+    assert found.pixels is pixels and first.pixels is pixels and first.moved_px == STANDS
+    assert not first.change.any() and (first.share == 1).all()
 
 
 def test_what_changes_little_is_held_still_and_what_changes_much_is_not() -> None:
@@ -48,7 +51,7 @@ def test_what_changes_little_is_held_still_and_what_changes_much_is_not() -> Non
     for change, held in ((1, 1), (2, 2), (STILL, 0), (100, 0)):
         now = first + np.uint8(change)
         found = painted(now, first)
-        np.testing.assert_allclose(found.change, change)
+        np.testing.assert_allclose(found.firsts[0].change, change)
         if held:
             np.testing.assert_array_equal(found.pixels, first)
         else:
@@ -64,7 +67,7 @@ def test_what_moves_moves_alone() -> None:
     now[100:140, 60:90] += 80
     found = painted(now, first)
     np.testing.assert_array_equal(found.pixels[100:140, 60:90], now[100:140, 60:90])
-    change = found.change.copy()
+    change = found.firsts[0].change.copy()
     reach = AROUND_PX
     assert (change[100 - reach : 140 + reach, 60 - reach : 90 + reach] > 0).all()
     change[100 - reach : 140 + reach, 60 - reach : 90 + reach] = 0
@@ -78,4 +81,37 @@ def test_a_tile_is_the_same_however_much_is_seen_around_it(margin_px: int) -> No
     wide, narrow = painted(now, first), painted(now[inner, inner], first[inner, inner])
     np.testing.assert_array_equal(narrow.cut(narrow.pixels), wide.cut(wide.pixels))
     within = slice(margin_px, margin_px + TILE_PX)
-    np.testing.assert_array_equal(narrow.change[within, within], wide.change[200:-200, 200:-200])
+    changes = [one.firsts[0].change for one in (narrow, wide)]
+    np.testing.assert_array_equal(changes[0][within, within], changes[1][200:-200, 200:-200])
+
+
+def test_what_has_come_is_held_to_what_it_was() -> None:
+    """Of two things that it may be, it is what it is more like."""
+    view = View(TILE, PLANE, 16, 4, 56, (16, -32))
+    first = TILE._replace(frame=0)
+    assert view.looks == ((TILE, STANDS), (first, STANDS), (first, (16, -32)))
+    stood, came = noise(368, 100, 5), noise(368, 100, 6)
+    for now, like in ((stood, 0), (came, 1)):
+        found = view.painted([now + np.uint8(1), stood, came])
+        shares = [one.share for one in found.firsts]
+        assert shares[like].min() > 0.9
+        np.testing.assert_allclose(shares[0] + shares[1], 1, rtol=1e-6)
+        np.testing.assert_array_equal(found.pixels, now)
+    alike = view.painted([stood, stood, stood])
+    assert (alike.firsts[0].share == 1).all(), "what shows nothing that moves, stands"
+
+
+def test_what_has_come_is_decoded_where_it_came_from() -> None:
+    view = View(TILE, PLANE, 16, 4, 0, (16, -32))
+    asked: list[Patch] = []
+
+    def read(patch: Patch) -> Codes:
+        asked.append(patch)
+        rows, cols = np.indices((16, 16))
+        places = (patch.frame, patch.row * 16 + rows + 100, patch.col * 16 + cols + 100, 0 * rows)
+        return np.stack(np.broadcast_arrays(*places), -1).astype(np.uint8)
+
+    _, stood, came = view.tokens(read)
+    expected = stood.codes.astype(int) + (0, -1, 2, 0)
+    np.testing.assert_array_equal(came.codes, expected)
+    assert set(asked) == set(view.patches())

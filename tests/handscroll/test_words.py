@@ -13,7 +13,7 @@ from handscroll.checkpoint import Checkpoint
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import Extent, Patch
 from handscroll.paint import sampler_of
-from handscroll.words import Words, prompts_of, shares
+from handscroll.words import Words, prompts_of, shares, sought_of, words_of
 
 PLANE = Extent("plane", 2)
 PLAIN = Canvas("0" * 64, "planet", 1, PLANE, prompt="plain")
@@ -174,3 +174,21 @@ def test_what_moves_may_be_all_that_is_said() -> None:
     words = Words(silent, {"waves roll": VECTORS["sea"]})
     assert words(Patch(0, 0, 0, 0)) is None
     np.testing.assert_array_equal(words(Patch(0, 1, 0, 0)), VECTORS["sea"])
+
+
+def test_a_layout_is_looked_for_by_the_prompt_less_half_of_the_negative_one() -> None:
+    """Where something is said, and at any guidance; the decoder hears the prompt as it is."""
+    region = PromptRegion("sea", 0, 0, 1000, 1000, 0)
+    canvas = replace(PLAIN, prompt="", regions=(region,))
+    unwanted = replace(canvas, sampling=replace(canvas.sampling, negative_prompt="plain"))
+    here, far = Patch(0, 0, 0, 0), Patch(0, 0, 99, 99)
+    sought = sought_of(unwanted, VECTORS)
+    assert sought is not None
+    np.testing.assert_array_equal(sought(here), VECTORS["sea"] - 0.5 * VECTORS["plain"])
+    assert sought(far) is None
+    plain, heard = sought_of(canvas, VECTORS), words_of(unwanted, VECTORS)
+    assert plain is not None and heard is not None
+    for words in (plain, heard):
+        np.testing.assert_array_equal(words(here), VECTORS["sea"])
+    silent = replace(unwanted, regions=())
+    assert sought_of(silent, VECTORS) is None

@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from handscroll import context
+from handscroll.checkpoint import Checkpoint
 from handscroll.decoder import Decoder, DecoderConfig
 from handscroll.geometry import Extent, Patch
 from handscroll.order import Lattice
 from handscroll.tokenizer import TokenizerConfig
+from tests.training.test_metrics import Plain
 from tests.training.test_training import some_dataset
 from training import ablation
-from training.ablation import ORDERS, Colours, LearnedCodes, ring_of, ssim
+from training.ablation import ORDERS, Colours, LearnedCodes, instead, ssim
+from training.pictures import Picture, pyramid
 
 PLANE = Extent("plane", 2)
 TINY = DecoderConfig(layers=1, width=32, heads=2, head_width=16, worlds=1)
@@ -84,7 +88,7 @@ def test_costs_of_the_lattice_are_those_it_promises() -> None:
 
 def test_a_ring_is_as_it_was_afterwards() -> None:
     before = context.RING_TOK
-    with pytest.raises(ZeroDivisionError), ring_of(8):
+    with pytest.raises(ZeroDivisionError), instead(context, "RING_TOK", 8):
         assert context.RING_TOK == 8
         raise ZeroDivisionError
     assert before == context.RING_TOK
@@ -101,3 +105,22 @@ def test_decoders_are_trained_further_from_the_same_weights(tmp_path: Path) -> N
     assert narrow < ours < wide
     assert flat < ours and alone < ours
     assert all(np.isfinite(float(value)) for row in rows.values() for value in row[2:])
+
+
+def test_every_setting_paints_as_it_says(
+    model: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ships, *others = ablation.SETTINGS
+    assert len({str(one.changes) for one in ablation.SETTINGS}) == len(others) + 1
+    assert not ships.changes and all(one.changes for one in others)
+    monkeypatch.setattr(ablation, "SETTINGS", (ships, others[0], others[-1]))
+    height = model.world("scroll").extent.height_px
+    assert height is not None
+    real = []
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, 704, 3)).astype(np.uint8)
+        levels = pyramid(Image.fromarray(pixels))
+        real.append(Picture(f"{seed}", "scroll", True, levels))
+    rows = list(ablation.closeness_rows(model, Plain(), real, tmp_path, 2))
+    assert [len(row) for row in rows] == [3] * 4
+    assert len({row[1:] for row in rows}) == 4

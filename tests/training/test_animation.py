@@ -207,7 +207,8 @@ def test_scenes_of_pictures_move_and_stand_still_where_the_made_up_film_does() -
         motion.CLOUDS_LEFT,
         motion.CLOUDS_RIGHT,
         motion.WAVES,
-        *[motion.THAW, motion.FREEZE] * 2,
+        *[motion.THAW] * 2,
+        *[motion.FREEZE] * 2,
     ]
     for one in found:
         assert one.film is not None
@@ -227,6 +228,8 @@ def test_scenes_of_pictures_move_and_stand_still_where_the_made_up_film_does() -
     assert not found[2].moving[400:].any()
     assert not found[4].moving[:340].any()
     assert found[5].still[:, :300].all()  # the sea
+    snow = [one.moving.mean() for one in found[5:]]
+    assert snow[0] >= snow[1] > 0 and snow[2] >= snow[3] > 0
 
 
 def test_scenes_from_words_are_each_a_seed_of_their_own_and_have_no_first_frame() -> None:

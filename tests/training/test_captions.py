@@ -143,7 +143,7 @@ def test_earth_caption_takes_less_than_a_millisecond() -> None:
 
 def test_outlines_of_water_are_those_of_photographs_and_lie_in_them() -> None:
     found = outlines(WATER)
-    assert set(found) <= set(landscapes(CSV)) and len(found) == 28
+    assert set(found) <= set(landscapes(CSV)) and len(found) == 45
     corners = [place for drawn in found.values() for outline in drawn for place in outline]
     assert all(0 <= right <= 1 and 0 <= down <= 1 for right, down in corners)
     assert found["fog3"] == [[(0, 0.485), (1, 0.485), (1, 1), (0, 1)]]

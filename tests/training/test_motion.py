@@ -106,15 +106,28 @@ def test_a_picture_without_sky_has_no_film_of_clouds() -> None:
     assert motion.clouds(pixels, 0.0, True, FINEST) is None
 
 
+def relief(pixels: Pixels, heights: Pixels, north_deg: float, south_deg: float) -> Picture:
+    """A map; the heights are as large as its coarsest level."""
+    levels = pyramid(Image.fromarray(pixels))
+    assert heights.shape == levels[0].shape[:2]
+    return Picture(
+        "earth",
+        "planet",
+        False,
+        levels,
+        heights=heights,
+        north_deg=north_deg,
+        south_deg=south_deg,
+    )
+
+
 def test_snow_goes_polewards_and_uphill_and_not_into_the_sea() -> None:
     pixels = noise((512, 512), 1)
-    heights = np.full((256, 256), 120, np.uint8)
-    heights[:, :64] = 20  # sea
-    heights[:, 192:] = 220  # mountains
-    latitude = np.linspace(80, 20, 512).astype(np.float32)
-    thaw, freeze = (
-        motion.seasons(pixels, heights, latitude, freezes, FINEST) for freezes in (False, True)
-    )
+    heights = np.full((128, 128), 120, np.uint8)
+    heights[:, :32] = 20  # sea
+    heights[:, 96:] = 220  # mountains
+    earth = relief(pixels, heights, 80.0, 20.0)
+    thaw, freeze = (motion.seasons(earth, freezes, FINEST) for freezes in (False, True))
     white = [thaw.frame(at).mean() for at in (0, 6, 12, motion.SEASON_FRAMES)]
     assert white == sorted(white, reverse=True) and white[0] > white[-1] + 5
     for at in (0, 6, motion.SEASON_FRAMES):
@@ -135,29 +148,34 @@ def test_snow_goes_polewards_and_uphill_and_not_into_the_sea() -> None:
 
 def test_clips_of_the_relief_map_are_cut_where_its_captions_are() -> None:
     pixels = noise((2048, 2560), 2)
-    earth = Picture(
-        "earth",
-        "planet",
-        False,
-        pyramid(Image.fromarray(pixels)),
-        heights=np.full((512, 640), 150, np.uint8),
-        north_deg=80.0,
-        south_deg=40.0,
-    )
+    earth = relief(pixels, np.full((512, 640), 120, np.uint8), 80.0, 40.0)
     grid = np.arange(15 * 19).reshape(15, 19).astype(np.int32)
     sentences = {f"caption {index}": index for index in range(grid.size)}
     found = list(motion.clips(earth, np.random.default_rng(0)))
-    assert len(found) == 7
+    assert len(found) == 21
     for one in found:
         words = one.film.words
         assert words in (motion.THAW, motion.FREEZE, *motion.MAP_PANS)
         assert 0 <= one.before < one.frame < MAX_FRAMES
         assert one.top % motion.EARTH_STEP_PX == one.left % motion.EARTH_STEP_PX == 0
         shapes = [part.shape for part in one.film.levels(one.frame)]
-        assert shapes == [(1536 >> away, 2048 >> away, 3) for away in (2, 1, 0)]
+        assert shapes == [(1024 >> away, 1536 >> away, 3) for away in (2, 1, 0)]
         told = encode.moving(grid, one, one.film.levels(one.frame)[2], 2, sentences)
         row, col = one.top // encode.CAPTION_STRIDE_PX, one.left // encode.CAPTION_STRIDE_PX
         assert list(sentences)[told[0, 0]] == f"caption {grid[row, col]}, {words}"
+
+
+def test_snow_comes_and_goes_in_nearly_every_clip_of_seasons() -> None:
+    """Though it does so in a few places only."""
+    heights = np.full((1024, 640), 20, np.uint8)
+    heights[384:640] = 120  # a land from 63 to 38 degrees north
+    earth = relief(noise((4096, 2560), 2), heights, 100.0, 0.0)
+    changed = [
+        (one.film.frame(one.frame) != one.film.frame(one.before)).any(axis=-1).mean()
+        for one in motion.clips(earth, np.random.default_rng(0))
+        if one.film.words in (motion.THAW, motion.FREEZE)
+    ]
+    assert np.mean(np.array(changed) > motion.SNOWS / 2) > 0.7
 
 
 def test_variants_keep_their_water() -> None:

@@ -24,7 +24,7 @@ from handscroll import checkpoint
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Source, gather
-from handscroll.course import STILL, Course
+from handscroll.course import STILL, Course, Kind
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_VALUES, Palette
 from handscroll.geometry import Extent, Patch, Tile
@@ -63,7 +63,7 @@ def some_dataset(kind: str) -> Dataset:
     statistics = rng.normal(size=(*sides, 4)).astype(np.float32)
     still = Encoded("one", 0, False, None, STILL, 0, grids, grids, grids, no_captions, statistics)
     before, first = (tuple(np.flip(grid, axis) for grid in grids) for axis in (0, 1))
-    course = Course(down=1, right=-2)
+    course = Course(down=1, right=-2, kind=Kind.CLOUDS)
     clip = Encoded("one", 0, False, 0, course, FRAME, grids, before, first, no_captions, statistics)
     return Dataset([world], [still, clip], None, {"downsampling": 16, "levels": [4, 4, 4, 4]})
 
@@ -110,14 +110,22 @@ def test_example_of_a_clip_sees_the_frame_before_as_a_served_patch_does(kind: st
         if kind == "plane":
             patch = patch._replace(row=patch.row - 2 * 10**6)
         served = gather(patch, order, 16, blank_patch, None)
-        if patch.frame == FRAME:  # all is new here, which a served patch does not see either
-            shown = (served.at(source)[1] for source in (Source.PREVIOUS, Source.FIRST))
-            served = served.forget(np.logical_and(*shown))
+        assert context.kind == served.kind
+        if patch.frame == FRAME:  # all is new here, and is told to be
+            served = served.forget(np.full((16, 16), True))
         if patch.frame == FRAME and len(served.codes_NK) == len(context.codes_NK):
             np.testing.assert_array_equal(served.place_N2, context.place_N2)
             np.testing.assert_array_equal(served.source_N, context.source_N)
             compared += 1
     assert compared > 20
+
+
+def test_kind_of_motion_is_now_and_then_left_to_the_words() -> None:
+    examples, rng = Examples(some_dataset("plane"), moving=1.0), np.random.default_rng(1)
+    later = [one for one in (examples.draw(rng).context for _ in range(200)) if one.patch.frame]
+    told = [one.kind for one in later if one.patch.frame == FRAME]
+    assert set(told) == {Kind.CLOUDS, Kind.OTHER}
+    assert 0.05 < told.count(Kind.OTHER) / len(told) < 0.5
 
 
 @pytest.mark.parametrize("source", [Source.PREVIOUS, Source.FIRST])
@@ -144,27 +152,28 @@ def test_earlier_frames_are_the_clips_own_and_nothing_else_moves(
 
 
 def test_fates_are_told_where_all_tokens_are_asked_at_once() -> None:
-    """And what is new is not shown where they are not."""
+    """And what is new is drawn, over what is gone, where they are not."""
     data = some_dataset("plane")
     still, clip = data.pictures
     steady = clip._replace(before=clip.codes)  # it moved in frames before
-    rng, blind = np.random.default_rng(1), 0
+    rng, blind, mistaken = np.random.default_rng(1), 0, 0
     for picture, fate in ((clip, Fate.NEW), (steady, Fate.STOOD)):
         examples = Examples(replace(data, pictures=[still, picture]), moving=1.0)
         for one in (examples.draw(rng) for _ in range(60)):
             context = one.context
             stood, came = (context.at(source)[1] for source in (Source.PREVIOUS, Source.FIRST))
-            if not context.patch.frame or not (stood | came).any():
-                assert (one.fate_T == Fate.UNKNOWN).all()
+            rows, cols = one.place_T2.astype(int).T
+            if not context.patch.frame:
+                assert (one.fate_T == Fate.UNKNOWN).all() and one.drawn_T.all()
             elif (one.fate_T != Fate.UNKNOWN).any():
                 blind += 1
-                assert not one.group_T.any()
-                rows, cols = one.place_T2.astype(int).T
+                assert not one.group_T.any() and not one.drawn_T.any()
                 told = np.where((stood & came)[rows, cols], fate, Fate.UNKNOWN)
                 np.testing.assert_array_equal(one.fate_T, told)
-            elif one.group_T.any() and fate == Fate.NEW:
-                assert not (stood & came).any()
-    assert blind > 30
+            elif one.drawn_T.any():
+                np.testing.assert_array_equal(one.drawn_T, ~(stood & came)[rows, cols])
+                mistaken += bool(context.at(Source.GONE)[1].any()) and fate == Fate.STOOD
+    assert blind > 30 and mistaken > 1
 
 
 def test_fates_are_what_frames_show() -> None:
@@ -352,9 +361,32 @@ def test_any_folder_of_pictures_becomes_a_world(tmp_path: Path) -> None:
     picture = torch.rand(1, 64, 64, 3) * 2 - 1
     assert torch.equal(codes := before.encode(picture), after.encode(picture))
     assert not torch.equal(before.decode(codes), after.decode(codes))
+    plain = tmp_path / "plain"
+    train_pixels.main(
+        data,
+        tokenizer,
+        plain,
+        world="scroll",
+        steps=1,
+        batch=2,
+        perceptual_weight=0.0,
+        critic_weight=0.0,
+        device="cpu",
+    )
+    logs = [(run / "log.csv").read_text().split("\n")[0] for run in (pixels, plain)]
+    assert logs == ["step,pixels,perceptual,critic,psnr", "step,pixels,psnr"]
     tokenizer = pixels
     encode.main(data, tokenizer, tokens, world="scroll", device="cpu")
     train_decoder.main(tokens, tokenizer, decoder, size="XS", steps=2, batch=2, device="cpu")
+    alone = tmp_path / "alone"
+    train_decoder.main(
+        tokens, tokenizer, alone, steps=2, batch=2, init=decoder, only="kind", device="cpu"
+    )
+    first, second = (train_decoder.load(one).state_dict() for one in (decoder, alone))
+    changed = [name for name, one in first.items() if not torch.equal(one, second[name])]
+    assert changed == ["kind.weight"]
+    with pytest.raises(InvalidRequest, match="one of token, source, .*, not kin"):
+        train_decoder.main(tokens, tokenizer, tmp_path / "none", only="kin", device="cpu")
     ship.main(tokenizer, decoder, tokens, tmp_path / "model")
     model = checkpoint.load(tmp_path / "model")
     assert list(model.worlds) == ["scroll"]
