@@ -31,6 +31,7 @@ def create(
     canvases_per_minute: _Budget = None,
     streams: _Budget = None,
     own_canvases: _Budget = None,
+    own_canvas_bytes: _Budget = None,
     own_picture_bytes: _Budget = None,
     own_export_bytes: _Budget = None,
 ) -> None:
@@ -43,6 +44,7 @@ def create(
         canvases_per_minute=canvases_per_minute,
         streams=streams,
         own_canvases=own_canvases,
+        own_canvas_bytes=own_canvas_bytes,
         own_picture_bytes=own_picture_bytes,
         own_export_bytes=own_export_bytes,
     )

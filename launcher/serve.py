@@ -29,6 +29,7 @@ from rich.console import Console
 
 from handscroll.errors import InvalidRequest, Unavailable
 from launcher.processes import Child, Processes
+from launcher.prune import KEEP_DAYS, MOST_DAYS, prune_daily
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(20000, 32768)
@@ -49,6 +50,7 @@ class Machine:
         store: URL of the store; empty for a folder in ``data``.
         model: folder of the checkpoint; None for the shipped one.
         painters: cores that paint.
+        keep_days: how old what can be made again gets before it is pruned; 0 keeps it for ever.
     """
 
     host: str
@@ -58,6 +60,12 @@ class Machine:
     store: str
     model: Path | None
     painters: int
+    keep_days: int
+
+    @property
+    def store_url(self) -> str:
+        """Where the store is."""
+        return self.store or str(self.data / "store")
 
     @property
     def url(self) -> str:
@@ -91,6 +99,10 @@ class Machine:
         async with processes:
             ends: set[asyncio.Future[Any]] = {asyncio.create_task(stop.wait()), processes.broken}
             starting = asyncio.create_task(self._start(processes, console))
+            tasks = [starting]
+            if self.keep_days:
+                pruning = prune_daily(self.store_url, self.keep_days, console)
+                tasks.append(asyncio.create_task(pruning))
             try:
                 await asyncio.wait({*ends, starting}, return_when=asyncio.FIRST_COMPLETED)
                 if starting.done():
@@ -99,7 +111,8 @@ class Machine:
                 if processes.broken.done():
                     processes.broken.result()
             finally:
-                starting.cancel()
+                for task in tasks:
+                    task.cancel()
                 console.print("Stopping. What is painted stays.")
 
     def _check_access(self) -> None:
@@ -146,7 +159,7 @@ class Machine:
         """
         taken = {self.port, self.grpc_port, *_metrics_ports()}
         tokenizer, generator, ray_port, ray_client_port = _free_ports(4, taken)
-        store = ["--store.url", self.store or str(self.data / "store")]
+        store = ["--store.url", self.store_url]
         model = ["--model", str(self.model)] if self.model else []
         env = {
             "OMP_WAIT_POLICY": "passive",  # threads that wait by spinning starve the others
@@ -210,6 +223,15 @@ def serve(
     store: Annotated[str, typer.Option(help="another folder, or s3://bucket/prefix")] = "",
     model: Annotated[Path | None, typer.Option(help="checkpoint folder; default: shipped")] = None,
     painters: Annotated[int, typer.Option(help="cores that paint; default: all")] = 0,
+    keep_days: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MOST_DAYS,
+            envvar=KEEP_DAYS,
+            help="prune each day what nobody looked at for so many days; 0 never",
+        ),
+    ] = 0,
 ) -> None:
     """Serve the endless picture on this machine. Ctrl-C stops it; what is painted stays."""
     if painters < 0:
@@ -221,7 +243,7 @@ def serve(
     folder = model.resolve() if model else None
     cores = painters or os.cpu_count() or 1
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    machine = Machine(host, port, grpc_port, data.resolve(), store, folder, cores)
+    machine = Machine(host, port, grpc_port, data.resolve(), store, folder, cores, keep_days)
     asyncio.run(machine.run(Console(stderr=True)))
 
 

@@ -54,6 +54,9 @@ class AccessSettings(BaseSettings):
     canvases_per_minute: int = Field(30, ge=0, description="canvases that a caller may make")
     streams: int = Field(16, ge=0, description="streams that a caller may have open at a time")
     own_canvases: int = Field(1000, ge=0, description="canvases that a caller may hold")
+    own_canvas_bytes: int = Field(
+        2**32, ge=0, description="bytes of patches of canvases that a caller may hold"
+    )
     own_picture_bytes: int = Field(
         2**30, ge=0, description="bytes of uploaded pictures that a caller may hold"
     )
@@ -88,6 +91,7 @@ class Budgets(NamedTuple):
     canvases: int = 0
     streams: int = 0
     own_canvases: int = 0
+    own_canvas_bytes: int = 0
     own_picture_bytes: int = 0
     own_export_bytes: int = 0
 
@@ -171,6 +175,7 @@ class Access:
             settings.canvases_per_minute,
             settings.streams,
             settings.own_canvases,
+            settings.own_canvas_bytes,
             settings.own_picture_bytes,
             settings.own_export_bytes,
         )

@@ -39,7 +39,7 @@ def prepare(url: str, s3: S3Settings | None = None, tile_days: int | None = None
     Args:
         url: ``s3://bucket/prefix``.
         s3: how to reach S3.
-        tile_days: days after which a tile expires; None to keep them.
+        tile_days: days after which a tile that nobody looked at expires; None to keep them.
 
     Returns:
         What works but should be known, a sentence each.
@@ -119,7 +119,8 @@ def _findings(client: Minio, bucket: str) -> list[str]:
     if client.get_bucket_versioning(bucket_name=bucket).status == ENABLED:
         findings.append(
             f"bucket {bucket} keeps old versions: what is deleted, such as a canvas, is hidden "
-            "but not gone; suspend versioning or expire old versions"
+            "but not gone, and tiles that are looked at are kept several times; suspend versioning "
+            "or expire old versions"
         )
     try:
         client.get_object_lock_config(bucket_name=bucket)

@@ -76,6 +76,7 @@ class Key(BaseModel):
     canvases_per_minute: _Budget = None
     streams: _Budget = None
     own_canvases: _Budget = None
+    own_canvas_bytes: _Budget = None
     own_picture_bytes: _Budget = None
     own_export_bytes: _Budget = None
 
@@ -86,6 +87,7 @@ BUDGETS = (
     "canvases_per_minute",
     "streams",
     "own_canvases",
+    "own_canvas_bytes",
     "own_picture_bytes",
     "own_export_bytes",
 )

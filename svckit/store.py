@@ -1,10 +1,10 @@
 """The store: one interface to memory, a folder, and S3, through obstore.
 
-Values are written once. `create` is the way to write, and it returns what is committed
-under the key: our value or that of whoever came first. Everything that several writers may race
-for (patches, tiles, marks) is a function of its key or is decided by the first one, so a writer
-adopts what it gets back. Only what is too large for one request is written by `writing`, under a
-key that is its writer's alone.
+Values are written once, or again as they are (`look`). `create` is the way to write, and it
+returns what is committed under the key: our value or that of whoever came first. Everything that
+several writers may race for (patches, tiles, marks) is a function of its key or is decided by the
+first one, so a writer adopts what it gets back. Only what is too large for one request is written
+by `writing`, under a key that is its writer's alone.
 
 A reply may be lost after its write has landed; the next try is then refused because of our own
 value. So a refusal is not a failure, and whatever is not a clear success is settled by reading.
@@ -25,7 +25,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -55,6 +55,8 @@ BATCH = 1000  # S3 lists and deletes as many at once
 PROBE_RACES = 8
 PROBE_WRITERS = 4
 STALE_S = 3600.0
+RENEWED_AFTER, RENEWALS = timedelta(hours=6), 16
+"""What was written so long ago is written again when it is looked at, so many at a time."""
 PART_BYTES, PARTS_AT_ONCE = 2**23, 2  # S3 takes 10,000 parts of a value, of 5 MiB or more
 
 _SECONDS = Histogram(
@@ -142,7 +144,7 @@ class Raw(Protocol):
 
 
 class Store:
-    """Values under keys, each written once.
+    """Values under keys, each written once, or again as it is.
 
     Every operation raises StoreUnavailable when the store cannot be reached, refuses us, is full,
     or takes longer than the timeout.
@@ -155,6 +157,7 @@ class Store:
         self.timeout_s = timeout_s
         self._raw = raw
         self._folder = folder
+        self._renewing: dict[Key, asyncio.Task[None]] = {}
 
     @classmethod
     def open(cls, url: str, s3: S3Settings | None = None, timeout_s: float = TIMEOUT_S) -> Store:
@@ -200,6 +203,38 @@ class Store:
             return await self._call("get", key, read())
         except FileNotFoundError:
             return None
+
+    async def look(self, key: Key) -> bytes | None:
+        """The value under a key that may be deleted when nobody looks at it, or None.
+
+        Stores do not tell when a value was last read, only when it was written; so it is written
+        again once in a while, for which nobody waits. If that fails, or too much is being written
+        again, it counts as not looked at.
+        """
+
+        async def read() -> tuple[bytes, datetime]:
+            found = await self._raw.get_async(key)
+            return bytes(await found.bytes_async()), found.meta["last_modified"]
+
+        try:
+            value, written = await self._call("get", key, read())
+        except FileNotFoundError:
+            return None
+        if value and datetime.now(UTC) - written > RENEWED_AFTER:
+            self._renew(key, value)
+        return value
+
+    def _renew(self, key: Key, value: bytes) -> None:
+        async def write() -> None:
+            failures = (StoreUnavailable, FileNotFoundError, AlreadyExistsError, PreconditionError)
+            with suppress(*failures):
+                if await self.size(key) is not None:  # else it was deleted meanwhile
+                    again = self._raw.put_async(key, value, mode="overwrite")
+                    await self._call("renew", key, again)
+
+        if key not in self._renewing and len(self._renewing) < RENEWALS:
+            task = self._renewing[key] = asyncio.create_task(write())
+            task.add_done_callback(lambda _: self._renewing.pop(key))
 
     async def create(self, key: Key, value: bytes) -> bytes:
         """Commit a value unless there is one; the value that is committed, ours or another's.
@@ -348,6 +383,8 @@ class Store:
         A thread that hands over a result while the interpreter ends aborts the process, though
         nothing is lost (github.com/PyO3/pyo3-async-runtimes/issues/40).
         """
+        for task in self._renewing.values():
+            task.cancel()
         await asyncio.sleep(CLOSE_S)
 
     async def _race(self, writers: int) -> None:

@@ -17,6 +17,8 @@ from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
+from cachetools import TTLCache
+
 from handscroll.branch import Lineage
 from handscroll.canvas import Canvas, check_learned
 from handscroll.errors import InvalidRequest, NotFound, OverQuota, SpecMismatch, StillNeeded
@@ -48,6 +50,8 @@ PATIENCE_S = 0.5
 """How long the generator may take to say which models it serves, where the store knows too."""
 PAGE_BYTES = 2**21
 """Of the specs on a page, so that it fits into a message."""
+SIZES, SIZES_S = 4096, 600.0
+"""How many canvases' sizes are remembered, and for how long: to know one is to list its patches."""
 FIRST_CANVASES = "the canvases to open first"
 """Owner of those; the spaces keep every caller from being the same one."""
 
@@ -94,6 +98,14 @@ class Canvases:
         self._first_seeds = first_seeds
         self._marks = Marks(store, marks.CANVASES)
         self._held: set[str] = set()
+        self._sizes: TTLCache[str, asyncio.Task[int]] = TTLCache(SIZES, SIZES_S)
+
+    async def close(self) -> None:
+        """Stop counting."""
+        counting = list(self._sizes.values())
+        for task in counting:
+            task.cancel()
+        await asyncio.gather(*counting, return_exceptions=True)
 
     async def worlds(self) -> list[World]:
         """Each world that can be painted, by name, with the canvas to open first.
@@ -135,7 +147,12 @@ class Canvases:
         return [found[name] for name in sorted(found)]
 
     async def create(
-        self, canvas: Canvas, model: Model, owner: str | None, most: int = 0
+        self,
+        canvas: Canvas,
+        model: Model,
+        owner: str | None,
+        most: int = 0,
+        most_bytes: int = 0,
     ) -> tuple[Canvas, bool]:
         """Make a canvas, or find it.
 
@@ -144,6 +161,7 @@ class Canvases:
             model: the model it names.
             owner: whose it becomes; None for nobody's.
             most: how many the owner may hold; 0 for no limit.
+            most_bytes: of patches that these may have when another is made; 0 for no limit.
 
         Returns:
             The canvas, and whether there was none.
@@ -152,7 +170,7 @@ class Canvases:
             SpecMismatch: its world cannot be painted like this, or its parent is another's.
             NotFound: there is no such picture to paint around, or no such parent of a branch.
             InvalidRequest: the chain of branches would be too long.
-            OverQuota: the owner holds as many as they may.
+            OverQuota: the owner holds as many, or as much of them, as they may.
         """
         canvas = replace(
             canvas,
@@ -165,12 +183,19 @@ class Canvases:
         )
         check_learned(canvas.world, model.worlds[canvas.world], canvas.extent)
         Lineage.of(await self._specs.line(canvas), model.side_tok)  # refuses what is none
-        if owner is not None and most and not await self._marks.has(canvas.id, owner):
-            held = await self.count(owner)
-            if held >= most:
-                raise OverQuota(f"you hold {held} canvases, and may hold {most}: delete some first")
+        if owner is not None and not await self._marks.has(canvas.id, owner):
+            await self._check_room(owner, most, most_bytes)
         async with needed(self._store, canvas) as use:
             return await self._commit(canvas, model, owner, use)
+
+    async def _check_room(self, owner: str, most: int, most_bytes: int) -> None:
+        if most and (held := await self.count(owner)) >= most:
+            raise OverQuota(f"you hold {held} canvases, and may hold {most}: delete some first")
+        if most_bytes and (held := await self.held_bytes(owner)) >= most_bytes:
+            raise OverQuota(
+                f"your canvases hold {held} bytes of patches, and may hold {most_bytes}: "
+                "delete some first"
+            )
 
     async def _commit(
         self, canvas: Canvas, model: Model, owner: str | None, use: Key | None
@@ -241,7 +266,24 @@ class Canvases:
 
     async def count(self, owner: str) -> int:
         """How many canvases an owner holds."""
-        return await self._marks.count(owner)
+        return len(await self._marks.ids(owner))
+
+    async def held_bytes(self, owner: str) -> int:
+        """How many bytes of patches an owner's canvases have, as counted in the last SIZES_S."""
+        return sum(await at_once(READS, self._size, await self._marks.ids(owner)))
+
+    async def _size(self, canvas_id: str) -> int:
+        """Counted on if whoever asks has no time left, so that the next one need not begin anew."""
+        task = self._sizes.get(canvas_id)
+        if task is None or (task.done() and task.exception()):
+            task = self._sizes[canvas_id] = asyncio.create_task(self._count(canvas_id))
+        return await asyncio.shield(task)
+
+    async def _count(self, canvas_id: str) -> int:
+        size = 0
+        async for batch in self._store.batches(patches_prefix(canvas_id)):
+            size += sum(entry.size_bytes for entry in batch)
+        return size
 
     async def delete(self, canvas_id: str, owner: str, admin: bool = False) -> None:
         """Take a canvas from an owner's; delete it when it is nobody's any more, see `wipe`.
@@ -256,10 +298,14 @@ class Canvases:
             NotFound: not among the owner's own.
             StillNeeded: others of the owner's branch off from it.
         """
-        check, gone = partial(self._check_free, owner), self._specs.forget
-        await self._marks.let_go(
-            canvas_id, owner, admin, check, partial(wipe, self._store, forget=gone)
-        )
+        check = partial(self._check_free, owner)
+        gone = partial(wipe, self._store, forget=self._forget)
+        await self._marks.let_go(canvas_id, owner, admin, check, gone)
+        self._forget(canvas_id)  # what was asked for meanwhile
+
+    def _forget(self, canvas_id: str) -> None:
+        self._specs.forget(canvas_id)
+        self._sizes.pop(canvas_id, None)
 
     async def _check_free(self, owner: str, canvas_id: str) -> None:
         async for child in branches(self._store, canvas_id):

@@ -122,7 +122,7 @@ class Engine:
         if not shows(canvas, tile):
             raise NotFound(f"the tile lies outside this {canvas.extent.kind}")
         canvas = await self._specs.shown(canvas, tile)
-        found = await self._store.get(tile_key(canvas.id, tile, format))
+        found = await self._store.look(tile_key(canvas.id, tile, format))
         if found:
             _STORE.inc()
             return found
@@ -176,7 +176,7 @@ class Engine:
         while some := list(islice(rest, READS)):
             shown = [await self._specs.shown(canvas, tile) for tile in some]
             keys = [tile_key(one.id, tile, format) for one, tile in zip(shown, some, strict=True)]
-            for tile, found in zip(some, await at_once(READS, self._store.get, keys), strict=True):
+            for tile, found in zip(some, await at_once(READS, self._store.look, keys), strict=True):
                 if not found:  # an empty one was cut short by a power cut
                     missing.append(tile)
                 else:

@@ -129,9 +129,9 @@ class Marks:
         """
         return await self._store.size(self._kind.holder(id, owner or ANYBODY)) is not None
 
-    async def count(self, owner: str) -> int:
-        """How many things an owner holds."""
-        return len([key async for key in self._store.keys(self._kind.marks(owner))])
+    async def ids(self, owner: str) -> list[str]:
+        """The things that an owner holds, in no order."""
+        return [self._kind.named(key) async for key in self._store.keys(self._kind.marks(owner))]
 
     async def of(self, owner: str, facts: int) -> list[Mark]:
         """All that an owner holds, newest first, with so many facts about each."""

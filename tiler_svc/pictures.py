@@ -244,7 +244,9 @@ class Pictures:
         laid = painted.pixels
         for canvas in reversed(line):
             own = painted.pixels
-            if canvas.known and place_of(canvas, model).shows(painted.view.tile):
+            if canvas.known and place_of(canvas, model).shows(
+                painted.view.tile, painted.view.moved_px
+            ):
                 picture = await self._pixels(canvas, model)
                 own = await asyncio.to_thread(picture.lay_over, painted)
             if canvas.branch is not None and laid is not own:

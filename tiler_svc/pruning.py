@@ -1,7 +1,8 @@
 """What a store need not keep: old tiles and exports, which can be made again; what is nobody's.
 
-Nothing notes when somebody looks, so old is what was written long ago. A tile that is looked at
-after that is painted again from its patches, which stay as long as their canvas.
+Old is what was written long ago, and tiles are written again now and then when somebody looks at
+them (`Store.look`). One that is looked at after it went is painted again from its patches, which
+stay as long as their canvas.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Pruned(NamedTuple):
 
 
 async def prune_tiles(store: Store, before: datetime, really: bool) -> Pruned:
-    """Delete the tiles that were painted before a time.
+    """Delete the tiles that nobody has looked at since a time.
 
     Args:
         store: the store.

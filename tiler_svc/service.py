@@ -236,8 +236,10 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
             request = _completed(request, parent)
         model = await self._models.of_world(request.world, request.model)
         canvas = _canvas(request, model, await self._known(request))
-        most = access.caller.get().budgets.own_canvases
-        canvas, created = await self._canvases.create(canvas, model, owner, most)
+        budgets = access.caller.get().budgets
+        canvas, created = await self._canvases.create(
+            canvas, model, owner, budgets.own_canvases, budgets.own_canvas_bytes
+        )
         return canvas_pb.CreateCanvasResponse(canvas=wire.canvas_to_pb(canvas), created=created)
 
     async def _known(self, request: canvas_pb.CreateCanvasRequest) -> Known | None:
@@ -297,6 +299,9 @@ class CanvasServicer(canvas_grpc.CanvasServiceServicer):
         return canvas_pb.GetUsageResponse(
             canvases=canvas_pb.Share(
                 held=await self._canvases.count(owner), most=budgets.own_canvases
+            ),
+            canvas_bytes=canvas_pb.Share(
+                held=await self._canvases.held_bytes(owner), most=budgets.own_canvas_bytes
             ),
             picture_bytes=canvas_pb.Share(
                 held=await self._pictures.held_bytes(owner), most=budgets.own_picture_bytes
@@ -391,6 +396,7 @@ async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
                 ),
             ]
         finally:
+            await canvases.close()
             await exports.close()
             await pictures.close()
             await engine.close()

@@ -177,6 +177,19 @@ async def test_export_that_is_worked_at_stays(tmp_path: Path) -> None:
     assert new in await there(store)
 
 
+async def test_tile_that_somebody_looks_at_stays(tmp_path: Path) -> None:
+    """Though it was painted long ago."""
+    store, filled = Store.open(str(tmp_path)), Filled()
+    await filled.fill(store)
+    _age(tmp_path, 3)
+    seen = min(filled.goes["tiles"])
+    assert await store.look(seen) == b"tile"
+    while (tmp_path / seen).stat().st_mtime < time.time() - 3600:
+        await asyncio.sleep(0.01)
+    assert (await prune_tiles(store, datetime.now(UTC) - HOUR, True)).number == 1199
+    assert await store.get(seen) == b"tile"
+
+
 async def test_owner_of_a_pruned_stores_picture_still_holds_it(store: Store) -> None:
     name, file = picture(1)
     await Marks(store, marks.PICTURES).hold(name, "anne", len(file), 64, 64)

@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pydantic import SecretStr, ValidationError
 from handscroll.errors import InvalidRequest, StoreUnavailable, UnsafeStore
 from handscroll.geometry import Patch, Tile
 from svckit import keys
+from svckit import store as stores
 from svckit.store import STALE_S, Raw, S3Settings, Store, bucket_of
 from tests.support.seaweed import S3, SECRET_KEY, Seaweed
 
@@ -88,6 +90,66 @@ async def test_the_first_value_stays_and_later_writers_adopt_it(store: Store) ->
     await store.create(KEY, b"first")
     assert await store.create(KEY, b"second") == b"first"
     assert await store.get(KEY) == b"first"
+
+
+async def renewed(store: Store) -> None:
+    """Wait until all is written again that is to be."""
+    await asyncio.gather(*store._renewing.values())
+
+
+async def test_what_is_looked_at_is_written_again_as_it_is_when_it_is_old(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, raw = around(store, Around)
+    assert await watched.look(KEY) is None
+    await watched.create(KEY, b"tile")
+    assert await watched.look(KEY) == b"tile"
+    await renewed(watched)
+    assert raw.puts == 1
+    monkeypatch.setattr(stores, "RENEWED_AFTER", timedelta(days=-1))
+    looks = await asyncio.gather(*(watched.look(KEY) for _ in range(3)))
+    assert looks == [b"tile"] * 3
+    await renewed(watched)
+    assert raw.puts == 2
+    assert await watched.get(KEY) == b"tile"
+
+
+async def test_what_is_deleted_after_it_was_looked_at_stays_deleted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deletes(Around):
+        async def head_async(self, path: str) -> Any:
+            await self.inner.delete_async(path)
+            return await self.inner.head_async(path)
+
+    await store.create(KEY, b"tile")
+    monkeypatch.setattr(stores, "RENEWED_AFTER", timedelta(days=-1))
+    deleting, raw = around(store, Deletes)
+    assert await deleting.look(KEY) == b"tile"
+    await renewed(deleting)
+    assert raw.puts == 0 and await store.get(KEY) is None
+
+
+async def test_nobody_waits_for_what_cannot_be_written_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.create(KEY, b"tile")
+    monkeypatch.setattr(stores, "RENEWED_AFTER", timedelta(days=-1))
+    full, raw = around(store, NeverWrites)
+    assert await full.look(KEY) == b"tile"
+    await renewed(full)
+    assert raw.puts == 1
+
+    class Stuck(Around):
+        async def put_async(self, path: str, file: bytes, *, mode: Any) -> Any:
+            await asyncio.sleep(60)
+
+    stuck, _ = around(store, Stuck)
+    async with asyncio.timeout(5):
+        assert await stuck.look(KEY) == b"tile"
+    await stuck.close()
+    await asyncio.gather(*stuck._renewing.values(), return_exceptions=True)
+    assert not stuck._renewing
 
 
 async def test_an_empty_value_is_a_value(store: Store) -> None:

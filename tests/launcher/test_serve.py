@@ -59,7 +59,7 @@ def test_a_model_that_cannot_be_read_is_named_and_not_tried_for_ever(
 
 
 def machine(port: int, grpc_port: int) -> Machine:
-    return Machine("127.0.0.1", port, grpc_port, Path("data"), "", None, 1)
+    return Machine("127.0.0.1", port, grpc_port, Path("data"), "", None, 1, 0)
 
 
 def listened_on(here: Machine) -> list[int]:

@@ -71,7 +71,7 @@ async def test_call_is_served_as_that_of_its_caller(file: Path) -> None:
     async def look(context: Any) -> None:
         seen.append(access.caller.get())
 
-    shown = make_key(file, "paint", streams=3, own_canvases=5)
+    shown = make_key(file, "paint", streams=3, own_canvases=5, own_canvas_bytes=7)
     rules = {UNARY: Rule(Role.READ), STREAM: Rule(Role.READ, stream=True)}
     async with guarded(Echo(look), rules, keys_file=file, anonymous="read", streams=9) as line:
         await line.unary(**bearing(shown))
@@ -81,7 +81,7 @@ async def test_call_is_served_as_that_of_its_caller(file: Path) -> None:
     for caller in (seen[0], seen[1], seen[3]):
         assert caller.name == caller.owner == f"key {shown[3:11]}"
         assert caller.role is Role.PAINT
-        assert caller.budgets == Budgets(12_000, 6_000, 30, 3, 5, 2**30, 2**32)
+        assert caller.budgets == Budgets(12_000, 6_000, 30, 3, 5, 7, 2**30, 2**32)
     assert (seen[2].name, seen[2].role, seen[2].owner) == ("address 127.0.0.1", Role.READ, None)
     assert seen[2].budgets.streams == 9
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from handscroll.canvas import Canvas, Known
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes
 from handscroll.errors import HandscrollError, InvalidRequest, NotFound, OverQuota, StillNeeded
+from handscroll.geometry import Patch
 from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
 from svckit.access import AccessSettings
 from svckit.client import calling
@@ -30,6 +32,7 @@ from svckit.keys import (
     known_key,
     making_key,
     new_nonce,
+    patch_key,
     picture_key,
     upload_key,
     uploader_key,
@@ -37,7 +40,7 @@ from svckit.keys import (
     use_key,
 )
 from svckit.specs import Specs
-from svckit.store import Store
+from svckit.store import Entry, Store
 from svckit.wire import Model
 from tests.tiler_svc.fakes import House, house, model_of
 from tests.tiler_svc.test_pictures import PIXELS, png
@@ -244,6 +247,66 @@ async def test_no_more_canvases_than_may_be_held(model: Checkpoint, tmp_path: An
         assert (told.canvases.held, told.canvases.most) == (2, 2)
         await drop_canvas(home, ANNE, made[0])
         await around(home, picture, ANNE, 2)
+
+
+async def test_no_more_painted_than_may_be_held(model: Checkpoint, tmp_path: Any) -> None:
+    async with house(model, tmp_path, **bounded(own_canvas_bytes=1000)) as home:
+        picture = await upload(home, ANNE)
+        made = []
+        for seed, size in enumerate((999, 1)):
+            made.append(await around(home, picture, ANNE, seed))
+            await home.store.create(patch_key(made[-1], Patch(0, 0, 0, 0)), b"p" * size)
+        words = "your canvases hold 1000 bytes of patches, and may hold 1000: delete some first"
+        with pytest.raises(OverQuota, match=words):
+            await around(home, picture, ANNE, 2)
+        assert (await usage(home, ANNE)).canvas_bytes == pb.Share(held=1000, most=1000)
+        assert await around(home, picture, ANNE, 1) == made[1]  # held already
+        branch = pb.Branch(parent=made[0], height_px=64, width_px=64)
+        with calling("the tiler"):
+            request = pb.CreateCanvasRequest(world="planet", branch=branch)
+            await home.canvases.CreateCanvas(request, metadata=says(BERT))
+        assert (await usage(home, BERT)).canvas_bytes == pb.Share(held=0, most=1000)
+        await home.store.create(patch_key(made[0], Patch(0, 0, 0, 1)), b"p")  # is counted later
+        await drop_canvas(home, ANNE, made[1])
+        assert (await usage(home, ANNE)).canvas_bytes.held == 999
+        assert await around(home, picture, ANNE, 1) == made[1]  # another one, with nothing in it
+        assert (await usage(home, ANNE)).canvas_bytes.held == 999
+        await around(home, picture, ANNE, 2)
+
+
+async def test_what_is_counted_when_nobody_waits_any_more_is_known_to_who_comes_next(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canvas = await around(home, await upload(home, ANNE), ANNE)
+    for number in range(3):
+        await home.store.create(patch_key(canvas, Patch(0, 0, 0, number)), b"p" * 100)
+    canvases = Canvases(
+        home.store,
+        Specs(home.store),
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        {},
+    )
+    listed, go_on, batches = 0, asyncio.Event(), home.store.batches
+
+    async def slowly(prefix: Prefix) -> AsyncIterator[list[Entry]]:
+        nonlocal listed
+        listed += 1
+        await go_on.wait()
+        async for batch in batches(prefix):
+            yield batch
+
+    monkeypatch.setattr(home.store, "batches", slowly)
+    size = partial(canvases._size, canvas)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(size(), 0.05)
+    waiting = [asyncio.create_task(size()) for _ in range(2)]
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await asyncio.gather(*waiting) == [300, 300]
+    assert await size() == 300 and listed == 1
+    await canvases.close()
 
 
 async def test_no_more_pictures_than_may_be_held(model: Checkpoint, tmp_path: Any) -> None:

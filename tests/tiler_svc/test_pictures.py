@@ -16,11 +16,11 @@ from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Known
 from handscroll.checkpoint import Checkpoint
 from handscroll.errors import InvalidRequest, NotFound, Overloaded
-from handscroll.geometry import Tile, tile_to_xyz
+from handscroll.geometry import STANDS, Tile, tile_to_xyz
 from handscroll.known import KnownPixels, digest_of
 from handscroll.paint import Painter
 from handscroll.picture import MAX_FILE_BYTES
-from handscroll.view import Painted, View
+from handscroll.view import First, Painted, View
 from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from svckit import wire
@@ -153,7 +153,8 @@ async def test_a_picture_is_read_once_and_only_where_it_lies(
 
     async def shown(tile: Tile) -> Pixels:
         view = View(tile, canvas.extent, home.model.side_tok, home.model.radius_tok, 48)
-        painted = Painted(view, blank, blank, np.ones(blank.shape[:2], np.float32))
+        ones = np.ones(blank.shape[:2], np.float32)
+        painted = Painted(view, blank, (First(STANDS, blank, ones, ones),))
         return await kept.lay_over([canvas], home.model, painted)
 
     far = [shown(Tile(2, 10**5, col)) for col in range(8)]

@@ -4,6 +4,7 @@ import asyncio
 import io
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from handscroll.geometry import Extent, Patch, Region, Tile, tile_to_xyz
 from handscroll.paint import Painter
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as pb
+from svckit import store as stores
 from svckit.client import calling
 from svckit.deadline import within
 from svckit.keys import canvas_key, patch_key, tile_key
 from svckit.server import started
 from svckit.settings import ServiceSettings
+from svckit.store import Store
 from tests.tiler_svc.fakes import House, house, until
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +84,23 @@ async def region(home: House, canvas: Canvas, wanted: Region) -> Pixels:
 
 def pixels(file: bytes) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(file)))
+
+
+async def test_tiles_that_are_looked_at_are_kept(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read of the store is written again once it is old."""
+    canvas, tile = await home.canvas(), Tile(0, 0, 0)
+    image = await get(home, canvas, tile)
+    kept = list[str]()
+    monkeypatch.setattr(stores, "RENEWED_AFTER", timedelta(days=-1))
+    monkeypatch.setattr(Store, "_renew", lambda _, key, value: kept.append(key))
+    assert await get(home, canvas, tile) == image
+    key = tile_key(canvas.id, tile, "png")
+    assert kept == [key]
+    request = rectangle(canvas, tile, tile, format=pb.IMAGE_FORMAT_PNG)
+    assert [answer.image for answer in await stream(home, request)] == [image]
+    assert kept == [key, key]
 
 
 @pytest.mark.parametrize(

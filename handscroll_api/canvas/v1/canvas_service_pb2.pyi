@@ -137,7 +137,9 @@ class Sampling(_message.Message):
     top_p: _builtins.float
     """Only the likeliest codes that together hold this probability, above 0 and at most 1."""
     guidance: _builtins.float
-    """How far to move from the negative prompt to the prompt, 0 to 20; 1 is the prompt's own."""
+    """How far the coarsest level goes from what it would be without layout and words, or with the negative
+    prompt, to what it is with them, 0 to 20; 1 is no farther.
+    """
     negative_prompt: _builtins.str
     """What to move away from; at most 2000 characters."""
     def __init__(
@@ -198,7 +200,9 @@ Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
 class Known(_message.Message):
-    """A picture that a canvas is painted around (outpainting). Its own pixels come back untouched."""
+    """A picture that a canvas is painted around (outpainting). At the finest level its own pixels come back
+    untouched in the first frame as PNG; WebP and JPEG are lossy.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -998,6 +1002,7 @@ class GetUsageResponse(_message.Message):
     CANVASES_FIELD_NUMBER: _builtins.int
     PICTURE_BYTES_FIELD_NUMBER: _builtins.int
     EXPORT_BYTES_FIELD_NUMBER: _builtins.int
+    CANVAS_BYTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def canvases(self) -> Global___Share:
         """Canvases, by number."""
@@ -1010,16 +1015,23 @@ class GetUsageResponse(_message.Message):
     def export_bytes(self) -> Global___Share:
         """Files of exports that are done."""
 
+    @_builtins.property
+    def canvas_bytes(self) -> Global___Share:
+        """Patches of canvases, as counted in the last ten minutes. Tiles do not count: they come back, and
+        branches count only what they do not share with their parent.
+        """
+
     def __init__(
         self,
         *,
         canvases: Global___Share | None = ...,
         picture_bytes: Global___Share | None = ...,
         export_bytes: Global___Share | None = ...,
+        canvas_bytes: Global___Share | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canvases", b"canvases", "export_bytes", b"export_bytes", "picture_bytes", b"picture_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canvas_bytes", b"canvas_bytes", "canvases", b"canvases", "export_bytes", b"export_bytes", "picture_bytes", b"picture_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvases", b"canvases", "export_bytes", b"export_bytes", "picture_bytes", b"picture_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvas_bytes", b"canvas_bytes", "canvases", b"canvases", "export_bytes", b"export_bytes", "picture_bytes", b"picture_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
