@@ -80,7 +80,7 @@ class Pictures:
         """
         found = self.held(place.path)
         if found is None:
-            body = await self._store.get(await self._key(place))
+            body = await self._store.look(await self._key(place))
             if body:  # an empty one was cut short by a power cut, and is painted again
                 _STORE.inc()
                 return self._keep(place, body)

@@ -25,11 +25,15 @@ class Usage:
         self._tiler = tiler
 
     async def get(self, request: Request) -> Response:
-        """``GET /usage``: of canvases, pictures and exports; whoever has no name holds nothing."""
+        """``GET /usage``: of canvases, what is painted in them, pictures and exports.
+
+        Whoever has no name holds nothing.
+        """
         said, budgets = signed(request), access.caller.get().budgets
         if said is None:
             reply = canvas_pb.GetUsageResponse(
                 canvases=canvas_pb.Share(most=budgets.own_canvases),
+                canvas_bytes=canvas_pb.Share(most=budgets.own_canvas_bytes),
                 picture_bytes=canvas_pb.Share(most=budgets.own_picture_bytes),
                 export_bytes=canvas_pb.Share(most=budgets.own_export_bytes),
             )
@@ -40,6 +44,7 @@ class Usage:
                 )
         told = {
             "canvases": _told(reply.canvases),
+            "canvas_bytes": _told(reply.canvas_bytes),
             "picture_bytes": _told(reply.picture_bytes),
             "export_bytes": _told(reply.export_bytes),
         }

@@ -108,8 +108,8 @@ export function deletePicture(picture) {
 /** @typedef {{held: number, most: number|null}} Share */
 
 /**
- * @returns {Promise<{canvases: Share, picture_bytes: Share, export_bytes: Share}>} what the caller
- *   holds and may hold
+ * @returns {Promise<{canvases: Share, canvas_bytes: Share, picture_bytes: Share,
+ *   export_bytes: Share}>} what the caller holds and may hold
  */
 export function getUsage() {
   return call("usage");
@@ -117,6 +117,7 @@ export function getUsage() {
 
 /**
  * @param {{seed: number, prompt: string, world?: string, frames?: number, motion?: string,
+ *   sampling?: {negative_prompt?: string, guidance?: number}, extent?: object, order?: string,
  *   known?: {picture: string}, regions?: object[], branch?: Branch}} spec a branch has its parent's
  *   world
  * @returns {Promise<Canvas>}

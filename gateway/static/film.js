@@ -19,7 +19,7 @@ export class Film {
   /**
    * @param {number} frames
    * @param {number} frame the one to begin with
-   * @param {(frame: number) => void} show
+   * @param {(frame: number, next: number|null) => void} show with the one to have ready after it
    */
   constructor(frames, frame, show) {
     this.frames = frames;
@@ -59,25 +59,32 @@ export class Film {
     this.#mark();
     clearTimeout(this.#timer);
     this.#timer = 0;
+    this.show(this.#frame, this.#playing ? this.#after(this.#frame) : null);
     if (this.#playing && this.#ready) this.#schedule();
   };
 
-  #pick = () => this.open(Number(slider.value));
+  /** Whoever picks a frame often picks the one beyond it next. */
+  #pick = () => {
+    const frame = Number(slider.value);
+    const next = frame + Math.sign(frame - this.#frame);
+    this.open(frame);
+    if (0 <= next && next < this.frames) this.show(frame, next);
+  };
 
   /** The next frame comes when this one has been in sight for its time. */
   #schedule() {
     const left_ms = this.#shownAt + 1000 / FPS - performance.now();
     this.#timer ||= setTimeout(() => {
       this.#timer = 0;
-      if (this.#playing && this.#ready) this.#next();
+      if (this.#playing && this.#ready) this.#go(this.#after(this.#frame));
     }, Math.max(0, left_ms));
   }
 
-  #next() {
-    const frame = Number(slider.value);
+  /** @param {number} frame @returns {number} the one that is played after it */
+  #after(frame) {
     if (frame === this.frames - 1) this.#forth = false;
     if (frame === 0) this.#forth = true;
-    this.#go(frame + (this.#forth ? 1 : -1));
+    return frame + (this.#forth ? 1 : -1);
   }
 
   /** @param {number} frame */
@@ -88,7 +95,7 @@ export class Film {
     this.#ready &&= frame === this.#frame; // else it is not in sight yet
     this.#frame = frame;
     this.#shownAt = performance.now();
-    this.show(frame);
+    this.show(frame, this.#playing ? this.#after(frame) : null);
   }
 
   #mark() {

@@ -24,8 +24,6 @@ export const TILE_PX = 256;
 
 /** Pixels to a token's side, at each level. */
 export const TOKEN_PX = 16;
-/** Sides of a rectangle that is repainted, at most. */
-const MAX_BRANCH_PX = 4096;
 
 /** Zooms beyond the finest level that may be looked at, scaled up. */
 const OVERZOOM = 2;
@@ -150,15 +148,16 @@ export function regionOf(extent, bounds, zoom) {
 /**
  * The least rectangle of whole tokens of all levels around two places of a canvas.
  * @param {Extent} extent @param {{x: number, y: number}} one @param {{x: number, y: number}} other
- * @returns {Rectangle|null} null where none of it lies in the canvas; as large as a branch may be
+ * @param {number} most_px how long its sides may be
+ * @returns {Rectangle|null} null where none of it lies in the canvas
  */
-export function snapped(extent, one, other) {
+export function snapped(extent, one, other, most_px) {
   const step = TOKEN_PX * 2 ** extent.finest;
   const along = (from, to, size_px) => {
     const inside = (place) => Math.min(size_px ?? Infinity, Math.max(size_px === null ? -Infinity : 0, place));
     const start = inside(step * Math.floor(Math.min(from, to) / step));
     const end = inside(step * Math.ceil(Math.max(from, to) / step));
-    return [start, Math.min(MAX_BRANCH_PX, end - start)];
+    return [start, Math.min(most_px, end - start)];
   };
   const [top, height] = along(one.y, other.y, extent.height_px);
   const [left, width] = along(one.x, other.x, extent.width_px);

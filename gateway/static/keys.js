@@ -5,14 +5,13 @@
  */
 
 import { closeSession, openSession } from "./canvases.js";
+import { byId } from "./elements.js";
 import { describe } from "./status.js";
 
 /** @typedef {import("./canvases.js").Problem} Problem */
 
 const WHOSE = "handscroll key";
 
-/** @returns {any} */
-const byId = (id) => document.getElementById(id);
 const form = byId("key");
 const field = byId("key-field");
 const error = byId("key-error");

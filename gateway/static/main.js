@@ -5,6 +5,7 @@ import { Film } from "./film.js";
 import { ROOT_ZOOM } from "./grid.js";
 import { askForKey } from "./keys.js";
 import { formatLink, parseLink } from "./link.js";
+import { Marking } from "./marking.js";
 import { Panel, titleOf } from "./panel.js";
 import { Picture } from "./picture.js";
 import { Repainting } from "./repainting.js";
@@ -20,7 +21,8 @@ const ADDRESS_MS = 400;
 
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const map = makeMap();
-const panel = new Panel({ deleted: leaveDeleted });
+const marking = new Marking(map, () => picture);
+const panel = new Panel(marking, { deleted: leaveDeleted });
 
 /** @type {import("./canvases.js").World[]} */
 let worlds = [];
@@ -33,6 +35,7 @@ let under = [];
 const repainting = new Repainting(
   map,
   () => picture,
+  marking,
   () => panel.toggle(false),
 );
 new Saving(() => picture && { canvas: picture.canvas.id, frame: picture.frame, ...picture.region() });
@@ -179,8 +182,8 @@ function show(canvas, { view, frame }) {
     refused: (problem) => (problem.needsKey ? stayUnpainted(problem) : showLost()),
   });
   film?.remove();
-  film = new Film(canvas.frames, picture.frame, (frame) => {
-    picture.setFrame(frame);
+  film = new Film(canvas.frames, picture.frame, (frame, next) => {
+    picture.setFrame(frame, next);
     noteAddress();
   });
   document.documentElement.dataset.canvas = canvas.id;

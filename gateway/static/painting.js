@@ -1,5 +1,6 @@
 /**
- * What is asked to be painted, and when: what is in the window, coarse levels first, then a margin.
+ * What is asked to be painted, and when: what is in the window, coarse levels first, then a margin;
+ * of a film that plays, the next frame instead of a margin.
  *
  * The gateway paints exactly what somebody listens for. So there is one stream of events at a
  * time, for one rectangle of tiles of one level; when the window moves on, the next stream is
@@ -12,8 +13,8 @@ import { countTiles, holdsTile, splitTiles } from "./grid.js";
 
 /** @typedef {import("./canvases.js").Problem} Problem */
 /** @typedef {import("./grid.js").TileRange} TileRange */
-/** @typedef {{range: TileRange, ahead: boolean}} Wish */
-/** @typedef {{url: string, stop: () => void}} Stream */
+/** @typedef {{range: TileRange, frame: number, ahead: boolean}} Wish */
+/** @typedef {{url: string, frame: number, stop: () => void}} Stream */
 /** @typedef {object} Reports
  *  @property {(painted: number, of: number) => void} progress tiles in the window
  *  @property {(problem: Problem, retry_s: number) => void} trouble
@@ -36,6 +37,7 @@ export class Painting {
   /** @type {{url: string, at: number}|null} */ #finished = null;
   /** The frame in sight. */
   #shownFrame = 0;
+  /** @type {number|null} the frame that comes after it, if one does */ #nextFrame = null;
   #troubles = 0;
   #restTimer = 0;
   #restlessTimer = 0;
@@ -80,13 +82,30 @@ export class Painting {
     this.#ask();
   };
 
-  /** @param {number} frame */
-  setFrame(frame) {
-    this.#shownFrame = frame;
-    for (const layer of this.layers) layer.setFrame(frame);
+  /** @param {number} frame @param {number|null} next that comes after it, if one does */
+  setFrame(frame, next) {
+    if (frame !== this.#shownFrame) {
+      this.#shownFrame = frame;
+      for (const layer of this.layers) layer.setFrame(frame);
+    }
+    if (next !== this.#nextFrame) this.#forgetNext();
+    this.#nextFrame = next;
+    this.#changed();
+  }
+
+  /** Asks for the next frame no more: it will not be seen, or other tiles of it. */
+  #forgetNext() {
+    if (this.#nextFrame === null) return;
+    this.#nextFrame = null;
+    for (const layer of this.layers) layer.giveUpOthers(this.#shownFrame);
+    if (this.#stream && this.#stream.frame !== this.#shownFrame) {
+      this.#replace(null);
+      this.#retire();
+    }
   }
 
   #moved() {
+    this.#forgetNext();
     clearTimeout(this.#restTimer);
     this.#restTimer = setTimeout(() => this.#ask(), REST_MS);
     this.#restlessTimer ||= setTimeout(() => this.#ask(), RESTLESS_MS);
@@ -103,17 +122,22 @@ export class Painting {
     });
   }
 
-  /** The layers in sight with what of them is in the window, coarse to fine. */
-  #shown() {
+  /** The layers in sight with what of them is in the window, coarse to fine. @param {number} frame */
+  #shown(frame) {
     return this.layers
       .filter((layer) => layer.isShown())
       .map((layer) => ({ layer, range: layer.windowTiles() }))
       .filter(({ range }) => range)
-      .map(({ layer, range }) => ({ layer, range, of: countTiles(range), ...layer.survey(range) }));
+      .map(({ layer, range }) => ({
+        layer,
+        range,
+        of: countTiles(range),
+        ...layer.survey(range, frame),
+      }));
   }
 
   #report() {
-    const shown = this.#shown();
+    const shown = this.#shown(this.#shownFrame);
     const finest = shown.at(-1);
     if (!finest) return;
     // Once the finest level covers the window, what is missing beneath it does not matter.
@@ -129,18 +153,31 @@ export class Painting {
 
   /** @returns {Wish|null|undefined} null: nothing; undefined: not to be said yet */
   #wish() {
-    const shown = this.#shown();
+    const [frame, next] = [this.#shownFrame, this.#nextFrame];
+    const shown = this.#shown(frame);
     const finest = shown.at(-1);
     if (!finest) return null;
+    const missing = this.#missing(shown, frame, false);
+    if (missing !== null) return missing;
+    if (next !== null) {
+      // Who looks at one frame after another stays where they are, and needs no margin.
+      for (const { layer, range } of shown) layer.fetchAhead(range, next);
+      return this.#missing(this.#shown(next), next, true);
+    }
+    const margin = finest.layer.windowTiles(1);
+    return countTiles(margin) <= MOST_TILES ? { range: margin, frame, ahead: true } : null;
+  }
+
+  /** @returns {Wish|null|undefined} what of a frame is still to be painted, as for `#wish` */
+  #missing(shown, frame, ahead) {
+    const finest = shown.at(-1);
     if (finest.pending.length) {
       const { range, pending } = shown.find((level) => level.pending.length);
       const parts = splitTiles(range, MOST_TILES);
       const part = parts.find((one) => pending.some((tile) => holdsTile(one, tile)));
-      return { range: part, ahead: false };
+      return { range: part, frame, ahead };
     }
-    if (finest.painted < finest.of) return undefined;
-    const margin = finest.layer.windowTiles(1);
-    return countTiles(margin) <= MOST_TILES ? { range: margin, ahead: true } : null;
+    return finest.painted < finest.of ? undefined : null;
   }
 
   #ask() {
@@ -155,7 +192,7 @@ export class Painting {
       this.#retire();
       return;
     }
-    const url = eventsUrl(this.canvas, wish.range, this.#shownFrame, wish.ahead);
+    const url = eventsUrl(this.canvas, wish.range, wish.frame, wish.ahead);
     if (url === this.#stream?.url) return;
     if (url === this.#finished?.url) {
       const left_ms = this.#finished.at + AGAIN_MS - performance.now();
@@ -166,13 +203,12 @@ export class Painting {
   }
 
   /** @param {string} url @param {Wish} wish */
-  #open(url, { range, ahead }) {
+  #open(url, { range, frame, ahead }) {
     const layer = this.layers.find(({ zoom }) => zoom === range.z);
-    const frame = this.#shownFrame;
     const stop = listen(url, {
       opened: () => this.#retire(),
       tile: (tile) => {
-        if (frame === this.#shownFrame) layer.tell(tile);
+        layer.tell(tile, frame);
         this.#recover();
       },
       done: () => {
@@ -182,7 +218,7 @@ export class Painting {
       },
       problem: (problem) => this.#fail(problem, ahead),
     });
-    this.#replace({ url, stop });
+    this.#replace({ url, frame, stop });
   }
 
   /** @param {Stream|null} next the old stream stays open until this one is, but no older one */
@@ -213,7 +249,7 @@ export class Painting {
   #fail(problem, ahead) {
     this.#stream = null;
     this.#retire();
-    // Nobody waits for the margin: it is asked for again when the window moves.
+    // Nobody waits for it: a margin is asked for again when the window moves, a frame once shown.
     if (ahead) return;
     if (!problem.passing) {
       this.reports.refused(problem);

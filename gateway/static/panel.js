@@ -1,6 +1,6 @@
 /** The panel: about the canvas in sight, a form for a new one, and the list of one's own. */
 
-import { fitted } from "./around.js";
+import { fitted, framed, sizesOf } from "./around.js";
 import {
   createCanvas,
   deleteCanvas,
@@ -11,9 +11,11 @@ import {
   listPictures,
   uploadPicture,
 } from "./canvases.js";
+import { byId, element, icon } from "./elements.js";
 import { ROOT_ZOOM } from "./grid.js";
 import { askForKey } from "./keys.js";
 import { formatLink } from "./link.js";
+import { Regions, checkSeen } from "./regions.js";
 import { describe } from "./status.js";
 
 /** @typedef {import("./canvases.js").Canvas} Canvas */
@@ -24,7 +26,7 @@ import { describe } from "./status.js";
 /** Words that move something, by world; what is followed best comes first. */
 const MOTIONS = {
   scroll: ["the camera moves right", "clouds drift left", "clouds drift right", "waves roll"],
-  planet: ["the camera moves up", "summer turns to winter", "winter turns to summer"],
+  planet: ["the camera moves up", "the camera moves right"],
 };
 /** The counter of the prompt appears at this many characters before its limit. */
 const NEAR_LIMIT = 200;
@@ -33,8 +35,6 @@ const DICE_SEEDS = 1_000_000;
 const COPIED_MS = 2000;
 const MIB = 2 ** 20;
 
-/** @returns {any} */
-const byId = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat();
 
 /** @param {{prompt: string, world: string}} canvas @returns {string} */
@@ -49,28 +49,14 @@ function aboutOf({ world, seed, motion, branch }) {
 }
 
 /**
- * @param {string} tag @param {object} [properties] @param {(Node|string)[]} children
- * @returns {any}
+ * @param {Canvas} canvas that was made @param {Canvas|null} seen in sight before @param {View} [view]
+ *     of that
+ * @returns {View|undefined} the picture it is painted around, or where its regions were marked, if
+ *     any; one with an end fills the window instead
  */
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-/** @param {string} name of a symbol in the page @returns {SVGElement} */
-function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `#icon-${name}`);
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(use);
-  return svg;
-}
-
-/** @param {Canvas} canvas @returns {View|undefined} the picture it is painted around, if any */
-function middleOf({ extent, known }) {
-  if (!known) return undefined;
+function placeOf({ world, extent, known, regions }, seen, view) {
+  if (extent.kind === "picture") return undefined;
+  if (!known) return regions.length && world === seen?.world ? view : undefined;
   const { top, left, height, width } = known;
   return { zoom: ROOT_ZOOM + extent.finest, x: left + width / 2, y: top + height / 2 };
 }
@@ -88,9 +74,14 @@ export class Panel {
   /** @type {Set<string>} */ #pictures = new Set();
   /** @type {World[]} */ #worlds = [];
 
-  /** @param {{deleted: (canvas: Canvas) => void}} events */
-  constructor(events) {
+  /**
+   * @param {InstanceType<typeof import("./marking.js").Marking>} marking
+   * @param {{deleted: (canvas: Canvas) => void}} events
+   */
+  constructor(marking, events) {
+    this.marking = marking;
     this.events = events;
+    this.regions = new Regions(marking, (open) => this.toggle(open));
     this.root = byId("panel");
     this.button = byId("seal");
     this.button.addEventListener("click", () => this.toggle());
@@ -104,6 +95,11 @@ export class Panel {
     byId("copy").addEventListener("click", () => this.#copyLink());
     byId("dice").addEventListener("click", () => this.#roll());
     byId("prompt").addEventListener("input", () => this.#count());
+    byId("picture").addEventListener("change", () => this.#choosePicture());
+    byId("ended").addEventListener("change", ({ target }) => (byId("size").disabled = !target.checked));
+    byId("worlds").addEventListener("change", () => this.#chooseWorld());
+    // A browser says what is wrong with a field only where that is in sight.
+    byId("finer").addEventListener("invalid", () => (byId("finer").open = true), true);
     byId("new").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#create();
@@ -144,6 +140,7 @@ export class Panel {
     for (const choice of this.root.querySelectorAll("[name=world]")) {
       choice.checked = choice.value === canvas.world;
     }
+    this.#chooseWorld();
     const still = canvas.frames === 1;
     byId("animate").hidden = !still;
     byId("motions").replaceChildren(
@@ -173,17 +170,22 @@ export class Panel {
       this.button.focus();
       return;
     }
+    this.marking.close();
     byId("close").focus();
     this.#loadOwn();
   }
 
   async #loadOwn() {
     try {
-      const asked = [listCanvases(), listPictures(), getUsage()];
-      const [own, pictures, { canvases, picture_bytes }] = await Promise.all(asked);
+      const asked = [listCanvases(), listPictures(), getUsage().catch(() => null)];
+      const [own, pictures, usage] = await Promise.all(asked);
       this.#own = own;
       this.#pictures = new Set(pictures.map(({ picture }) => picture));
-      const held = [bounded(canvases, "canvases"), bounded(picture_bytes, "MiB of pictures", MIB)];
+      const held = !usage ? [] : [
+        bounded(usage.canvases, "canvases"),
+        bounded(usage.canvas_bytes, "MiB painted", MIB),
+        bounded(usage.picture_bytes, "MiB of pictures", MIB),
+      ];
       byId("held").textContent = held.filter(Boolean).join(" · ");
       this.#listOwn();
     } catch (problem) {
@@ -271,19 +273,30 @@ export class Panel {
   }
 
   async #create() {
-    const { world, prompt, seed, moves, frames } = Object.fromEntries(new FormData(byId("new")));
+    const { world, prompt, negative, guidance, seed, moves, frames, ...size } = Object.fromEntries(
+      new FormData(byId("new")),
+    );
+    const sampling = {
+      ...(negative.trim() && { negative_prompt: negative.trim() }),
+      ...(guidance && { guidance: Number(guidance) }),
+    };
     await this.#make(byId("new"), async () => {
-      const known = await this.#given(world);
+      const regions = this.regions.spec();
+      const covered = await this.#covered(size);
+      checkSeen(regions, covered.extent);
       const canvas = await createCanvas({
         world,
         seed: Number(seed),
         prompt: prompt.trim(),
         ...(moves.trim() && { motion: moves.trim(), frames: Number(frames) }),
-        ...(known && { known }),
+        ...(Object.keys(sampling).length && { sampling }),
+        regions,
+        ...covered,
       });
       byId("picture").value = "";
+      this.#choosePicture();
       this.#roll();
-      return formatLink(canvas.id, middleOf(canvas));
+      return formatLink(canvas.id, placeOf(canvas, this.#canvas, this.#view));
     });
   }
 
@@ -336,13 +349,48 @@ export class Panel {
     }
   }
 
-  /** @param {string} world @returns {Promise<{picture: string}|null>} what to paint around */
-  async #given(world) {
+  /**
+   * @param {{width?: string, height?: string, order?: string}} size and order of a canvas that has an
+   *     end on all sides
+   * @returns {Promise<object>} what it covers, and what is given of it, as a canvas' spec has it
+   */
+  async #covered({ width, height, order }) {
     const [file] = byId("picture").files;
-    if (!file) return null;
-    const { extent } = this.#worlds.find(({ name }) => name === world);
-    const { picture } = await uploadPicture(await fitted(file, extent));
-    return { picture };
+    const { extent } = this.#world();
+    const given = file && (await uploadPicture(await fitted(file, extent)));
+    if (!order) return given ? { known: { picture: given.picture } } : {};
+    return { order, ...framed(extent, { width: Number(width), height: Number(height) }, given) };
+  }
+
+  /** @returns {World|undefined} that is chosen for a new canvas; the one in sight may be of none */
+  #world() {
+    const world = new FormData(byId("new")).get("world");
+    return this.#worlds.find(({ name }) => name === world);
+  }
+
+  /** A world is chosen: that of the picture in sight, unless somebody chooses another. */
+  #chooseWorld() {
+    const world = this.#world();
+    if (!world) return;
+    this.regions.setWorlds(world.name, this.#canvas?.world);
+    this.#offerSizes(world);
+  }
+
+  /** A picture is chosen, or none any more: around one, what has an end is painted ring by ring. */
+  #choosePicture() {
+    byId("order").value = byId("picture").files.length ? "outward" : "lattice";
+    const world = this.#world();
+    if (world) this.#offerSizes(world);
+  }
+
+  /** @param {World} world */
+  #offerSizes({ extent }) {
+    const { step, least, most, usual } = sizesOf(extent);
+    const around = byId("picture").files.length > 0;
+    for (const side of ["width", "height"]) {
+      const placeholder = around ? "twice" : String(usual[side]);
+      Object.assign(byId(side), { step, min: least[side], max: most[side], placeholder });
+    }
   }
 
   /** Where the panel lies over the picture, it goes once a picture was chosen. */

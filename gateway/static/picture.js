@@ -55,11 +55,10 @@ export class Picture {
     for (const layer of this.layers) this.map.removeLayer(layer);
   }
 
-  /** @param {number} frame */
-  setFrame(frame) {
-    if (frame === this.frame) return;
+  /** @param {number} frame @param {number|null} next to have ready after it, if one is wanted */
+  setFrame(frame, next) {
     this.frame = frame;
-    this.painting.setFrame(frame);
+    this.painting.setFrame(frame, next);
   }
 
   /** @param {View|null} view null for where the canvas opens */

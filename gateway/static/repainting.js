@@ -5,13 +5,14 @@
 
 import { laidInto } from "./around.js";
 import { createCanvas, deleteCanvas, deletePicture } from "./canvases.js";
-import { snapped, toLatLng, toPixel } from "./grid.js";
+import { byId } from "./elements.js";
 import { askForKey } from "./keys.js";
 import { formatLink } from "./link.js";
 import { describe } from "./status.js";
 
 /** @typedef {import("./canvases.js").Canvas} Canvas */
 /** @typedef {import("./grid.js").Rectangle} Rectangle */
+/** @typedef {InstanceType<typeof import("./marking.js").Marking>} Marking */
 /** @typedef {InstanceType<typeof import("./picture.js").Picture>} Picture */
 /** @typedef {import("./canvases.js").Known} Known */
 /** @typedef {{parent: Canvas, rectangle: Rectangle, words: string, file: File|undefined,
@@ -21,41 +22,32 @@ import { describe } from "./status.js";
 
 const CANDIDATES = 4;
 const SEEDS = 1_000_000;
-/** A finger that moves less has only touched. */
-const LEAST_DRAG_PX = 8;
+/** Sides of a rectangle that is repainted, at most. */
+const MAX_BRANCH_PX = 4096;
 
-/** @returns {any} */
-const byId = (id) => document.getElementById(id);
-const sheet = byId("marking");
-const frame = byId("mark");
 const bar = byId("choosing");
 
 export class Repainting {
   /** @type {Choice|null} */ #choice = null;
-  /** @type {{x: number, y: number}|null} */ #from = null;
   /** @type {Canvas[]} candidates that nobody wants, until they are deleted */ #unwanted = [];
   /** @type {string|undefined} that was uploaded for these */ #unwantedPicture;
   /** @type {Promise<any>} the deletions under way */ #going = Promise.resolve();
-  #asking = false;
 
   /**
    * @param {L.Map} map
    * @param {() => Picture|null} inSight
+   * @param {Marking} marking
    * @param {() => void} begins called before the picture is marked
    */
-  constructor(map, inSight, begins) {
+  constructor(map, inSight, marking, begins) {
     this.map = map;
     this.inSight = inSight;
+    this.marking = marking;
     byId("repainting").addEventListener("submit", (event) => {
       event.preventDefault();
       begins();
       this.#mark();
     });
-    sheet.addEventListener("pointerdown", (event) => this.#begin(event));
-    sheet.addEventListener("pointermove", (event) => this.#drag(event));
-    sheet.addEventListener("pointerup", (event) => this.#drop(event));
-    sheet.addEventListener("pointercancel", () => this.#lift());
-    sheet.addEventListener("keydown", (event) => this.#key(event));
     byId("candidates").replaceChildren(
       ...Array.from({ length: CANDIDATES }, (_, number) => this.#button(number)),
     );
@@ -68,8 +60,7 @@ export class Repainting {
 
   /** Says which canvas is in sight now. @param {Canvas|null} canvas */
   shown(canvas) {
-    const marked = !sheet.hidden;
-    this.#unmark();
+    const marked = this.marking.close();
     this.#discard(canvas);
     if (!this.#choice) return;
     const number = this.#choice.made.findIndex((one) => one && one.id === canvas?.id);
@@ -91,85 +82,16 @@ export class Repainting {
     return button;
   }
 
-  // Marking: a sheet lies over the picture.
-
-  #mark() {
+  async #mark() {
     byId("repaint-error").textContent = "";
-    sheet.hidden = false;
-    frame.hidden = true;
-    sheet.focus();
-  }
-
-  #unmark() {
-    sheet.hidden = true;
-    this.#from = null;
-  }
-
-  /** @param {KeyboardEvent} event Enter takes the middle of the window. */
-  #key(event) {
-    if (event.key === "Enter" && !this.#asking) {
-      const { x, y } = this.map.getSize();
-      this.#repaint(this.#between({ x: 0.35 * x, y: 0.35 * y }, { x: 0.65 * x, y: 0.65 * y }));
-    } else if (event.key === "Escape") {
-      event.stopPropagation();
-      this.#unmark();
-      this.map.getContainer().focus();
-    } else return;
-    event.preventDefault();
-  }
-
-  /** @param {PointerEvent} event */
-  #begin({ clientX, clientY, pointerId, isPrimary }) {
-    if (!isPrimary || this.#asking) return;
-    sheet.setPointerCapture(pointerId);
-    this.#from = { x: clientX, y: clientY };
-  }
-
-  /** @param {PointerEvent} event */
-  #drag(event) {
-    if (!this.#from) return;
-    const rectangle = this.#dragged(event);
-    frame.hidden = !rectangle;
-    if (!rectangle) return;
-    const { extent } = this.inSight().canvas;
-    const { left, top, width, height } = rectangle;
-    const at = (x, y) => this.map.latLngToContainerPoint(toLatLng(extent, { x, y }));
-    const [first, last] = [at(left, top), at(left + width, top + height)];
-    frame.style.translate = `${first.x}px ${first.y}px`;
-    frame.style.width = `${last.x - first.x}px`;
-    frame.style.height = `${last.y - first.y}px`;
-  }
-
-  /** @param {PointerEvent} event */
-  #drop(event) {
-    const rectangle = this.#dragged(event);
-    this.#from = null;
+    const words = "Drag over what is to be repainted";
+    const rectangle = await this.marking.mark(words, { most_px: MAX_BRANCH_PX });
     if (rectangle) this.#repaint(rectangle);
+    else this.map.getContainer().focus();
   }
 
-  #lift() {
-    this.#from = null;
-    frame.hidden = true;
-  }
-
-  /** @param {PointerEvent} event @returns {Rectangle|null} what was dragged over by now */
-  #dragged({ clientX: x, clientY: y }) {
-    if (!this.#from || Math.hypot(x - this.#from.x, y - this.#from.y) < LEAST_DRAG_PX) return null;
-    return this.#between(this.#from, { x, y });
-  }
-
-  /** @param {{x: number, y: number}} from @param {{x: number, y: number}} to points of the window */
-  #between(from, to) {
-    const { extent } = this.inSight().canvas;
-    const pixel = ({ x, y }) => toPixel(extent, this.map.containerPointToLatLng([x, y]));
-    return snapped(extent, pixel(from), pixel(to));
-  }
-
-  // Choosing: a bar lies under it.
-
-  /** @param {Rectangle|null} rectangle null if nothing of the canvas was marked */
+  /** @param {Rectangle} rectangle */
   #repaint(rectangle) {
-    if (!rectangle) return;
     const parent = this.inSight().canvas;
     if (this.#choice) this.#end(parent);
     const words = byId("repaint-words").value.trim();
@@ -235,8 +157,7 @@ export class Repainting {
 
   /** @param {boolean} busy */
   #busy(busy) {
-    this.#asking = busy;
-    for (const button of byId("candidates").children) button.disabled = busy;
+    for (const button of [byId("repaint"), ...byId("candidates").children]) button.disabled = busy;
   }
 }
 

@@ -13,12 +13,14 @@ const { GridLayer } = window.L;
 /** @typedef {import("./grid.js").Extent} Extent */
 /** @typedef {import("./grid.js").TileRange} TileRange */
 /** @typedef {{x: number, y: number, z: number}} Coords */
-/** @typedef {"loading"|"pending"|"painted"} TileState
- *  Asked for; not painted yet; in sight. */
-/** @typedef {{coords: Coords, el: HTMLElement, state: TileState, abort: AbortController,
- *             told: boolean, images: Map<number, HTMLImageElement>}} Entry
- *  `told` says that the tile was reported as painted while it was being asked for; `images` are
- *  those of its frames. */
+/** @typedef {"loading"|"pending"|"painted"} LookState
+ *  Asked for; not painted yet; here, and in sight if its frame is. */
+/** @typedef {{state: LookState, abort: AbortController, told: boolean,
+ *             image: HTMLImageElement|null}} Look
+ *  How a tile looks in one frame. `told` says that it was reported as painted while it was being
+ *  asked for. */
+/** @typedef {{coords: Coords, el: HTMLElement, looks: Map<number, Look>}} Entry
+ *  A tile, with its looks by frame. */
 
 const LevelLayer = GridLayer.extend({
   /** @param {Extent} extent @param {number} level @param {object} options */
@@ -109,62 +111,85 @@ export const Tiles = LevelLayer.extend({
 
   createTile(coords) {
     const el = document.createElement("div");
-    const abort = new AbortController();
-    const entry = { coords, el, state: "loading", abort, told: false, images: new Map() };
+    const entry = { coords, el, looks: new Map() };
     this.entries.set(keyOf(coords), entry);
-    this.load(entry);
+    this.load(entry, this.frame);
     return el;
   },
 
   /**
    * Shows another frame. What is in sight stays until its successor is there, and frames that were
-   * in sight come back at once.
+   * in sight, or fetched ahead, come at once.
    * @param {number} frame
    */
   setFrame(frame) {
     this.frame = frame;
+    this.giveUpOthers(frame);
     for (const entry of this.entries.values()) {
-      entry.abort.abort();
-      entry.abort = new AbortController();
-      this.load(entry);
+      const look = entry.looks.get(frame);
+      if (look?.image) this.present(entry, look.image);
+      else if (!look) this.load(entry, frame);
+    }
+  },
+
+  /**
+   * Fetches what is there of a frame before it is shown.
+   * @param {TileRange} range @param {number} frame
+   */
+  fetchAhead(range, frame) {
+    for (const entry of this.entriesIn(range)) {
+      if (!entry.looks.has(frame)) this.load(entry, frame);
+    }
+  },
+
+  /** Waits no longer for tiles of other frames than one. @param {number} frame */
+  giveUpOthers(frame) {
+    for (const { looks } of this.entries.values()) {
+      for (const [other, { image, abort }] of looks) {
+        if (other === frame || image) continue;
+        abort.abort();
+        looks.delete(other);
+      }
     }
   },
 
   /** @param {Coords} coords of a tile that left the window */
   forget(coords) {
-    this.entries.get(keyOf(coords))?.abort.abort();
+    for (const { abort } of this.entries.get(keyOf(coords))?.looks.values() ?? []) abort.abort();
     this.entries.delete(keyOf(coords));
   },
 
-  /** @param {Coords} coords of a tile that is there now */
-  tell(coords) {
+  /** @param {Coords} coords of a tile that is there now @param {number} frame of it */
+  tell(coords, frame) {
     const entry = this.entries.get(keyOf(coords));
-    if (!entry) return;
-    if (entry.state === "pending") this.load(entry);
-    else entry.told = true;
+    const look = entry?.looks.get(frame);
+    if (!look) return;
+    if (look.state === "pending") this.load(entry, frame);
+    else look.told = true;
   },
 
-  /** Asks for a tile, and shows it if it is there. @param {Entry} entry */
-  async load(entry) {
-    const { frame } = this;
-    const { signal } = entry.abort;
-    if (entry.images.has(frame)) {
-      this.present(entry, entry.images.get(frame));
-      return;
-    }
-    this.turn(entry, "loading");
-    entry.told = false;
-    const image = await loadImage(tileUrl(this.canvas, entry.coords, frame), signal);
-    if (signal.aborted) return;
+  /**
+   * Asks for a tile, and shows it if it is there and its frame is the one in sight.
+   * @param {Entry} entry @param {number} frame
+   */
+  async load(entry, frame) {
+    const abort = new AbortController();
+    const look = { state: "loading", abort, told: false, image: null };
+    entry.looks.set(frame, look);
+    this.fire("tilestate");
+    const image = await loadImage(tileUrl(this.canvas, entry.coords, frame), abort.signal);
+    if (abort.signal.aborted) return;
     if (image) {
       image.className = "handscroll-tile";
       image.dataset.key = keyOf(entry.coords);
-      entry.images.set(frame, image);
-      this.present(entry, image);
-    } else if (entry.told) {
-      this.load(entry);
+      Object.assign(look, { image, state: "painted" });
+      if (frame === this.frame) this.present(entry, image);
+      else this.fire("tilestate");
+    } else if (look.told) {
+      this.load(entry, frame);
     } else {
-      this.turn(entry, "pending");
+      look.state = "pending";
+      this.fire("tilestate");
     }
   },
 
@@ -173,25 +198,22 @@ export const Tiles = LevelLayer.extend({
     // Only what comes into sight for the first time fades in.
     image.classList.toggle("next", entry.el.hasChildNodes());
     entry.el.replaceChildren(image);
-    this.turn(entry, "painted");
-  },
-
-  /** @param {Entry} entry @param {TileState} state */
-  turn(entry, state) {
-    entry.state = state;
     this.fire("tilestate");
   },
 
+  /** @param {TileRange} range @returns {Entry[]} */
+  entriesIn(range) {
+    return [...this.entries.values()].filter(({ coords }) => holdsTile(range, coords));
+  },
+
   /**
-   * @param {TileRange} range
-   * @returns {{painted: number, pending: Coords[]}} how many tiles are in sight, and which wait
+   * @param {TileRange} range @param {number} frame
+   * @returns {{painted: number, pending: Coords[]}} how many tiles are here, and which wait
    */
-  survey(range) {
-    const entries = [...this.entries.values()].filter(({ coords }) => holdsTile(range, coords));
-    return {
-      painted: entries.filter(({ state }) => state === "painted").length,
-      pending: entries.filter(({ state }) => state === "pending").map(({ coords }) => coords),
-    };
+  survey(range, frame) {
+    const entries = this.entriesIn(range);
+    const are = (state) => entries.filter(({ looks }) => looks.get(frame)?.state === state);
+    return { painted: are("painted").length, pending: are("pending").map(({ coords }) => coords) };
   },
 });
 

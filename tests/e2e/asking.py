@@ -37,9 +37,14 @@ TOKEN_PX = 16
 _seeds = itertools.count(1)
 
 
-def new_canvas(stack: Stack, world: str = "planet", group: int = 64) -> Canvas:
+def new_canvas(stack: Stack, world: str = "planet", group: int = 64, frames: int = 1) -> Canvas:
     """A canvas that nobody has looked at. Larger groups are drawn in fewer steps."""
-    wish = {"world": world, "seed": next(_seeds), "sampling": {"group": group}}
+    wish = {
+        "world": world,
+        "seed": next(_seeds),
+        "frames": frames,
+        "sampling": {"group": group},
+    }
     answer = httpx.post(f"{stack.url}/canvases", json=wish, timeout=30)
     assert answer.status_code == 201, answer.text
     return canvas_of(answer.json())
@@ -166,6 +171,12 @@ def stream(
                 assert time.monotonic() - began < timeout_s + MARGIN_S
                 time.sleep(0.5)
     raise AssertionError(f"of the stream came {sorted(found)}")
+
+
+def kept(stack: Stack) -> set[str]:
+    """The names of all that a store holds."""
+    folder = stack.data / "store"
+    return {str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()}
 
 
 def assert_store_is_whole(store: Store) -> Counter[str]:

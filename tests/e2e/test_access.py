@@ -284,7 +284,12 @@ async def doors(
     keys, file = {}, folder / "keys.json"
     roles: tuple[RoleName, ...] = ("read", "paint", "admin")
     made = [new_key(f"Anna {role}", role) for role in roles]
-    most = {"own_canvases": 1, "own_picture_bytes": 600, "own_export_bytes": 300}
+    most = {
+        "own_canvases": 1,
+        "own_canvas_bytes": 10**6,
+        "own_picture_bytes": 600,
+        "own_export_bytes": 300,
+    }
     made.append(new_key("Anna few", "paint", **most))
     for name, (shown, key) in zip((*roles, "few"), made, strict=True):
         keys[name] = shown
@@ -365,6 +370,7 @@ async def test_key_holds_as_much_as_it_may(doors: Doors) -> None:
         assert f"hold {size} bytes of pictures, and may hold 600" in more.json()["detail"]
         assert (await client.get("/usage", headers=headers)).json() == {
             "canvases": {"held": 1, "most": 1},
+            "canvas_bytes": {"held": 0, "most": 10**6},
             "picture_bytes": {"held": size, "most": 600},
             "export_bytes": {"held": 0, "most": 300},
         }

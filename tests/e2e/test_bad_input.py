@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +12,9 @@ import grpc
 import httpx
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
+from PIL import Image
 
-from handscroll.canvas import Canvas
+from handscroll.canvas import MAX_KNOWN_PIXELS, MAX_KNOWN_PX, Canvas
 from handscroll.geometry import Tile
 from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.canvas.v1.canvas_service_pb2_grpc import CanvasServiceStub
@@ -20,9 +24,9 @@ from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from handscroll_api.tiler.v1.export_service_pb2_grpc import ExportServiceStub
 from handscroll_api.tiler.v1.tiler_service_pb2_grpc import TilerServiceStub
 from handscroll_api.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
-from tests.e2e.asking import Visitor, new_canvas
+from tests.e2e.asking import Visitor, kept, new_canvas
 from tests.support.nonsense import FILES
-from tests.support.stack import PATIENCE_S, Stack
+from tests.support.stack import PATIENCE_S, Stack, eventually
 
 NOBODY = "0" * 64
 MIDDLE = 2**15
@@ -55,12 +59,6 @@ def nothing_left(session_stack: Stack) -> Iterator[None]:
     assert kept(session_stack) == before
 
 
-def kept(stack: Stack) -> set[str]:
-    """The names of all that a store holds."""
-    folder = stack.data / "store"
-    return {str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()}
-
-
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
@@ -74,6 +72,7 @@ def kept(stack: Stack) -> set[str]:
         (f"/tiles/CANVAS/16/{MIDDLE}/{MIDDLE}.gif", 400, "the format must be one of webp, png"),
         (f"/tiles/CANVAS/16/{MIDDLE}/{MIDDLE}.png?wait=61", 400, "wait must be 0 to 60 seconds"),
         (f"/tiles/CANVAS/16/{MIDDLE}/{MIDDLE}.png?frame=1", 400, "frame must be 0 to 0, not 1"),
+        (f"/tiles/FILM/16/{MIDDLE}/{MIDDLE}.png?frame=4", 400, "frame must be 0 to 3, not 4"),
         (f"/tiles/CANVAS/16/{MIDDLE}/{MIDDLE}.png?frame=nan", 400, "0 to 31, not 'nan'"),
         (f"/tiles/CANVAS/16/{MIDDLE}/{MIDDLE}.png?frame=-1", 400, "0 to 31, not '-1'"),
         (f"/tiles/CANVAS/16/{MIDDLE}/{MIDDLE}.png?wait=inf", 400, "wait must be 0 to 60 seconds"),
@@ -93,9 +92,15 @@ def kept(stack: Stack) -> set[str]:
     ],
 )
 def test_http_refuses_what_cannot_be(
-    session_stack: Stack, canvas: Canvas, path: str, status: int, words: str
+    session_stack: Stack,
+    canvas: Canvas,
+    film: str,
+    nothing_left: None,
+    path: str,
+    status: int,
+    words: str,
 ) -> None:
-    url = session_stack.url + path.replace("CANVAS", canvas.id)
+    url = session_stack.url + path.replace("CANVAS", canvas.id).replace("FILM", film)
     assert_problem(httpx.get(url, timeout=PATIENCE_S), status, words)
 
 
@@ -141,6 +146,16 @@ def test_http_refuses_what_cannot_be(
             "covers 0 to 768 px, and the scroll only 0 to 704",
         ),
         ({"branch": {"parent": NOBODY, **PLACE}}, 404, f"no canvas {NOBODY}"),
+        (
+            {"branch": {"parent": "CANVAS", **PLACE, "height": 0}},
+            400,
+            "a branch's height must be 1 to 4096 px, not 0",
+        ),
+        (
+            {"branch": {"parent": "CANVAS", **PLACE, "left": 32}},
+            400,
+            "a branch's left and width must be multiples of 64 px, not 32 and 64",
+        ),
         (b'{"world": "planet", "sampling": {"guidance": NaN}}', 400, "a finite number, not nan"),
         (b'{"world": "planet", "sampling": {"top_p": 1e999}}', 400, "a finite number, not inf"),
         (b'{"world": "planet", "known": {"picture": "", "top": -Infinity}}', 400, "not -inf"),
@@ -151,10 +166,9 @@ def test_http_refuses_canvases_that_cannot_be(
     session_stack: Stack, canvas: Canvas, nothing_left: None, wish: Any, status: int, words: str
 ) -> None:
     url, headers = f"{session_stack.url}/canvases", {"Content-Type": "application/json"}
-    if isinstance(wish, bytes):
-        answer = httpx.post(url, content=wish, headers=headers, timeout=PATIENCE_S)
-    else:
-        answer = httpx.post(url, json=wish, timeout=PATIENCE_S)
+    body = wish if isinstance(wish, bytes) else json.dumps(wish).encode()
+    content = body.replace(b"CANVAS", canvas.id.encode())
+    answer = httpx.post(url, content=content, headers=headers, timeout=PATIENCE_S)
     assert_problem(answer, status, words)
 
 
@@ -210,8 +224,7 @@ def test_http_refuses_files_that_are_no_pictures(
     session_stack: Stack, canvas: Canvas, nothing_left: None, name: str
 ) -> None:
     content, words = FILES[name]
-    url, headers = f"{session_stack.url}/pictures", {"Content-Type": "image/png"}
-    answer = httpx.post(url, content=content, headers=headers, timeout=PATIENCE_S)
+    answer = posted(session_stack, content)
     assert_problem(answer, 413 if name == "a large file" else 400, words)
 
 
@@ -220,13 +233,66 @@ def test_grpc_refuses_files_that_are_no_pictures(
     session_stack: Stack, canvas: Canvas, nothing_left: None, name: str
 ) -> None:
     content, words = FILES[name]
-    pieces = [content[at : at + 2**20] for at in range(0, len(content), 2**20)]
-    with grpc.insecure_channel(session_stack.grpc) as channel:
-        with pytest.raises(grpc.RpcError) as refused:
-            CanvasServiceStub(channel).UploadPicture(
-                (canvas_pb.UploadPictureRequest(content=one) for one in pieces), timeout=PATIENCE_S
-            )
+    with pytest.raises(grpc.RpcError) as refused:
+        upload(session_stack, content)
     assert_refused(refused.value, Code.INVALID_ARGUMENT, words)
+
+
+@pytest.fixture(scope="module", params=["PNG", "JPEG", "WEBP"])
+def bomb(request: pytest.FixtureRequest) -> bytes:
+    """A picture of 81 million pixels: whole, and of one colour, so that its file is small."""
+    file = io.BytesIO()
+    Image.new("RGB", (9000, 9000)).save(file, request.param, method=0)
+    assert len(file.getvalue()) < 2**21
+    return file.getvalue()
+
+
+def test_both_doors_refuse_a_small_file_of_81_million_pixels(
+    session_stack: Stack, canvas: Canvas, nothing_left: None, bomb: bytes
+) -> None:
+    words = f"{MAX_KNOWN_PX} px a side and {MAX_KNOWN_PIXELS} in all, not 9000 x 9000"
+    assert_problem(posted(session_stack, bomb), 400, words)
+    with pytest.raises(grpc.RpcError) as refused:
+        upload(session_stack, bomb)
+    assert_refused(refused.value, Code.INVALID_ARGUMENT, words)
+
+
+def posted(stack: Stack, content: bytes) -> httpx.Response:
+    """What HTTP says of a file that is given as a picture."""
+    headers = {"Content-Type": "image/png"}
+    return httpx.post(f"{stack.url}/pictures", content=content, headers=headers, timeout=PATIENCE_S)
+
+
+def upload(stack: Stack, content: bytes) -> None:
+    """Give a file as a picture by gRPC."""
+    pieces = (content[at : at + 2**20] for at in range(0, len(content), 2**20))
+    with grpc.insecure_channel(stack.grpc) as channel:
+        CanvasServiceStub(channel).UploadPicture(
+            (canvas_pb.UploadPictureRequest(content=one) for one in pieces), timeout=PATIENCE_S
+        )
+
+
+def test_grpc_client_that_leaves_amid_an_upload_leaves_nothing(
+    session_stack: Stack, canvas: Canvas, nothing_left: None
+) -> None:
+    """All of a picture has come from it, but it has not said so."""
+    file, left = io.BytesIO(), threading.Event()
+    Image.new("RGB", (2048, 2048)).save(file, "PNG")  # it takes a moment to be read
+
+    def pieces() -> Iterator[canvas_pb.UploadPictureRequest]:
+        yield canvas_pb.UploadPictureRequest(content=file.getvalue())
+        left.wait(PATIENCE_S)
+
+    def running() -> float:
+        rpc = "/handscroll_api.canvas.v1.CanvasService/UploadPicture"
+        return session_stack.metric("handscroll_rpc_running", "tiler", rpc=rpc)
+
+    with grpc.insecure_channel(session_stack.grpc) as channel:
+        call = CanvasServiceStub(channel).UploadPicture.future(pieces(), timeout=PATIENCE_S)
+        eventually(lambda: running() == 1, "an upload under way")
+        call.cancel()
+        eventually(lambda: running() == 0, "its end")
+        left.set()
 
 
 SQUARE: dict[str, Any] = {"level": 2, "height_px": 64, "width_px": 64}
@@ -306,7 +372,12 @@ def test_grpc_refuses_what_cannot_be_made(
     ],
 )
 def test_grpc_refuses_what_cannot_be(
-    session_stack: Stack, canvas: Canvas, changes: dict[str, Any], code: Code, words: str
+    session_stack: Stack,
+    canvas: Canvas,
+    nothing_left: None,
+    changes: dict[str, Any],
+    code: Code,
+    words: str,
 ) -> None:
     z, x, y = changes.pop("tile", (16, MIDDLE, MIDDLE))
     wish: dict[str, Any] = {"canvas": canvas.id, **changes}
@@ -317,7 +388,9 @@ def test_grpc_refuses_what_cannot_be(
     assert_refused(refused.value, code, words)
 
 
-def test_grpc_refuses_a_prompt_of_ten_megabytes(session_stack: Stack, canvas: Canvas) -> None:
+def test_grpc_refuses_a_prompt_of_ten_megabytes(
+    session_stack: Stack, canvas: Canvas, nothing_left: None
+) -> None:
     request = canvas_pb.CreateCanvasRequest(world="planet", prompt="x" * TEN_MB)
     with grpc.insecure_channel(session_stack.grpc) as channel:
         with pytest.raises(grpc.RpcError) as refused:
@@ -327,7 +400,7 @@ def test_grpc_refuses_a_prompt_of_ten_megabytes(session_stack: Stack, canvas: Ca
 
 
 def test_every_method_refuses_bytes_that_are_no_message(
-    session_stack: Stack, canvas: Canvas
+    session_stack: Stack, canvas: Canvas, nothing_left: None
 ) -> None:
     garbage = b"\x0a\xff\xff\x03cut short"
     for target, service in services(session_stack):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,10 @@ import pytest
 from playwright.sync_api import Browser
 
 from handscroll.assemble import Pixels
-from handscroll.canvas import Canvas, Known
+from handscroll.canvas import Canvas, Known, PromptRegion
 from handscroll.checkpoint import Checkpoint
 from handscroll.formats import QUALITY, StillFormat, encode_tile
-from handscroll.geometry import Tile, tile_region, tile_to_xyz
+from handscroll.geometry import TILE_PX, Extent, Region, Tile, tile_region, tile_to_xyz
 from handscroll.known import digest_of
 from handscroll.paint import Painter
 from handscroll.picture import to_png
@@ -28,12 +28,13 @@ from handscroll_api.canvas.v1 import canvas_service_pb2 as canvas_pb
 from handscroll_api.canvas.v1.canvas_service_pb2_grpc import CanvasServiceStub
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from handscroll_api.tiler.v1.tiler_service_pb2_grpc import TilerServiceStub
+from svckit.wire import extent_to_pb, region_to_pb
 from tests.e2e.asking import path_of, pixels
 from tests.e2e.test_viewer import IN_WINDOW, READY, viewer_in
 from tests.support.stack import PATIENCE_S, ROOT, Stack
 
 GIVEN = np.random.default_rng(1900).integers(0, 256, (704, 256, 3), np.uint8)
-"""A picture of one's own, as high as a scroll. It lies at pixel 0, 0, where the viewer puts it."""
+"""A picture of one's own, as high as a scroll."""
 FRAMES = 12
 """Of every film, as the viewer makes them."""
 LATER = 2
@@ -57,17 +58,29 @@ class Wish:
         world: one of the model's.
         tile: what is looked at; in the viewer's window.
         prompt: what it shows.
+        negative: what it should not show.
+        guidance: how far it follows words and layout; None for the model's own.
+        regions: places with words of their own.
         frames: more than 1 for a film.
         motion: what moves in it.
         around: whether it is painted around GIVEN.
+        corner: top and left of GIVEN; 0, 0 is where the viewer puts it on a canvas without end.
+        sides: height and width of a picture with an end on all sides; None for the world's extent.
+        order: in which it is painted.
     """
 
     world: str
     tile: Tile
     prompt: str = ""
+    negative: str = ""
+    guidance: float | None = None
+    regions: tuple[PromptRegion, ...] = ()
     frames: int = 1
     motion: str = ""
     around: bool = False
+    corner: tuple[int, int] = (0, 0)
+    sides: tuple[int, int] | None = None
+    order: str = "lattice"
     seed: int = 2107
 
     @property
@@ -76,13 +89,43 @@ class Wish:
         frames = (0, LATER) if self.frames > 1 else (0,)
         return [self.tile._replace(frame=frame) for frame in frames]
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What is said of it; the rest is the model's own."""
+        said = {"negative_prompt": self.negative, "guidance": self.guidance}
+        return {name: value for name, value in said.items() if value}
 
-WORDS = Wish("scroll", Tile(1, 0, -1), prompt="snowy mountains under a clear sky")
+    def extent(self, model: Checkpoint) -> Extent:
+        """What its canvas covers."""
+        own = model.world(self.world).extent
+        return Extent("picture", own.finest, *self.sides) if self.sides else own
+
+
+WORDS = Wish(
+    "scroll",
+    Tile(1, 0, -1),
+    prompt="snowy mountains under a clear sky",
+    negative="a stormy sea",
+    guidance=3.5,
+)
+# It ends on all sides; the soft border of its region goes through the tile.
+PLACES = replace(
+    WORDS,
+    tile=Tile(2, 1, 1),
+    sides=(704, 1024),
+    regions=(PromptRegion("houses in a field", 0, 0, 704, 256),),
+)
 AROUND = Wish("scroll", Tile(2, 1, -2), around=True)
+# GIVEN is in its middle, where the viewer puts it. Its tile is a patch of the first ring, above.
+RINGS = replace(AROUND, tile=Tile(2, 0, 0), corner=(384, 128), sides=(1408, 512), order="outward")
 TASKS = {
-    "unconditional": Wish("planet", Tile(1, -1, -1)),
+    "unconditional, of a plane": Wish("planet", Tile(1, -1, -1)),
+    "unconditional, of a scroll": Wish("scroll", Tile(1, 0, -1)),
     "text to image": WORDS,
+    "text to image, place by place": PLACES,
+    "unconditional, row by row": Wish("planet", Tile(2, 1, 1), sides=(512, 576), order="raster"),
     "outpainting": AROUND,
+    "outpainting, ring by ring": RINGS,
     "animation": replace(AROUND, frames=FRAMES, motion="waves roll"),
     "text to video": replace(WORDS, frames=FRAMES, motion="clouds drift left"),
 }
@@ -127,18 +170,28 @@ class Painted(NamedTuple):
 
 
 def by_command_line(house: House, wish: Wish) -> Shown:
-    """`handscroll render`, a frame at a time."""
-    region = tile_region(wish.tile, house.model.world(wish.world).extent)
+    """`handscroll render`, a frame at a time; a picture with an end is painted whole."""
+    region = tile_region(wish.tile, wish.extent(house.model))
+    whole = Region(region.level, 0, 0, *wish.sides) if wish.sides else region
+    down, right = region.top - whole.top, region.left - whole.left
     out, images, said = house.folder / "out.png", [], ""
     command = [
         *(sys.executable, "-m", "launcher", "render", "--model", str(house.tiny), "-o", str(out)),
         *("--world", wish.world, "--seed", str(wish.seed), "--prompt", wish.prompt),
-        *("--level", str(region.level), "--at", f"{region.left},{region.top}"),
-        *("--width", str(region.width), "--height", str(region.height)),
+        *("--level", str(whole.level), "--at", f"{whole.left},{whole.top}"),
+        *("--width", str(whole.width), "--height", str(whole.height), "--order", wish.order),
         *("--frames", str(wish.frames), "--motion", wish.motion),
     ]
+    for name, value in wish.sampling.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    for one in wish.regions:
+        place = f"{one.left},{one.top},{one.width},{one.height}"
+        command += ["--region", f"{place} {one.prompt}"]
+    if wish.sides and wish.order == "lattice":  # the other orders say so themselves
+        command.append("--bounded")
     if wish.around:
-        command += ["--picture", str(house.picture), "--picture-at", "0,0"]
+        top, left = wish.corner
+        command += ["--picture", str(house.picture), "--picture-at", f"{left},{top}"]
     for tile in wish.tiles:
         done = subprocess.run(
             [*command, "--frame", str(tile.frame)],
@@ -148,7 +201,8 @@ def by_command_line(house: House, wish: Wish) -> Shown:
             check=True,
         )
         said = done.stdout.split()[-1]
-        images.append(out.read_bytes())
+        painted = pixels(out.read_bytes())
+        images.append(to_png(painted[down : down + TILE_PX, right : right + TILE_PX]))
     return Shown(said, images)
 
 
@@ -160,11 +214,16 @@ def by_grpc(house: House, wish: Wish) -> Shown:
         if wish.around:
             pieces = [canvas_pb.UploadPictureRequest(content=house.picture.read_bytes())]
             given = canvases.UploadPicture(iter(pieces), timeout=PATIENCE_S)
-            known = canvas_pb.Known(picture=given.picture, top_px=0, left_px=0)
+            top, left = wish.corner
+            known = canvas_pb.Known(picture=given.picture, top_px=top, left_px=left)
         asked = canvas_pb.CreateCanvasRequest(
             world=wish.world,
             seed=wish.seed,
+            extent=extent_to_pb(wish.extent(house.model)) if wish.sides else None,
             prompt=wish.prompt,
+            sampling=canvas_pb.Sampling(**wish.sampling),
+            regions=[region_to_pb(one) for one in wish.regions],
+            order=wish.order,
             frames=wish.frames,
             motion=wish.motion,
             known=known,
@@ -189,14 +248,20 @@ def by_http(house: House, wish: Wish) -> Shown:
         "world": wish.world,
         "seed": wish.seed,
         "prompt": wish.prompt,
+        "sampling": wish.sampling,
+        "regions": [asdict(one) for one in wish.regions],
+        "order": wish.order,
         "frames": wish.frames,
         "motion": wish.motion,
     }
+    if wish.sides:
+        asked["extent"] = asdict(wish.extent(house.model))
     with httpx.Client(base_url=house.stack.url, timeout=PATIENCE_S) as client:
         if wish.around:
             content, headers = house.picture.read_bytes(), {"Content-Type": "image/png"}
             given = client.post("/pictures", content=content, headers=headers).json()
-            asked["known"] = {"picture": given["picture"], "top": 0, "left": 0}
+            top, left = wish.corner
+            asked["known"] = {"picture": given["picture"], "top": top, "left": left}
         canvas = client.post("/canvases", json=asked).json()["id"]
         images = []
         for tile in wish.tiles:
@@ -226,6 +291,15 @@ def by_viewer(house: House, wish: Wish) -> Shown:
         page.locator("#worlds").get_by_text(wish.world, exact=True).click()
         page.get_by_label("Seed", exact=True).fill(str(wish.seed))
         page.get_by_label("Prompt").fill(wish.prompt)
+        if wish.sampling:
+            page.get_by_text("More about words").click()
+            page.get_by_label("What it should not show").fill(wish.negative)
+            page.get_by_label("Guidance").fill(str(wish.guidance or ""))
+        if wish.sides:
+            page.get_by_label("with an end on all sides").check()
+            for side, size_px in zip(("Height", "Width"), wish.sides, strict=True):
+                page.get_by_label(side, exact=True).fill(str(size_px))
+            page.locator("#order").select_option(wish.order)
         if wish.around:
             page.get_by_label("Around a picture of yours").set_input_files(house.picture)
             make("Unroll it")
@@ -239,6 +313,12 @@ def by_viewer(house: House, wish: Wish) -> Shown:
             if wish.motion:
                 page.locator("#frames").fill(str(wish.frames))
             make("Unroll it")
+        if wish.sides:  # it opens as a whole, so the tile is gone to
+            region = tile_region(wish.tile, wish.extent(house.model))
+            x_px, y_px = region.left + TILE_PX // 2, region.top + TILE_PX // 2
+            page.evaluate(f"location.hash = '#{viewer.canvas}/{z}/{x_px}/{y_px}'")
+            page.evaluate(DRAWN)
+            viewer.until(READY)
         for tile in wish.tiles:
             if tile.frame:
                 page.get_by_label("Frame", exact=True).fill(str(tile.frame))
@@ -255,6 +335,13 @@ DOORS: dict[str, tuple[Callable[[House, Wish], Shown], StillFormat]] = {
     "viewer": (by_viewer, "webp"),
 }
 """Each with the format of its pictures: none is shown what was made for another."""
+# Places with words of their own are dragged over in the viewer: tests/gateway/test_panel.py.
+WAYS = [
+    (task, door)
+    for task, wish in TASKS.items()
+    for door in DOORS
+    if door != "viewer" or not wish.regions
+]
 
 
 @pytest.fixture
@@ -274,10 +361,13 @@ def paint(model: Checkpoint) -> Callable[[Wish], Painted]:
             model.digest,
             wish.world,
             wish.seed,
-            model.world(wish.world).extent,
+            wish.extent(model),
             wish.prompt,
-            frames=wish.frames,
-            known=Known(digest_of(GIVEN), 0, 0, *GIVEN.shape[:2]) if wish.around else None,
+            wish.order,
+            wish.frames,
+            sampling=replace(model.sampling, **wish.sampling),
+            regions=wish.regions,
+            known=Known(digest_of(GIVEN), *wish.corner, *GIVEN.shape[:2]) if wish.around else None,
             motion=wish.motion,
         )
         with Painter(model, canvas, picture=GIVEN if wish.around else None) as painter:
@@ -286,8 +376,7 @@ def paint(model: Checkpoint) -> Callable[[Wish], Painted]:
     return paint
 
 
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "door"), WAYS)
 def test_every_task_through_every_door_is_what_a_painter_paints(
     task: str, door: str, house: House, paint: Callable[[Wish], Painted]
 ) -> None:
@@ -300,7 +389,7 @@ def test_every_task_through_every_door_is_what_a_painter_paints(
         np.testing.assert_array_equal(pixels(image), expected, err_msg=str(tile))
 
 
-def test_words_a_picture_and_motion_are_seen(paint: Callable[[Wish], Painted]) -> None:
+def test_all_that_is_wished_is_seen(paint: Callable[[Wish], Painted]) -> None:
     """Else the same could come through every door, and nothing of what was wished."""
 
     def tiles(task: str, **changes: object) -> list[Pixels]:
@@ -309,7 +398,15 @@ def test_words_a_picture_and_motion_are_seen(paint: Callable[[Wish], Painted]) -
     def differ(one: Pixels, other: Pixels) -> bool:
         return bool((one != other).any())
 
-    assert differ(tiles("text to image")[0], tiles("text to image", prompt="")[0])
+    def assert_seen(task: str, *others: dict[str, object]) -> None:
+        for one in others:
+            assert differ(tiles(task)[0], tiles(task, **one)[0]), (task, one)
+
+    assert_seen("text to image", {"prompt": ""}, {"negative": ""}, {"guidance": None})
+    assert_seen("text to image, place by place", {"regions": ()})
+    assert_seen("unconditional, row by row", {"order": "lattice"}, {"order": "outward"})
+    rings = "outpainting, ring by ring"
+    assert_seen(rings, {"order": "lattice"}, {"order": "raster"}, {"around": False})
     for film, still in (("animation", "outpainting"), ("text to video", "text to image")):
         first, later = tiles(film)
         np.testing.assert_array_equal(first, tiles(still)[0])

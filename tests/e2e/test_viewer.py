@@ -14,8 +14,12 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, Response, expect
 
-from handscroll.geometry import Tile, tile_to_xyz
-from tests.e2e.asking import canvas_of
+from handscroll.checkpoint import Checkpoint
+from handscroll.film import FPS, film
+from handscroll.geometry import Region, Tile, tile_to_xyz
+from handscroll.paint import Painter
+from tests.e2e.asking import canvas_of, new_canvas
+from tests.handscroll.test_film import alike, shown
 from tests.support.stack import PATIENCE_S, Stack, eventually
 
 PATIENCE_MS = 1000 * PATIENCE_S
@@ -256,7 +260,7 @@ def test_a_canvas_is_painted_around_a_picture_of_ones_own(
         viewer.until(READY)
 
 
-def test_a_canvas_is_made_to_move_played_and_saved(
+def test_a_canvas_is_made_to_move_and_played(
     stack: Stack, browser: Browser, tmp_path: Path
 ) -> None:
     """It begins as it was; every frame that is shown is the one that HTTP serves."""
@@ -305,6 +309,26 @@ def test_a_canvas_is_made_to_move_played_and_saved(
         page.click("#seal")
         assert page.is_hidden("#animate")
         assert page.locator("#save-format option:not([hidden])").count() == 8
+
+
+def test_a_film_is_saved_as_it_is_played(stack: Stack, browser: Browser, model: Checkpoint) -> None:
+    """Forth and back, which closes the loop; of a view with odd sides, as an MP4 has none."""
+    canvas = new_canvas(stack, frames=4)
+    with viewer_in(browser, {"viewport": {"width": 301, "height": 201}}) as viewer:
+        page = viewer.page
+        viewer.open(f"{stack.url}/#{canvas.id}/14/0/0/2")
+        page.click("#seal")
+        page.get_by_label("Save this view").select_option("Film (MP4)")
+        with page.expect_download() as downloading:
+            page.get_by_role("button", name="Save picture").click()
+        content = downloading.value.path().read_bytes()
+    with Painter(model, canvas) as painter:
+        frames = [
+            np.concatenate(list(painter.region(Region(0, -100, -150, 200, 300, frame))))
+            for frame in range(canvas.frames)
+        ]
+    assert [one.shape for one in shown("mp4", content)] == [(200, 300, 3)] * 6
+    assert alike("mp4", content, film("mp4", [frames[at] for at in (0, 1, 2, 3, 2, 1)], FPS, False))
 
 
 def test_a_part_is_repainted_in_its_place(stack: Stack, browser: Browser, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import uvicorn
+from playwright.sync_api import Browser, Page
 
 from gateway.app import server
 from gateway.settings import GatewaySettings
@@ -22,6 +23,9 @@ from svckit.keys import TileFormat, canvas_key, tile_key
 from svckit.server import started
 from svckit.settings import ServiceSettings, StoreSettings
 from tests.gateway.faketiler import MODEL, WORLDS, FakeTiler
+
+PATIENCE_MS = 60_000
+"""How long a page may take for anything."""
 
 _T = TypeVar("_T")
 _seeds = itertools.count(1000)
@@ -106,6 +110,18 @@ def soon(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         assert time.monotonic() < ends, f"not within 30 s: {what}"
         time.sleep(0.01)
+
+
+@contextmanager
+def window(browser: Browser, width: int, height: int) -> Iterator[Page]:
+    """A page of so many pixels, on which no script may fail."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(PATIENCE_MS)
+    wrongs: list[str] = []
+    page.on("pageerror", lambda error: wrongs.append(str(error)))
+    yield page
+    page.close()
+    assert not wrongs
 
 
 def metric(stack: Stack, line: str) -> float:

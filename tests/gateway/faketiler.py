@@ -232,6 +232,7 @@ class FakeTiler(tiler_grpc.TilerServiceServicer, canvas_grpc.CanvasServiceServic
         self._begin(context)
         return canvas_pb.GetUsageResponse(
             canvases=canvas_pb.Share(held=len(self.owned.get(self._owner, [])), most=7),
+            canvas_bytes=canvas_pb.Share(held=5, most=2**20),
             picture_bytes=canvas_pb.Share(held=BYTES * len(self.given.get(self._owner, []))),
             export_bytes=canvas_pb.Share(held=self.exports.held_bytes(self._owner), most=2**24),
         )

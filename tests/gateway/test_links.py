@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from handscroll.canvas import Canvas
-from tests.gateway.conftest import Stack, soon
+from tests.gateway.conftest import Stack, soon, window
 
 FRAMES = 6
 
@@ -52,13 +52,8 @@ def canvas(stack: Stack) -> Canvas:
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Opened]:
     """A window."""
-    page = browser.new_page(viewport={"width": 600, "height": 500})
-    page.set_default_timeout(60_000)
-    wrongs: list[str] = []
-    page.on("pageerror", lambda error: wrongs.append(str(error)))
-    yield Opened(page)
-    page.close()
-    assert not wrongs
+    with window(browser, 600, 500) as page:
+        yield Opened(page)
 
 
 @pytest.mark.parametrize(("link", "frame"), [("/4", 4), ("", 0), ("/0", 0), ("/99", FRAMES - 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from handscroll.canvas import Canvas, PromptRegion
 from handscroll.errors import Overloaded
-from tests.gateway.conftest import Stack, soon
+from tests.gateway.conftest import Stack, soon, window
 
-PATIENCE_MS = 60_000
 REGIONS = (PromptRegion("ice", 0, 0, 100, 100),)
 
 
@@ -28,16 +28,11 @@ def parent(stack: Stack) -> Canvas:
 @pytest.fixture
 def page(browser: Browser, stack: Stack, parent: Canvas) -> Iterator[Page]:
     """A window, at the finest level of the canvas around pixel -100, 350, ready to be marked."""
-    page = browser.new_page(viewport={"width": 900, "height": 600})
-    page.set_default_timeout(PATIENCE_MS)
-    wrongs: list[str] = []
-    page.on("pageerror", lambda error: wrongs.append(str(error)))
-    page.goto(f"{stack.url}/#{parent.id}/16/-100/350")
-    page.wait_for_selector("[data-canvas]")
-    page.click("#seal")
-    yield page
-    page.close()
-    assert not wrongs
+    with window(browser, 900, 600) as page:
+        page.goto(f"{stack.url}/#{parent.id}/16/-100/350")
+        page.wait_for_selector("[data-canvas]")
+        page.click("#seal")
+        yield page
 
 
 def mark(page: Page, words: str = "") -> None:
@@ -76,7 +71,7 @@ def test_what_is_marked_is_branched_and_kept(stack: Stack, page: Page, parent: C
     place = {"top": 256, "left": -256, "height": 448, "width": 320}
     assert first["branch"] == {"parent": parent.id, **place}
     assert first["prompt"] == "a lake" and first["regions"][0]["prompt"] == "ice"
-    assert page.evaluate("location.hash").endswith("/16/-100/350")
+    expect(page).to_have_url(re.compile("/16/-100/350$"))
     page.click("#candidates button:nth-child(3)")
     in_sight(page, 3)
     third = told(page, stack)
@@ -91,7 +86,7 @@ def test_what_is_marked_is_branched_and_kept(stack: Stack, page: Page, parent: C
     expect(page.locator("#branch")).to_have_text("repainted · as it was before")
     page.click("#undo")
     page.wait_for_selector(f"[data-canvas='{parent.id}']")
-    assert page.evaluate("location.hash").endswith("/16/-100/350")
+    expect(page).to_have_url(re.compile("/16/-100/350$"))
     expect(page.locator("#branch")).to_be_hidden()
 
 

@@ -10,27 +10,20 @@ from playwright.sync_api import Browser, Page, expect
 
 from handscroll.errors import OverQuota
 from handscroll_api.tiler.v1 import export_service_pb2 as pb
-from tests.gateway.conftest import Stack, soon
+from tests.gateway.conftest import Stack, soon, window
 from tests.gateway.fakeexports import TOTAL, FakeExports
-
-PATIENCE_MS = 60_000
 
 
 @pytest.fixture
 def page(browser: Browser, stack: Stack) -> Iterator[Page]:
     """A window of 900 x 600 px, at level 1 of a canvas around pixel -100, 50 of the finest."""
     canvas = stack.canvas("planet")
-    page = browser.new_page(viewport={"width": 900, "height": 600})
-    page.set_default_timeout(PATIENCE_MS)
-    wrongs: list[str] = []
-    page.on("pageerror", lambda error: wrongs.append(str(error)))
-    page.goto(f"{stack.url}/#{canvas.id}/15/-100/50")
-    page.wait_for_selector("[data-canvas]")
-    page.focus("#seal")
-    page.keyboard.press("Enter")
-    yield page
-    page.close()
-    assert not wrongs
+    with window(browser, 900, 600) as page:
+        page.goto(f"{stack.url}/#{canvas.id}/15/-100/50")
+        page.wait_for_selector("[data-canvas]")
+        page.focus("#seal")
+        page.keyboard.press("Enter")
+        yield page
 
 
 def begin(page: Page, format: str = "png") -> None:

@@ -119,6 +119,7 @@ def test_usage_is_what_the_caller_holds_and_may_hold(stack: Stack) -> None:
     with stack.client() as client:
         nothing = {
             "canvases": {"held": 0, "most": None},
+            "canvas_bytes": {"held": 0, "most": None},
             "picture_bytes": {"held": 0, "most": None},
             "export_bytes": {"held": 0, "most": None},
         }
@@ -127,6 +128,7 @@ def test_usage_is_what_the_caller_holds_and_may_hold(stack: Stack) -> None:
         told = client.get("/usage")
         assert told.json() == {
             "canvases": {"held": 0, "most": 7},
+            "canvas_bytes": {"held": 5, "most": 2**20},
             "picture_bytes": {"held": BYTES, "most": None},
             "export_bytes": {"held": 0, "most": 2**24},
         }

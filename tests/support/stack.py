@@ -165,14 +165,17 @@ class Stack:
         """Patches drawn since the generator was started; 0 while it is away."""
         return int(self.metric("handscroll_patches_drawn_total"))
 
-    def metric(self, name: str) -> float:
-        """A metric of the generator, all labels together; 0 while it is away."""
+    def metric(self, name: str, service: str = "generator", **labels: str) -> float:
+        """A metric of a service, all that has these labels together; 0 while it is away."""
         try:
-            families = self.metrics("generator")
+            families = self.metrics(service)
         except OSError:
             return 0.0
         return sum(
-            sample.value for family in families for sample in family.samples if sample.name == name
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
         )
 
     def metrics(self, service: str) -> list[Metric]:
