@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -86,7 +87,8 @@ class Tiles:
     """Tiles of the finest level, asked for at places where nothing has been painted yet."""
 
     def __init__(self, model: Checkpoint, world: World, dtype: Dtype, workers: int) -> None:
-        canvas = Canvas(model.digest, world.name, 0, world.extent, sampling=Sampling(dtype=dtype))
+        sampling = replace(model.sampling, dtype=dtype)
+        canvas = Canvas(model.digest, world.name, 0, world.extent, sampling=sampling)
         self.painter = Painter(model, canvas, workers)
         self.codes_of = codes_of(model.decoder.config)
         self.tile = Tile(world.extent.finest, 0, 0)

@@ -27,7 +27,7 @@ def option(command: list[str], name: str, otherwise: str = "") -> str:
 def test_showpieces_are_canvases_that_the_worlds_were_learned_for(
     model: Checkpoint, piece: Showpiece, scale: Scale
 ) -> None:
-    command = piece.command(Path("out"), scale, Path("data"), None)
+    command = piece.command(Path("out"), scale, Path("data"), Path("paintings"), None)
     world = model.world(option(command, "--world"))
     size = (int(option(command, name)) for name in ("--height", "--width"))
     extent = Extent("picture", world.extent.finest, *size)
@@ -57,15 +57,19 @@ def test_sizes_are_those_of_the_paper() -> None:
     assert sizes["video"] == (1280, 1024)
 
 
-def test_what_is_gone_on_from_is_there_before(tmp_path: Path) -> None:
-    made: list[str] = []
+def test_what_is_gone_on_from_is_a_photograph_or_a_painting(tmp_path: Path) -> None:
+    pictures = dict[str, str]()
     for piece in SHOWPIECES:
-        command = piece.command(tmp_path, "small", Path("data"), Path("mine"))
+        command = piece.command(tmp_path, "small", Path("data"), Path("oils"), Path("mine"))
         assert option(command, "--model") == "mine"
-        picture = Path(option(command, "--picture", "data/none"))
-        assert picture.is_relative_to("data") or str(picture) in made
-        made.append(option(command, "-o"))
-    assert len(set(made)) == len(SHOWPIECES)
+        assert Path(option(command, "-o")).stem == piece.name
+        pictures[piece.name] = option(command, "--picture")
+    assert {name: path for name, path in pictures.items() if path} == {
+        "painting-continued": f"oils/{showpieces.PAINTING}",
+        "photograph-continued": f"data/{showpieces.PHOTOGRAPH}",
+        "beach": f"data/{showpieces.BEACH}",
+    }
+    assert len(pictures) == len(SHOWPIECES)
 
 
 def test_only_takes_names_in_the_order_in_which_they_are_painted() -> None:
