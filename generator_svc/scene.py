@@ -15,7 +15,7 @@ from handscroll.field import Palette, ProceduralField
 from handscroll.geometry import PATCH_PX, Patch
 from handscroll.known import KnownField, KnownTokens
 from handscroll.order import Order
-from handscroll.words import Vectors, prompts_of, sought_of
+from handscroll.words import Vectors, layouts_of, prompts_of
 from svckit.keys import text_key
 from svckit.known import load_tokens
 from svckit.store import Store
@@ -100,7 +100,7 @@ async def load_scene(
     }
     line = Lineage(canvas, model.side_tok, parent.line if parent else None)
     field: Field = ProceduralField(
-        canvas.seed, canvas.extent, served.palettes[canvas.world], f, sought_of(canvas, vectors)
+        canvas.seed, canvas.extent, served.palettes[canvas.world], f, layouts_of(canvas, vectors)
     )
     if parent is not None and line.place is not None:
         field = BranchField(line.place, parent.field, field)

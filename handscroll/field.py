@@ -3,14 +3,16 @@
 A field gives every cell of CELL_PX pixels at level 0 a few values, those of a real picture's cell:
 its mean colour and how much its brightness varies. Anchors stand along the endless axes at a fixed
 spacing; each picks one entry of a palette, a block of cells cut from a real picture, and lays it
-around itself; half way to the next anchor one block passes smoothly into the other. So most places
-are laid out as some picture is, far-apart ones differ as pictures do, any place can be asked for at
-once, and it costs no patches. In the palette like lies next to like, and a slower noise says which
+around itself; about half way to the next anchor one block passes smoothly into the other, along a
+border that a noise bends, as coasts and hills are bent. So most places are laid out as some picture
+is, far-apart ones differ as pictures do, any place can be asked for at once, and it costs no
+patches. In the palette like lies next to like, and a slower noise says which
 part of it a region picks from: ocean, ice, forest and desert do not lie in pieces beside each
 other, and a landscape passes into one that it could be a part of.
 
 Where a canvas has words, anchors pick only from entries whose pictures were described alike: "a
-stormy sea" is painted over colours of seas. So words decide what is where, and all around agree.
+stormy sea" is painted over colours of seas. A region with words of its own has anchors of its own,
+one of them in its middle. So words decide what is where, and all around agree.
 
 Along a bounded axis (the height of a scroll) an entry is as high as the canvas: sky above ground
 stays sky above ground. In a picture of another height it is stretched.
@@ -21,15 +23,18 @@ W length of an embedding.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handscroll.context import Floats
-from handscroll.geometry import PATCH_PX, Extent, Patch, cell_of
+from handscroll.geometry import PATCH_PX, Extent, Patch
 from handscroll.seeds import patch_key, uniforms
 
 CELL_PX = 32
@@ -37,12 +42,13 @@ CELL_VALUES = 4
 MARGIN = 2
 """Cells around its own that a patch sees."""
 
-_PICK, _CLIMATE = 1, 2  # streams of random numbers
+_PICK, _CLIMATE, _BEND = 1, 2, 3  # streams of random numbers; each octave of bends has one
 _CLIMATE_SPACING = 4  # anchors between two climates
 _CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
 _SCENE_REACH = 0.12  # the same where an entry is a whole scene: neighbours are to pass into another
 _PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
+_BENT = ((1 / 2, 0.3), (1 / 4, 0.15))  # bends of borders: how far apart and how deep, in anchors
 _ALIKE = 5  # descriptions that words leave to pick from
 
 
@@ -102,6 +108,24 @@ class Palette:
         return found, which.reshape(-1)
 
 
+def _everywhere(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.ones((len(rows), len(cols)))
+
+
+class Layout(NamedTuple):
+    """What is laid out by itself: a canvas, or a region of it that has words of its own.
+
+    Attributes:
+        sought_W: what its pictures are looked for by; None where nothing is said.
+        middle: row and column of a cell that an anchor stands at.
+        cover: how much of each cell of some rows and columns it covers, 0 to 1.
+    """
+
+    sought_W: Floats | None = None
+    middle: tuple[int, int] = (0, 0)
+    cover: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]] = _everywhere
+
+
 @dataclass(frozen=True)
 class ProceduralField:
     """The field of one canvas.
@@ -111,15 +135,14 @@ class ProceduralField:
         extent: the canvas extent.
         palette: of its world.
         f: pixels to a token's side.
-        words: what a patch's layout is looked for by (W,), None where nothing is said; None if
-            nothing is said anywhere.
+        layouts: what it is laid out of; later ones lie on top.
     """
 
     seed: int
     extent: Extent
     palette: Palette
     f: int
-    words: Callable[[Patch], Floats | None] | None = None
+    layouts: tuple[Layout, ...] = (Layout(),)
 
     def around(self, patch: Patch) -> tuple[Floats, Floats]:
         """Values (M, V) and places (M, 2) of a level-0 patch's cells and those beside them."""
@@ -137,25 +160,55 @@ class ProceduralField:
 
     def cells(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Floats:
         """Values (rows, cols, V) of a block of cells, counted from pixel 0."""
-        palette = self.palette
-        blend = np.zeros((len(rows), len(cols), palette.blocks_ERCV.shape[-1]))
-        anchors = [(0, np.ones(len(rows)))] if palette.layered else self._anchors(rows)
-        for anchor_row, down in anchors:
-            for anchor_col, right in self._anchors(cols):
-                block_RCV = palette.blocks_ERCV[self._entry(anchor_row, anchor_col)]
-                block_nCV = (
-                    self._stretched(block_RCV, rows)
-                    if palette.layered
-                    else block_RCV[self._around(anchor_row, rows, len(block_RCV))]
-                )
-                block = block_nCV[:, self._around(anchor_col, cols, block_RCV.shape[1])]
-                blend += down[:, None, None] * right[None, :, None] * block
-        return blend.astype(np.float32)
+        laid = np.zeros((len(rows), len(cols), self.palette.blocks_ERCV.shape[-1]))
+        bend = self._bend(rows, cols)
+        for layout in self.layouts:
+            cover = layout.cover(rows, cols)[..., None]
+            if cover.any():
+                laid += cover * (self._laid(layout, rows, cols, bend) - laid)
+        return laid.astype(np.float32)
 
-    def _around(self, anchor: int, span: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-        """Which part of a block, laid around an anchor, a span of cells shows; then its mirror."""
-        index = (span - anchor * self.palette.spacing + size // 2) % (2 * size)
-        return np.minimum(index, 2 * size - 1 - index)
+    def _laid(
+        self,
+        layout: Layout,
+        rows: NDArray[np.int64],
+        cols: NDArray[np.int64],
+        bend: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """What one layout says of cells, wherever they are."""
+        palette = self.palette
+        away = np.stack(
+            np.meshgrid(rows - layout.middle[0], cols - layout.middle[1], indexing="ij"), axis=-1
+        )
+        place = away / palette.spacing + bend  # whole numbers are anchors
+        if palette.layered:
+            place[..., 0] = 0  # one row of anchors, as high as the canvas
+        blend = np.zeros((len(rows), len(cols), palette.blocks_ERCV.shape[-1]))
+        whole = np.floor(place).astype(np.int64).reshape(-1, 2)
+        for anchor in itertools.product(*map(range, whole.min(0), whole.max(0) + 2)):
+            weight = _own(place - anchor).prod(-1, keepdims=True)
+            if not weight.any():
+                continue
+            row, col = (m + a * palette.spacing for m, a in zip(layout.middle, anchor, strict=True))
+            block_RCV = palette.blocks_ERCV[self._entry(layout, row, col)]
+            block_nCV = (
+                self._stretched(block_RCV, rows)
+                if palette.layered
+                else block_RCV[_around(row, rows, len(block_RCV))]
+            )
+            blend += weight * block_nCV[:, _around(col, cols, block_RCV.shape[1])]
+        return blend
+
+    def _bend(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How far cells are moved before it is asked where they belong: (rows, cols, 2) anchors.
+
+        Borders between anchors would be straight lines, and be seen to be.
+        """
+        bend = np.zeros((len(rows), len(cols), 2))
+        for octave, (apart, deep) in enumerate(_BENT):
+            spans = (span / (apart * self.palette.spacing) for span in (rows, cols))
+            bend += deep * (2 * _noise(self.seed, _BEND + octave, *spans) - 1)
+        return bend
 
     def _stretched(self, block_RCV: Floats, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """A layered block at rows of cells of a canvas of this height: (rows, C, V)."""
@@ -169,47 +222,46 @@ class ProceduralField:
         stretched: NDArray[np.float64] = (1 - share) * block_RCV[above] + share * block_RCV[below]
         return stretched
 
-    def _anchors(self, span: NDArray[np.int64]) -> list[tuple[int, NDArray[np.float64]]]:
-        """The anchors a span of cells lies between, and each one's weight in each cell."""
-        first, last = (int(anchor) for anchor in cell_of(span[[0, -1]], self.palette.spacing))
-        anchors = range(first, last + 2)
-        return [(anchor, _own(span / self.palette.spacing - anchor)) for anchor in anchors]
-
-    def _entry(self, row: int, col: int) -> int:
-        """Which palette entry an anchor picks: one its words leave, or one its climate points at.
+    def _entry(self, layout: Layout, row: int, col: int) -> int:
+        """Which palette entry an anchor at a cell picks: one its words leave, or its climate.
 
         Climates are slower than anchors: those near each other pick from one part of the palette.
         """
-        pick, palette = _uniform(self.seed, row, col, _PICK), self.palette
-        said = self._said(row, col)
-        if said is not None:
-            alike = palette.alike(said)
+        pick, palette = _pair(self.seed, row, col, _PICK)[0], self.palette
+        if layout.sought_W is not None and palette.captions_EW is not None:
+            alike = palette.alike(layout.sought_W)
             return int(alike[min(int(pick * len(alike)), len(alike) - 1)])
-        climate = 0.0
-        top, left = cell_of(row, _CLIMATE_SPACING), cell_of(col, _CLIMATE_SPACING)
-        for down in (top, top + 1):
-            for right in (left, left + 1):
-                weight = near(np.array((row, col)) / _CLIMATE_SPACING - (down, right))
-                climate += float(weight.prod()) * _uniform(self.seed, down, right, _CLIMATE)
+        climates = np.array([[row], [col]]) / (palette.spacing * _CLIMATE_SPACING)
+        climate = float(_noise(self.seed, _CLIMATE, *climates)[0, 0, 0])
         reach = _SCENE_REACH if palette.layered else _PICK_REACH
         at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + reach * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
         count = len(palette.blocks_ERCV)
         return min(int(folded * count), count - 1)
 
-    def _said(self, row: int, col: int) -> Floats | None:
-        """The words of an anchor, where there are any and entries are described."""
-        palette = self.palette
-        if self.words is None or palette.captions_EW is None:
-            return None
-        at = (cell_of(index * palette.spacing * CELL_PX, PATCH_PX) for index in (row, col))
-        return self.words(Patch(0, 0, *at))
+
+def _around(anchor: int, span: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Which part of a block, laid around an anchor, a span of cells shows; then its mirror."""
+    index = (span - anchor + size // 2) % (2 * size)
+    return np.minimum(index, 2 * size - 1 - index)
 
 
 @lru_cache(maxsize=65536)
-def _uniform(seed: int, row: int, col: int, stream: int) -> float:
-    """The random number of an anchor; anchors are asked about again and again."""
-    return float(uniforms(patch_key(seed, (0, 0, row, col), stream), 1)[0])
+def _pair(seed: int, row: int, col: int, stream: int) -> NDArray[np.float64]:
+    """Two random numbers of a place; places are asked about again and again."""
+    return uniforms(patch_key(seed, (0, 0, row, col), stream), 2)
+
+
+def _noise(
+    seed: int, stream: int, rows: NDArray[np.float64], cols: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Two value noises, smooth between random numbers at whole places: (rows, cols, 2), 0 to 1."""
+    noise = np.zeros((len(rows), len(cols), 2))
+    for row in range(math.floor(rows[0]), math.floor(rows[-1]) + 2):
+        for col in range(math.floor(cols[0]), math.floor(cols[-1]) + 2):
+            weight = np.outer(near(rows - row), near(cols - col))
+            noise += weight[..., None] * _pair(seed, row, col, stream)
+    return noise
 
 
 def _own(distance: NDArray[np.float64]) -> NDArray[np.float64]:

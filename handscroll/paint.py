@@ -29,7 +29,7 @@ from handscroll.sample import PatchSampler
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import RADIUS_TOK, from_rgb, to_rgb
 from handscroll.view import Painted, Tokens
-from handscroll.words import Vectors, prompts_of, sought_of, words_of
+from handscroll.words import Vectors, layouts_of, prompts_of, words_of
 
 
 class Painter:
@@ -78,7 +78,7 @@ class Painter:
         self.f = checkpoint.tokenizer.config.downsampling
         torch.set_num_threads(1)
         field: Field = ProceduralField(
-            canvas.seed, canvas.extent, world.palette, self.f, sought_of(canvas, vectors)
+            canvas.seed, canvas.extent, world.palette, self.f, layouts_of(canvas, vectors)
         )
         self.known: KnownPixels | None = None
         given: Given | None = None

@@ -12,14 +12,16 @@ Shape suffix: W length of an embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from handscroll.canvas import Canvas, PromptRegion
 from handscroll.context import Floats
-from handscroll.geometry import PATCH_PX, Patch
+from handscroll.field import CELL_PX, Layout
+from handscroll.geometry import PATCH_PX, Patch, cell_of
 
 Vectors = Mapping[str, Floats]
 """Embeddings (W,) by prompt."""
@@ -50,9 +52,11 @@ class Share(NamedTuple):
 
 def shares(canvas: Canvas, patch: Patch) -> list[Share]:
     """What a patch is under: the canvas' prompt first, then the regions', later ones on top."""
+    side = PATCH_PX * 2 ** (canvas.extent.finest - patch.level)
     left, found = 1.0, []
     for region in reversed(canvas.regions):
-        covered = _covered(canvas, region, patch)
+        down = _down(region, patch.row * side, side)
+        covered = down * _right(region, patch.col * side, side)
         found.append(Share(region.prompt, left * covered))
         left *= 1 - covered
     found = [Share(canvas.prompt, left), *reversed(found)]
@@ -90,28 +94,41 @@ def words_of(canvas: Canvas, vectors: Vectors) -> Words | None:
     return Words(canvas, vectors) if said else None
 
 
-def sought_of(canvas: Canvas, vectors: Vectors) -> Callable[[Patch], Floats | None] | None:
-    """What the layout of each patch is looked for by (W,); None if nothing is said of any.
+def layouts_of(canvas: Canvas, vectors: Vectors) -> tuple[Layout, ...]:
+    """What the field of a canvas is laid out of: the canvas, and over it each of its regions.
 
     A negative prompt has a say where there is a prompt, whatever the guidance.
     """
-    words, negative_W = words_of(canvas, vectors), vectors.get(canvas.sampling.negative_prompt)
-    if words is None or negative_W is None:
-        return words
+    negative_W = vectors.get(canvas.sampling.negative_prompt)
+    cell = CELL_PX * 2**canvas.extent.finest
 
-    def sought(patch: Patch) -> Floats | None:
-        said_W = words(patch)
-        return None if said_W is None else said_W - np.float32(AWAY) * negative_W
+    def sought(prompt: str) -> Floats | None:
+        if not prompt:
+            return None
+        said_W = vectors[prompt]
+        return said_W if negative_W is None else said_W - np.float32(AWAY) * negative_W
 
-    return sought
+    def layout(region: PromptRegion) -> Layout:
+        def cover(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
+            down = [_down(region, row * cell, cell) for row in rows.tolist()]
+            right = [_right(region, col * cell, cell) for col in cols.tolist()]
+            return np.outer(down, right)
+
+        middle = region.top + region.height // 2, region.left + region.width // 2
+        row, col = (cell_of(at, cell) for at in middle)
+        return Layout(sought(region.prompt), (row, col), cover)
+
+    return Layout(sought(canvas.prompt)), *map(layout, canvas.regions)
 
 
-def _covered(canvas: Canvas, region: PromptRegion, patch: Patch) -> float:
-    """How much of a patch a region covers, its soft border included: 0 to 1."""
-    side = PATCH_PX * 2 ** (canvas.extent.finest - patch.level)
-    return _along(patch.row * side, side, region.top, region.height, region.softness) * _along(
-        patch.col * side, side, region.left, region.width, region.softness
-    )
+def _down(region: PromptRegion, start: int, size: int) -> float:
+    """How much of a stretch of rows a region covers, its soft border included: 0 to 1."""
+    return _along(start, size, region.top, region.height, region.softness)
+
+
+def _right(region: PromptRegion, start: int, size: int) -> float:
+    """The same of columns."""
+    return _along(start, size, region.left, region.width, region.softness)
 
 
 def _along(start: int, size: int, begin: int, length: int, softness: int) -> float:

@@ -42,8 +42,9 @@ CAPTION_STRIDE_PX = 128
 PALETTE = 256
 ANCHOR_SPACING = 12
 """Cells between anchors of the field."""
-BLOCK = 11
-"""Cells to a side of what an anchor lays around itself: of a photograph, all its width."""
+BLOCK = {"scroll": 11, "plane": 17}
+"""Cells to a side of what an anchor lays around itself: of a photograph, all its width; of a map,
+as much as an anchor's borders may take in."""
 WIDENED, RAISED = 1.8, 1.3
 """How many times as wide as its picture an entry of a layered palette may be; and the exponent by
 which its rows are moved up or down. So no canvas is laid out quite as a photograph is."""
@@ -165,12 +166,13 @@ def palette(
         Blocks (PALETTE, R, C, 4), at most BLOCK wide, and indices (PALETTE,), -1 for none.
     """
     cell, layered = CELL_PX // f, extent.height_px is not None
+    most = BLOCK["scroll" if layered else "plane"]
     rng = np.random.default_rng(0)
     pictures_hwV = [
         _cells(redrawn(one, rng) if layered else one, cell, layered) for one, _ in found
     ]
     low, narrow = (min(cells.shape[axis] for cells in pictures_hwV) for axis in (0, 1))
-    height, width = (low if layered else min(BLOCK, low)), min(BLOCK, narrow)
+    height, width = (low if layered else min(most, low)), min(most, narrow)
     blocks, told = [], []
     for cells, (_, grid) in zip(pictures_hwV, found, strict=True):
         rows = _caption_at(len(cells), grid.shape[0])

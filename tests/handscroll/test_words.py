@@ -13,7 +13,7 @@ from handscroll.checkpoint import Checkpoint
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import Extent, Patch
 from handscroll.paint import sampler_of
-from handscroll.words import Words, prompts_of, shares, sought_of, words_of
+from handscroll.words import Words, layouts_of, prompts_of, shares, words_of
 
 PLANE = Extent("plane", 2)
 PLAIN = Canvas("0" * 64, "planet", 1, PLANE, prompt="plain")
@@ -181,14 +181,28 @@ def test_a_layout_is_looked_for_by_the_prompt_less_half_of_the_negative_one() ->
     region = PromptRegion("sea", 0, 0, 1000, 1000, 0)
     canvas = replace(PLAIN, prompt="", regions=(region,))
     unwanted = replace(canvas, sampling=replace(canvas.sampling, negative_prompt="plain"))
-    here, far = Patch(0, 0, 0, 0), Patch(0, 0, 99, 99)
-    sought = sought_of(unwanted, VECTORS)
-    assert sought is not None
-    np.testing.assert_array_equal(sought(here), VECTORS["sea"] - 0.5 * VECTORS["plain"])
-    assert sought(far) is None
-    plain, heard = sought_of(canvas, VECTORS), words_of(unwanted, VECTORS)
+    everywhere, sea = layouts_of(unwanted, VECTORS)
+    assert everywhere.sought_W is None and sea.sought_W is not None
+    np.testing.assert_array_equal(sea.sought_W, VECTORS["sea"] - 0.5 * VECTORS["plain"])
+    plain, heard = layouts_of(canvas, VECTORS)[1].sought_W, words_of(unwanted, VECTORS)
     assert plain is not None and heard is not None
-    for words in (plain, heard):
-        np.testing.assert_array_equal(words(here), VECTORS["sea"])
-    silent = replace(unwanted, regions=())
-    assert sought_of(silent, VECTORS) is None
+    np.testing.assert_array_equal(plain, VECTORS["sea"])
+    np.testing.assert_array_equal(heard(Patch(0, 0, 0, 0)), VECTORS["sea"])
+
+
+@settings(max_examples=60)
+@given(REGIONS, st.integers(-40, 40), st.integers(-40, 40))
+def test_a_region_covers_as_much_of_its_field_as_of_its_patches(
+    region: PromptRegion, row: int, col: int
+) -> None:
+    """A patch of 8 x 8 cells at level 0."""
+    canvas = replace(PLAIN, regions=(region,))
+    _, layout = layouts_of(canvas, VECTORS)
+    assert (layout.sought_W is None) == (region.prompt == "")
+    cells = layout.cover(np.arange(8 * row, 8 * row + 8), np.arange(8 * col, 8 * col + 8))
+    assert cells.shape == (8, 8)
+    patch = shares(canvas, Patch(0, 0, row, col))[1]
+    assert cells.mean() == pytest.approx(patch.share)
+    at = region.top + region.height / 2, region.left + region.width / 2
+    for cell, px in zip(layout.middle, at, strict=True):
+        assert cell * 128 <= px <= cell * 128 + 128
