@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
@@ -188,10 +189,11 @@ def _world(told: dict[str, Any], index: int, palettes: Mapping[str, NDArray[Any]
 
 
 def _palette_arrays(worlds: Sequence[World]) -> Iterator[tuple[str, Floats]]:
+    # Contiguous: what is a view of other arrays would be written in their order.
     for world in worlds:
-        yield world.name, world.palette.blocks_ERCV
+        yield world.name, np.ascontiguousarray(world.palette.blocks_ERCV)
         if world.palette.captions_EW is not None:
-            yield f"{world.name}.captions", world.palette.captions_EW
+            yield f"{world.name}.captions", np.ascontiguousarray(world.palette.captions_EW)
 
 
 def _agree(

@@ -39,7 +39,7 @@ Grid = NDArray[np.int32]
 Levels = tuple[Pixels, ...]
 
 CAPTION_STRIDE_PX = 128
-PALETTE = 256
+PALETTE = 512
 ANCHOR_SPACING = 12
 """Cells between anchors of the field."""
 BLOCK = {"scroll": 11, "plane": 17}
@@ -155,7 +155,8 @@ def palette(
 
     On a plane three in four are of the livelier half, so that open sea does not cover all, and each
     is mirrored or not: there is but one Earth, and its continents are known by their shapes.
-    Where entries are layered, each is part of a picture, `redrawn`.
+    Where entries are layered, each is part of a picture, `redrawn`; none comes again before all
+    have come, so that what few pictures show is there to be asked for.
 
     Args:
         extent: of the world.
@@ -187,7 +188,7 @@ def palette(
         lively = np.argsort(spread)[len(every) // 2 :]
         picked = [rng.choice(lively, 3 * PALETTE // 4), rng.choice(len(every), PALETTE // 4)]
     else:
-        picked = [rng.choice(len(every), PALETTE)]
+        picked = [np.resize(rng.permutation(len(every)), PALETTE)]
     chosen = np.concatenate(picked)
     chosen = chosen[in_sequence(every[chosen]) if layered else by_warmth(every[chosen])]
     laid = every[chosen]

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,26 @@ def test_load_gives_what_was_saved(tiny: Path, model: Checkpoint, tmp_path: Path
         )
         np.testing.assert_array_equal(other.palette.blocks_ERCV, world.palette.blocks_ERCV)
         assert other.palette.blocks_ERCV.dtype == np.float32
+
+
+def test_palettes_are_saved_as_they_are_seen(model: Checkpoint, tmp_path: Path) -> None:
+    """Views of other arrays, whose numbers lie in another order, among them."""
+    rng = np.random.default_rng(0)
+    worlds = [
+        replace(
+            world,
+            palette=replace(
+                world.palette,
+                blocks_ERCV=rng.random((5, 4, 3, 6), np.float32).swapaxes(1, 3)[..., :4],
+                captions_EW=None,
+            ),
+        )
+        for world in sorted(model.worlds.values(), key=lambda one: one.index)
+    ]
+    checkpoint.save(tmp_path, model.tokenizer, model.decoder, worlds, model.text_encoder)
+    for world in worlds:
+        found = checkpoint.load(tmp_path).worlds[world.name].palette.blocks_ERCV
+        np.testing.assert_array_equal(found, world.palette.blocks_ERCV)
 
 
 def test_digest_is_that_of_the_config(tiny: Path, model: Checkpoint) -> None:
