@@ -211,6 +211,12 @@ class Product(Server):
         specs = {one["name"]: self.store / canvas_key(one["canvas"]) for one in found}
         return {name: Canvas.parse(path.read_bytes()) for name, path in specs.items()}
 
+    async def canvas(self, **wish: object) -> Canvas:
+        """Have a canvas made."""
+        async with client(self.url) as asking:
+            told = (await asking.post("/canvases", json=wish)).raise_for_status().json()
+        return Canvas.parse((self.store / canvas_key(told["id"])).read_bytes())
+
     async def drawn(self) -> Drawn:
         """What its painters did since it was started."""
         async with client(f"http://{HOST}:{self._metrics_port}") as asking:

@@ -49,6 +49,7 @@ from handscroll.paint import Painter
 FINEST = 2
 ROWS, COLS = 3, 4
 """A window of 1024 x 768 px, in tiles."""
+FRAMES, MOTION = 8, "clouds drift left"
 STEPS = 4
 """Steps of one column, after which patches lie under tiles as they did before."""
 ASKED_AT_ONCE = 32
@@ -191,7 +192,8 @@ async def serve(product: Product, canvas_id: str, tiles: Sequence[Tile], line: L
 
     async def get(tile: Tile) -> bytes:
         async with slots:
-            answer = await asking.get(path_of(canvas_id, tile), params={"wait": 60})
+            how = {"frame": tile.frame, "wait": 60}
+            answer = await asking.get(path_of(canvas_id, tile), params=how)
         if answer.status_code != 200:
             raise RuntimeError(f"{answer.url}: {answer.status_code}, {answer.text:.500}")
         return answer.content
@@ -306,6 +308,27 @@ def _pair(name: str) -> tuple[Line, Line]:
     return Line(name, "s", beside=inside, beside_name="in one process"), inside
 
 
+async def film(product: Product, model: Checkpoint, rounds: int) -> list[Line]:
+    """The frames of a window of the first scroll, one after another, as a viewer asks for them."""
+    worlds = (await product.worlds()).items()
+    scroll = next(name for name, canvas in worlds if canvas.extent.kind == "scroll")
+    canvas = await product.canvas(world=scroll, frames=FRAMES, motion=MOTION)
+    name = f"{canvas.world}, level {FINEST}, a film: a frame of {COLS} x {ROWS} tiles"
+    first, later = _pair(f"{name}, the first"), _pair(f"{name}, mean of {FRAMES - 1} more")
+    with Painter(model, canvas, CORES) as painter:
+        easels, fresh = Easels(product, painter), places(canvas)
+        await easels.both(*_pair(""), next(fresh), 1, 1)
+        for turn in range(rounds):
+            say(f"painting a film, round {turn + 1} of {rounds}")
+            corner, frames = next(fresh), _pair("")
+            await easels.both(*first, corner, ROWS, COLS)
+            for frame in range(1, FRAMES):
+                await easels.both(*frames, corner._replace(frame=frame), ROWS, COLS)
+            for line, taken in zip(later, frames, strict=True):
+                line.add_mean(taken)
+    return [*first, *later]
+
+
 async def wide(product: Product, count: int) -> tuple[Line, str, dict[Tile, bytes]]:
     """Have a wide picture painted: tiles that lie side by side, asked for many at a time.
 
@@ -388,6 +411,7 @@ async def measured(
         with Product(folder / "product") as product:
             await product.awake()
             lines += await painting(product, checkpoints.load(), rounds)
+            lines += await film(product, checkpoints.load(), rounds)
             lines += await cached(product, folder, peers, rounds, lasting_s, count)
     return lines
 
