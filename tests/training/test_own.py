@@ -19,6 +19,8 @@ from handscroll.canvas import Canvas
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.geometry import Extent, Tile
 from handscroll.paint import Painter
+from tests.e2e.asking import Visitor, assert_painted, new_canvas
+from tests.support.stack import Stack, running
 from training import train_decoder
 from training.folder import WorldKind
 from training.own import Commission, begin_with
@@ -86,6 +88,9 @@ def test_own_pictures_become_a_world_though_killed_on_the_way(
         assert painter.tile(Tile(1, -3, 5)).std() > 0
     with pytest.raises(SpecMismatch, match="has levels 0 to 1"):
         Painter(model, Canvas(model.digest, "my world", 7, Extent("plane", 2)))
+    with running(Stack(tmp_path / "served", out)) as stack, Visitor(stack) as visitor:
+        served = new_canvas(stack, "my world")
+        assert_painted(model, served, visitor.tiles(served.id, [Tile(1, -3, 5)]))
 
     with pytest.raises(InvalidRequest, match="begun with other kind, name: name another --out"):
         Commission(paintings, out, "scroll", "theirs", False, 2, tiny).carry_out(print)
