@@ -8,7 +8,7 @@ Shape suffixes: G pictures, L looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
@@ -72,6 +72,15 @@ def strip(pixels: Pixels, region: Region, given: Region, way: Way) -> Strip | No
     return Strip(pixels[along : along + rows, start:], size)
 
 
+def add_segments(
+    seams: Seams, way: Way, name: str, found: Strip, sides: Sequence[int] = (-1, 1)
+) -> None:
+    """The segments of a join, against what lies to its sides: -1 what was given, 1 what goes on."""
+    grey = found.pixels.mean(axis=-1)
+    for top in range(0, len(grey) - SEGMENT_PX + 1, SEGMENT_PX):
+        seams.add(way, name, grey[top : top + SEGMENT_PX], found.join, sides=sides)
+
+
 class Drift(NamedTuple):
     """How what lies at a distance differs from the given picture's own band along the join.
 
@@ -117,15 +126,9 @@ class Joins:
         for way in WAYS:
             found = strip(pixels, region, given, way)
             if found is not None:
-                self._add_seams(name, way, found)
+                add_segments(self.around, way, name, found)
+                add_segments(self.inside, way, name, found, sides=(-1,))
                 self._add_bands(way, found)
-
-    def _add_seams(self, name: str, way: Way, found: Strip) -> None:
-        grey = found.pixels.mean(axis=-1)
-        for top in range(0, len(grey) - SEGMENT_PX + 1, SEGMENT_PX):
-            part = grey[top : top + SEGMENT_PX]
-            self.around.add(way, name, part, found.join)
-            self.inside.add(way, name, part, found.join, sides=(-1,))
 
     def _add_bands(self, way: Way, found: Strip) -> None:
         own = found.pixels[:, found.join - BAND_PX : found.join]
