@@ -6,9 +6,9 @@ spacing; each picks one entry of a palette, a block of cells cut from a real pic
 around itself; about half way to the next anchor one block passes smoothly into the other, along a
 border that a noise bends, as coasts and hills are bent. So most places are laid out as some picture
 is, far-apart ones differ as pictures do, any place can be asked for at once, and it costs no
-patches. In the palette like lies next to like, and a slower noise says which
-part of it a region picks from: ocean, ice, forest and desert do not lie in pieces beside each
-other, and a landscape passes into one that it could be a part of.
+patches. In the palette like lies next to like, and a slower noise says which part of it anchors
+pick from: ocean, ice, forest and desert do not lie in pieces beside each other, and a landscape
+passes into one that it could be a part of.
 
 Where a canvas has words, anchors pick only from entries whose pictures were described alike: "a
 stormy sea" is painted over colours of seas. A region with words of its own has anchors of its own,
