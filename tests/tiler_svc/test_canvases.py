@@ -33,6 +33,7 @@ from tests.tiler_svc.fakes import ENCODER, House
 from tiler_svc.canvases import PATIENCE_S, Canvases
 from tiler_svc.peers import Generator, Models
 from tiler_svc.pictures import Pictures
+from tiler_svc.settings import TilerSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -421,14 +422,16 @@ async def test_a_branch_made_while_the_last_other_one_goes_keeps_their_parent(ho
 
 async def test_worlds_have_a_canvas_to_open_first_that_nobody_can_delete(home: House) -> None:
     # Anne makes the same one before anybody asks for the worlds.
-    mine = (await create(home, ANNE, seed=7)).canvas.id
+    first_seeds = TilerSettings.model_fields["first_seeds"].default
+    mine = (await create(home, ANNE, seed=first_seeds["planet"])).canvas.id
     worlds = (await home.canvases.ListWorlds(pb.ListWorldsRequest())).worlds
     assert [world.name for world in worlds] == ["planet", "scroll"]
     assert worlds[0].canvas == mine
-    for world, seed in zip(worlds, (7, 6), strict=True):
+    for world in worlds:
         assert world.model == home.model.digest
         found = await home.canvases.GetCanvas(pb.GetCanvasRequest(canvas=world.canvas))
-        assert found.canvas.seed == seed and found.canvas.extent == world.extent
+        assert found.canvas.seed == first_seeds[world.name]
+        assert found.canvas.extent == world.extent
     await delete(home, ANNE, mine)
     assert await home.store.get(canvas_key(mine))
     assert await home.canvases.ListWorlds(pb.ListWorldsRequest()) == pb.ListWorldsResponse(
