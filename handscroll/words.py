@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from handscroll.canvas import Canvas, PromptRegion
+from handscroll.canvas import Branch, Canvas, PromptRegion
 from handscroll.context import Floats
 from handscroll.field import CELL_PX, Layout
 from handscroll.geometry import PATCH_PX, Patch, cell_of
@@ -97,7 +97,8 @@ def words_of(canvas: Canvas, vectors: Vectors) -> Words | None:
 def layouts_of(canvas: Canvas, vectors: Vectors) -> tuple[Layout, ...]:
     """What the field of a canvas is laid out of: the canvas, and over it each of its regions.
 
-    A negative prompt has a say where there is a prompt, whatever the guidance.
+    A branch is seen in its rectangle alone, and is laid out around the middle of that. A negative
+    prompt has a say where there is a prompt, whatever the guidance.
     """
     negative_W = vectors.get(canvas.sampling.negative_prompt)
     cell = CELL_PX * 2**canvas.extent.finest
@@ -114,11 +115,16 @@ def layouts_of(canvas: Canvas, vectors: Vectors) -> tuple[Layout, ...]:
             right = [_right(region, col * cell, cell) for col in cols.tolist()]
             return np.outer(down, right)
 
-        middle = region.top + region.height // 2, region.left + region.width // 2
-        row, col = (cell_of(at, cell) for at in middle)
-        return Layout(sought(region.prompt), (row, col), cover)
+        return Layout(sought(region.prompt), _middle(region, cell), cover)
 
-    return Layout(sought(canvas.prompt)), *map(layout, canvas.regions)
+    middle = _middle(canvas.branch, cell) if canvas.branch else (0, 0)
+    return Layout(sought(canvas.prompt), middle), *map(layout, canvas.regions)
+
+
+def _middle(place: PromptRegion | Branch, cell: int) -> tuple[int, int]:
+    """Row and column of the cell in the middle of a rectangle."""
+    row, col = place.top + place.height // 2, place.left + place.width // 2
+    return cell_of(row, cell), cell_of(col, cell)
 
 
 def _down(region: PromptRegion, start: int, size: int) -> float:

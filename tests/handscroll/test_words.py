@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handscroll.canvas import MAX_REGION_PX, MAX_REGIONS, Canvas, PromptRegion, Sampling
+from handscroll.canvas import (
+    MAX_REGION_PX,
+    MAX_REGIONS,
+    Branch,
+    Canvas,
+    PromptRegion,
+    Sampling,
+)
 from handscroll.checkpoint import Checkpoint
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import Extent, Patch
@@ -188,6 +195,15 @@ def test_a_layout_is_looked_for_by_the_prompt_less_half_of_the_negative_one() ->
     assert plain is not None and heard is not None
     np.testing.assert_array_equal(plain, VECTORS["sea"])
     np.testing.assert_array_equal(heard(Patch(0, 0, 0, 0)), VECTORS["sea"])
+
+
+def test_a_branch_is_laid_out_around_the_middle_of_its_rectangle() -> None:
+    (whole,) = layouts_of(PLAIN, VECTORS)
+    assert whole.middle == (0, 0)
+    branch = Branch("1" * 64, top=1024, left=-2048, height=512, width=256)
+    (again,) = layouts_of(replace(PLAIN, prompt="snow", branch=branch), VECTORS)
+    assert again.middle == (1280 // 128, -1920 // 128)
+    np.testing.assert_array_equal(again.sought_W, VECTORS["snow"])
 
 
 @settings(max_examples=60)
