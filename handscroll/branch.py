@@ -45,9 +45,9 @@ MAX_BRANCHES = 64
 """How long a chain of branches, each of the one before, may be."""
 NEAR_KNOWN_PX = TONE_PX + BESIDE_PX
 """How much around a tile is decoded near a known picture: where tones are compared."""
-_DEEP_PX = 512
-"""How far inside the rectangle the field is the branch's own, in pixels of level 0; in a small one it
-is so from a quarter of its side on, or its words would not be seen."""
+_DEEP = 1 / 4
+"""How far inside the rectangle the field is the branch's own, as a share of its shorter side: in a
+small one, too, its words are to be seen."""
 _REACH_PX = 80 + NEAR_KNOWN_PX
 """What a tile shows lies less than so many pixels from it, also near a known picture."""
 
@@ -174,8 +174,7 @@ class BranchField:
         first_M2 = (place_M2 + 0.5) * f + np.array((patch.row, patch.col)) * PATCH_PX - corner
         last_M2 = np.array((height, width)) - first_M2
         deep_M = np.minimum(first_M2, last_M2).min(axis=1)  # negative outside
-        deep_px = min(_DEEP_PX, height / 4, width / 4)
-        parents_M1 = near(np.maximum(deep_M, 0) / deep_px)[:, None]
+        parents_M1 = near(np.maximum(deep_M, 0) / (_DEEP * min(height, width)))[:, None]
         values_MV = parents_M1 * parents_MV + (1 - parents_M1) * own_MV
         return values_MV.astype(np.float32), place_M2
 
