@@ -2,11 +2,10 @@
 --out FOLDER``.
 
 ``tokenizers`` trains a few from nothing, alike but for one thing, and what decodes of the first of
-them further, by other losses; ``decoders`` takes things away
-from a trained one, and trains it further alike but for one thing; ``sampling`` paints with a
-trained one, with one setting changed. All of it is small, made to compare and not to ship: figures
-are to be read within a table. Leaves ``tokenizers.md``, ``decoders.md`` and ``sampling.md``; a run
-that was stopped goes on.
+them further, by other losses; ``decoders`` takes things away from a trained one, and trains it
+further alike but for one thing; ``sampling`` paints with a trained one, with one setting changed.
+All of it is small, made to compare and not to ship: figures are to be read within a table. Leaves
+``tokenizers.md``, ``decoders.md`` and ``sampling.md``; a run that was stopped goes on.
 """
 
 from __future__ import annotations

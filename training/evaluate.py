@@ -27,6 +27,7 @@ from training.captions import landscapes
 from training.examples import Dataset
 from training.features import Lite0, reconstructed
 from training.likelihood import decoder_rows, tokenizer_rows
+from training.metrics import Estimate
 from training.pictures import Picture, Pixels
 from training.samples import STEP_PX, Studio, view
 from training.seams import Seams, lattice_kind, line_kind, measure_seams, tile_seams
@@ -57,6 +58,12 @@ class Report:
     def target(self, what: str, wanted: str, measured: str, met: bool) -> None:
         """One thing aimed at."""
         self.targets.append((what, wanted, measured, met))
+
+    def seam_target(self, what: str, ratio: Estimate) -> None:
+        """One kind of border, at which as much is to change as beside it."""
+        low, high = SEAM
+        met = low <= ratio.value <= high
+        self.target(what, f"{low} to {high}", ratio.text(), met)
 
     def text(self) -> str:
         """The file."""
@@ -146,9 +153,7 @@ def seam_section(
     for name, segments, ratio in found.ratios():
         rows.append((name, str(segments), ratio.text()))
         if "-" in name:
-            low, high = SEAM
-            met = low <= ratio.value <= high
-            report.target(f"{world}: seam {name}", f"{low} to {high}", ratio.text(), met)
+            report.seam_target(f"{world}: seam {name}", ratio)
     rows += [
         (f"real pictures: {name}", str(count), one.text()) for name, count, one in real.ratios()
     ]

@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from handscroll import checkpoint
 from handscroll.canvas import Canvas, Known
@@ -25,7 +25,7 @@ from handscroll.cli import run
 from handscroll.geometry import Extent, Region
 from handscroll.known import digest_of
 from training import pictures, samples
-from training.evaluate import SEAM, Report
+from training.evaluate import Report
 from training.features import Lite0, reconstructed
 from training.joins import BAND_PX, DISTANCES_PX, WAYS, Joins
 from training.pictures import Picture, Pixels
@@ -37,9 +37,7 @@ CASE_PX = {"scroll": (704, 1408), "plane": (512, 1024)}
 REACH_PX = 1152
 """How far from the given picture an endless canvas is looked at."""
 PAINTED, CODED, REAL = "painted", "real, through the tokenizer", "real"
-OUTLINE_RGB = (255, 64, 64)
 NOTHING_GREY = 40
-SHEET_SCALE = 2
 
 
 class Case(NamedTuple):
@@ -142,13 +140,11 @@ def _part(pixels: Pixels, given: Region) -> Pixels:
 def shown(case: Case, setup: Setup, pixels: Pixels) -> Pixels:
     """What was given, outlined where it lies, above what was made of it."""
     view, given = setup.views[0], setup.given
-    top, left = given.top - view.top, given.left - view.left
     above = Image.new("RGB", (view.width, view.height), (NOTHING_GREY,) * 3)
-    above.paste(Image.fromarray(_part(case.pixels, given)), (left, top))
-    box = (left, top, left + given.width - 1, top + given.height - 1)
-    ImageDraw.Draw(above).rectangle(box, outline=OUTLINE_RGB, width=2 * SHEET_SCALE)
-    both = np.concatenate([np.asarray(above), pixels])
-    return np.asarray(Image.fromarray(both).reduce(SHEET_SCALE))
+    above.paste(
+        Image.fromarray(_part(case.pixels, given)), (given.left - view.left, given.top - view.top)
+    )
+    return samples.compared(np.asarray(above), pixels, view, given)
 
 
 def measure(
@@ -194,9 +190,7 @@ def seam_section(
     rows = []
     for way in (way for way in WAYS if (0, PAINTED, way) in found):
         count, ratio = found[0, PAINTED, way]
-        low, high = SEAM
-        met = low <= ratio.value <= high
-        report.target(f"{title}: seam {way}", f"{low} to {high}", ratio.text(), met)
+        report.seam_target(f"{title}: seam {way}", ratio)
         cells = [found.get((side, kind, way)) for side in (0, 1) for kind in joins]
         rows.append((way, str(count), *(cell[1].text() if cell else "–" for cell in cells)))
     given = setup.given

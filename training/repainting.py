@@ -13,7 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from handscroll import checkpoint
 from handscroll.canvas import Branch, Canvas
@@ -22,7 +22,7 @@ from handscroll.cli import run
 from handscroll.geometry import Region
 from handscroll.paint import Painter
 from training import samples
-from training.evaluate import SEAM, Report
+from training.evaluate import Report
 from training.joins import WAYS, add_segments, strip
 from training.pictures import Pixels
 from training.seams import Seams
@@ -32,8 +32,6 @@ TRIES: dict[str, dict[str, str]] = {
     "plane": {"another try": "", "other words": "a sandy desert"},
 }
 """What the rectangle is painted anew by, by the extent of its world."""
-OUTLINE_RGB = (255, 64, 64)
-SHEET_SCALE = 2
 
 
 def middle(shown: Region) -> Region:
@@ -60,16 +58,6 @@ def repainted(
             return before, np.concatenate(list(painter.region(shown)))
 
 
-def both(before: Pixels, after: Pixels, shown: Region) -> Pixels:
-    """Before, with the rectangle outlined, above after."""
-    above, place = Image.fromarray(before), middle(shown)
-    top, left = place.top - shown.top, place.left - shown.left
-    box = (left, top, left + place.width - 1, top + place.height - 1)
-    ImageDraw.Draw(above).rectangle(box, outline=OUTLINE_RGB, width=2 * SHEET_SCALE)
-    sheet = np.concatenate([np.asarray(above), after])
-    return np.asarray(Image.fromarray(sheet).reduce(SHEET_SCALE))
-
-
 def measure(
     report: Report, model: Checkpoint, world: str, name: str, number: int, workers: int, out: Path
 ) -> None:
@@ -87,7 +75,7 @@ def measure(
                 found = strip(pixels, shown, place, way)
                 assert found is not None, "what is shown goes on in all directions"
                 add_segments(seams, way, f"{seed}", found)
-        sheet.append(both(*made, shown))
+        sheet.append(samples.compared(*made, shown, place))
     file = f"{world}_{name.replace(' ', '_')}.webp"
     Image.fromarray(samples.rows(sheet, 4)).save(out / file, quality=90)
     found_by = {
@@ -95,9 +83,7 @@ def measure(
     }
     for way in WAYS:
         ratio = found_by["painted anew", way]
-        low, high = SEAM
-        met = low <= ratio.value <= high
-        report.target(f"{world}, {name}: seam {way}", f"{low} to {high}", ratio.text(), met)
+        report.seam_target(f"{world}, {name}: seam {way}", ratio)
     report.section(
         f"{world}, {name}",
         f"{place.height} × {place.width} px in the middle of {number} seeds are painted anew"

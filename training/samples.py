@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from rich.progress import Progress
 
 from handscroll.assemble import Pixels
@@ -19,6 +19,8 @@ from handscroll.paint import Painter
 from training.pictures import Picture
 
 PLANE_PX = 1024
+OUTLINE_RGB = (255, 64, 64)
+SHEET_SCALE = 2
 STEP_PX = 1600
 """From the picture of one seed to that of the next: no two meet patches and field anchors alike."""
 
@@ -141,6 +143,16 @@ class Studio:
             views = [view(canvas.extent, level, STEP_PX * seed) for level in shown]
             found.append(Picture(f"seed {seed}", world, False, tuple(self.paint(canvas, views))))
         return found
+
+
+def compared(before: Pixels, after: Pixels, region: Region, place: Region) -> Pixels:
+    """A region before, with a place in it outlined, above the same after; both made smaller."""
+    above = Image.fromarray(before)
+    top, left = place.top - region.top, place.left - region.left
+    box = (left, top, left + place.width - 1, top + place.height - 1)
+    ImageDraw.Draw(above).rectangle(box, outline=OUTLINE_RGB, width=2 * SHEET_SCALE)
+    both = np.concatenate([np.asarray(above), after])
+    return np.asarray(Image.fromarray(both).reduce(SHEET_SCALE))
 
 
 def rows(pictures: Sequence[Pixels], columns: int) -> Pixels:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from handscroll import checkpoint
 from handscroll.canvas import Canvas
 from handscroll.geometry import Extent, Region
-from training import outpainting, pictures
+from training import outpainting, pictures, samples
 from training.features import Change, Lite0
 from training.joins import BAND_PX, WAYS, Joins, Way, strip
 from training.outpainting import CASE_PX, Case, cases, setups
@@ -209,4 +209,4 @@ def test_sheet_shows_what_is_given_outlined_above_what_is_made() -> None:
     assert (sheet[352:] == 90).all()
     assert (sheet[0, 0] == outpainting.NOTHING_GREY).all()
     assert (sheet[176, 352] == 200).all()
-    assert tuple(sheet[97, 300]) == outpainting.OUTLINE_RGB
+    assert tuple(sheet[97, 300]) == samples.OUTLINE_RGB

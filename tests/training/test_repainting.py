@@ -16,7 +16,7 @@ from handscroll.tokenizer import RADIUS_TOK
 from training import repainting, samples
 from training.evaluate import Report
 from training.joins import WAYS, strip
-from training.repainting import both, middle, repainted
+from training.repainting import middle, repainted
 from training.samples import view
 
 
@@ -47,7 +47,7 @@ def test_nothing_but_the_middle_is_painted_anew(model: Checkpoint) -> None:
     rim = RADIUS_TOK * model.tokenizer.config.downsampling
     changed[128 - rim : 384 + rim, 128 - rim : 384 + rim] = False
     assert not changed.any()
-    sheet = both(before, after, shown)
+    sheet = samples.compared(before, after, shown, place)
     assert sheet.shape == (512, 256, 3)
     assert (sheet[64, 70:180, 0] > 150).all(), "the rectangle is outlined"
 
