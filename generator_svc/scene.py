@@ -103,7 +103,7 @@ async def load_scene(
         canvas.seed, canvas.extent, served.palettes[canvas.world], f, layouts_of(canvas, vectors)
     )
     if parent is not None and line.place is not None:
-        field = BranchField(line.place, parent.field, field)
+        field = BranchField(line.place, parent.field, canvas.seed, field)
     known = None
     if canvas.known is not None:
         known, statistics = await load_tokens(store, canvas, model)

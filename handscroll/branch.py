@@ -19,7 +19,8 @@ patches of the branch, as ever, and ``49 * (level + 1)`` of the parent: the 3x3 
 around these, and what that stands on. Each further branch of a branch adds two patches to each
 side, as far as its rectangle goes.
 
-The field is the parent's at the rectangle's border, and the branch's own deep inside.
+The field is the parent's at the rectangle's border, and the branch's own deep inside; where one
+passes into the other is frayed, so that what is laid out anew is not seen to be a rectangle.
 
 Of a film, a branch is a film of as many frames, and each stands on as many patches as the first. It
 may be told of another motion, which then moves what is in the rectangle alone.
@@ -36,7 +37,7 @@ from handscroll.assemble import Pixels
 from handscroll.canvas import Branch, Canvas, order_of
 from handscroll.context import Codes, Field, Floats, Given
 from handscroll.errors import InvalidRequest, SpecMismatch
-from handscroll.field import near
+from handscroll.field import CELL_PX, frayed
 from handscroll.geometry import PATCH_PX, STANDS, Extent, Mask, Patch, Region, Tile, tile_region
 from handscroll.known import BESIDE_PX, TONE_PX, KnownPlace
 from handscroll.view import AROUND_PX, View
@@ -45,9 +46,9 @@ MAX_BRANCHES = 64
 """How long a chain of branches, each of the one before, may be."""
 NEAR_KNOWN_PX = TONE_PX + BESIDE_PX
 """How much around a tile is decoded near a known picture: where tones are compared."""
-_DEEP = 1 / 4
-"""How far inside the rectangle the field is the branch's own, as a share of its shorter side: in a
-small one, too, its words are to be seen."""
+_DEEP = 3 / 8
+"""How far inside the rectangle the field is all the branch's own, as a share of its shorter side:
+in a small one, too, its words are to be seen."""
 _REACH_PX = 80 + NEAR_KNOWN_PX
 """What a tile shows lies less than so many pixels from it, also near a known picture."""
 
@@ -158,11 +159,13 @@ class BranchField:
     Attributes:
         place: where the rectangle is.
         parents: the parent's field.
+        seed: the branch's.
         own: what the field would be without a parent.
     """
 
     place: BranchPlace
     parents: Field
+    seed: int
     own: Field
 
     def around(self, patch: Patch) -> tuple[Floats, Floats]:
@@ -170,13 +173,15 @@ class BranchField:
         parents_MV, place_M2 = self.parents.around(patch)
         own_MV, _ = self.own.around(patch)
         f = PATCH_PX // self.place.side
-        _, *corner, height, width, _ = _rectangle(self.place.extent, self.place.branch, 0)
-        first_M2 = (place_M2 + 0.5) * f + np.array((patch.row, patch.col)) * PATCH_PX - corner
-        last_M2 = np.array((height, width)) - first_M2
-        deep_M = np.minimum(first_M2, last_M2).min(axis=1)  # negative outside
-        parents_M1 = near(np.maximum(deep_M, 0) / (_DEEP * min(height, width)))[:, None]
-        values_MV = parents_M1 * parents_MV + (1 - parents_M1) * own_MV
-        return values_MV.astype(np.float32), place_M2
+        _, top, left, height, width, _ = _rectangle(self.place.extent, self.place.branch, 0)
+        deep, spans, covers = _DEEP * min(height, width), [], []
+        for axis, index, start, size in ((0, patch.row, top, height), (1, patch.col, left, width)):
+            centre = (np.unique(place_M2[:, axis]) + 0.5) * f + index * PATCH_PX
+            inside = np.minimum(centre - start, start + size - centre)  # negative outside
+            spans.append(np.floor(centre / CELL_PX).astype(np.int64))
+            covers.append(np.clip(inside / deep, 0, 1))
+        own_M1 = frayed(np.outer(*covers), self.seed, *spans).reshape(-1, 1)
+        return (parents_MV + own_M1 * (own_MV - parents_MV)).astype(np.float32), place_M2
 
 
 class Lineage:

@@ -42,13 +42,14 @@ CELL_VALUES = 4
 MARGIN = 2
 """Cells around its own that a patch sees."""
 
-_PICK, _CLIMATE, _BEND = 1, 2, 3  # streams of random numbers; each octave of bends has one
+_PICK, _CLIMATE, _BEND, _FRAY = 1, 2, 3, 5  # streams of random numbers; an octave has its own
 _CLIMATE_SPACING = 4  # anchors between two climates
-_CLIMATE_REACH = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
+_SPREAD = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
 _SCENE_REACH = 0.12  # the same where an entry is a whole scene: neighbours are to pass into another
 _PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
 _BENT = ((1 / 2, 0.3), (1 / 4, 0.15))  # bends of borders: how far apart and how deep, in anchors
+_FRAYED = ((3, 2 / 3), (1.5, 1 / 3))  # what frays a cover: how far apart, in cells, and how much
 _ALIKE = 5  # descriptions that words leave to pick from
 
 
@@ -118,7 +119,8 @@ class Layout(NamedTuple):
     Attributes:
         sought_W: what its pictures are looked for by; None where nothing is said.
         middle: row and column of a cell that an anchor stands at.
-        cover: how much of each cell of some rows and columns it covers, 0 to 1.
+        cover: how much of each cell of some rows and columns it covers, 0 to 1, if its border were
+            straight.
     """
 
     sought_W: Floats | None = None
@@ -163,7 +165,7 @@ class ProceduralField:
         laid = np.zeros((len(rows), len(cols), self.palette.blocks_ERCV.shape[-1]))
         bend = self._bend(rows, cols)
         for layout in self.layouts:
-            cover = layout.cover(rows, cols)[..., None]
+            cover = frayed(layout.cover(rows, cols), self.seed, rows, cols)[..., None]
             if cover.any():
                 laid += cover * (self._laid(layout, rows, cols, bend) - laid)
         return laid.astype(np.float32)
@@ -234,7 +236,7 @@ class ProceduralField:
         climates = np.array([[row], [col]]) / (palette.spacing * _CLIMATE_SPACING)
         climate = float(_noise(self.seed, _CLIMATE, *climates)[0, 0, 0])
         reach = _SCENE_REACH if palette.layered else _PICK_REACH
-        at = 0.5 + _CLIMATE_REACH * (climate - 0.5) + reach * (pick - 0.5)
+        at = 0.5 + _SPREAD * (climate - 0.5) + reach * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
         count = len(palette.blocks_ERCV)
         return min(int(folded * count), count - 1)
@@ -244,6 +246,23 @@ def _around(anchor: int, span: NDArray[np.int64], size: int) -> NDArray[np.int64
     """Which part of a block, laid around an anchor, a span of cells shows; then its mirror."""
     index = (span - anchor + size // 2) % (2 * size)
     return np.minimum(index, 2 * size - 1 - index)
+
+
+def frayed(
+    cover_RC: NDArray[np.float64], seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """A cover of cells, 0 to 1, whose border runs in and out as far as it is soft.
+
+    What is laid over something else in a rectangle would be seen to be rectangular. Where there is
+    none of it there is none still, and all where there is all.
+    """
+    if ((cover_RC == 0) | (cover_RC == 1)).all():
+        return cover_RC
+    noise_RC = np.zeros_like(cover_RC)
+    for octave, (apart, share) in enumerate(_FRAYED):
+        noise_RC += share * _noise(seed, _FRAY + octave, rows / apart, cols / apart)[..., 0]
+    spread_RC = np.clip(0.5 + _SPREAD * (noise_RC - 0.5), 0, 1)
+    return near(1 - np.clip((cover_RC - (1 - _PASSAGE) * spread_RC) / _PASSAGE, 0, 1))
 
 
 @lru_cache(maxsize=65536)

@@ -83,7 +83,7 @@ class Painter:
         self.known: KnownPixels | None = None
         given: Given | None = None
         if self.line.place is not None and parent is not None:
-            field = BranchField(self.line.place, parent.field, field)
+            field = BranchField(self.line.place, parent.field, canvas.seed, field)
         if canvas.known is not None:
             if picture is None:
                 raise InvalidRequest("the canvas is painted around a picture, and none is given")

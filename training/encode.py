@@ -55,6 +55,10 @@ VARIANTS = {
     "plane": ((False, 0, 0), (False, 24, 40)),
 }
 """Mirrored or not, and pixels cut off at the top and the left, where a patch is left below them."""
+SHIFTS = 15
+COARSE_TOK = 200_000
+"""Further variants of a plane's two coarsest levels, at most, until level 0 has so many tokens:
+there is but one Earth, and of two variants a decoder learns it by heart."""
 
 
 def variants(picture: Picture) -> list[Picture]:
@@ -79,6 +83,32 @@ def variants(picture: Picture) -> list[Picture]:
         levels = pictures.pyramid(image, len(picture.levels))
         found.append(replace(picture, levels=levels, water=water))
     return found
+
+
+def shifted(picture: Picture, count: int) -> list[Picture]:
+    """The coarse levels of a map, at other places of the token grid: a lattice of rank one.
+
+    A scroll is shifted sideways alone, and has variants enough; what has no patch to spare, none.
+    """
+    height, width = picture.levels[0].shape[:2]
+    if picture.held_out or picture.kind == "scroll" or min(height, width) < PATCH_PX + 16:
+        return []
+    found = []
+    for number in range(1, count + 1):
+        top, left = 5 * number % 16, 11 * number % 16
+        bottom, right = (a + (size - a) // 16 * 16 for a, size in ((top, height), (left, width)))
+        levels = [
+            pixels[top << level : bottom << level, left << level : right << level]
+            for level, pixels in enumerate(picture.levels[:2])
+        ]
+        found.append(replace(picture, levels=tuple(levels)))
+    return found
+
+
+def shifts(level0: Sequence[tuple[Floats, Grid]]) -> int:
+    """How many shifts of each picture there are, by what there is of a world's level 0."""
+    tokens = sum(statistics[..., 0].size for statistics, _ in level0)
+    return min(SHIFTS, COARSE_TOK // max(1, tokens))
 
 
 @torch.inference_mode()
@@ -324,6 +354,7 @@ def main(
                 "name": picture.name,
                 "world": picture.world,
                 "held_out": picture.held_out,
+                "levels": len(grids),
                 "moves": sentences.setdefault(words, len(sentences)) if words else None,
                 "frame": clip.frame if clip else 0,
             }
@@ -346,6 +377,11 @@ def main(
                     for level, (grid, pixels) in enumerate(zip(grids, shown["codes"], strict=True))
                 ]
                 keep(picture, told, shown, seen, clip)
+    for picture in everything:
+        for variant in shifted(picture, shifts(level0[picture.world])):
+            coarse = range(len(variant.levels))
+            grids = [captions(picture, level, sentences) for level in coarse]
+            keep(picture, grids, {"codes": variant.levels}, {})
     if sentences:
         encoder, spoken = TextEncoder(), list(sentences)
         arrays["text"] = encoder.embed(spoken)

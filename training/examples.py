@@ -70,6 +70,7 @@ class Fate(IntEnum):
 class Encoded(NamedTuple):
     """One variant of one picture, or one clip, as `training.encode` wrote it.
 
+    Of some there are the coarsest levels alone.
     ``moves`` is the index of the words that say what moves, None where nothing does; ``course`` is
     where to, and ``frame`` is the clip's place in its film. ``before`` are the codes of a frame
     before, and ``first`` those of the first; those of the picture itself where nothing moves.
@@ -132,7 +133,7 @@ class Dataset:
             names = [world.name for world in worlds]
             found = []
             for number, entry in enumerate(about["entries"]):
-                levels = range(worlds[names.index(entry["world"])].extent.finest + 1)
+                levels = range(entry["levels"])
                 codes = tuple(file.get_tensor(f"codes.{number}.{level}") for level in levels)
                 moves, course, before, first = entry["moves"], STILL, codes, codes
                 if moves is not None:
@@ -248,24 +249,27 @@ class Examples:
                 self.still[picture.world].append(picture)
             else:
                 self.clips[picture.world].setdefault(picture.moves, []).append(picture)
-        self.worlds = [number for number, found in enumerate(self.still) if found]
+        # By the root of how much there is: by all of it, the smaller world would hardly be learned.
+        roots = np.sqrt([sum(map(self._finest, found)) for found in self.still])
+        self.odds = roots / max(1.0, roots.sum())
 
     def draw(self, rng: np.random.Generator) -> Example:
         """One example."""
-        world = self.worlds[rng.integers(len(self.worlds))]
+        world = int(rng.choice(len(self.odds), p=self.odds))
         moves = bool(self.moving and self.clips[world]) and rng.random() < self.moving
-        choice = self.still[world]
         if moves:  # not by their number: there are fewer photographs of waves than of clouds
             kinds = list(self.clips[world].values())
             often = np.array(
                 [CAMERA_ODDS if kind[0].course.kind == Kind.CAMERA else 1.0 for kind in kinds]
             )
-            choice = kinds[rng.choice(len(kinds), p=often / often.sum())]
-        picture = choice[rng.integers(len(choice))]
-        odds = np.array(LEVEL_ODDS[-len(picture.codes) :])
-        if moves:
-            odds *= picture.stirring
-        level = int(rng.choice(len(odds), p=odds / odds.sum()))
+            kind = kinds[rng.choice(len(kinds), p=often / often.sum())]
+            picture = kind[rng.integers(len(kind))]
+            level = self._level(rng, picture.stirring)
+        else:
+            finest = self.data.worlds[world].extent.finest
+            level = self._level(rng, np.full(finest + 1, True))
+            choice = [one for one in self.still[world] if level < len(one.codes)]
+            picture = choice[rng.integers(len(choice))]
         extent, patch = self._place(rng, picture, level)
         later = self.moving and rng.random() < (0.9 if moves else STILL_FRAMES)
         blind = later and not self.clean and rng.random() < BLIND
@@ -308,10 +312,19 @@ class Examples:
 
     def always(self, count: int) -> list[Example]:
         """The same examples at each call; none where there is nothing to draw from."""
-        if not self.worlds or (self.moving == 1 and not any(self.clips)):
+        if not self.odds.any() or (self.moving == 1 and not any(self.clips)):
             return []
         rng = np.random.default_rng(1)
         return [self.draw(rng) for _ in range(count)]
+
+    def _finest(self, picture: Encoded) -> int:
+        """How many tokens a picture has at its world's finest level."""
+        finest = self.data.worlds[picture.world].extent.finest
+        return picture.codes[finest][..., 0].size if len(picture.codes) > finest else 0
+
+    def _level(self, rng: np.random.Generator, which: NDArray[np.bool_]) -> int:
+        odds = np.array(LEVEL_ODDS[-len(which) :]) * which
+        return int(rng.choice(len(odds), p=odds / odds.sum()))
 
     def _place(
         self, rng: np.random.Generator, picture: Encoded, level: int
@@ -327,7 +340,8 @@ class Examples:
             row, top = int(rng.integers(-(-height // self.side))), 0
         else:
             top = 2 * int(rng.integers((height - self.side) // 2 + 1)) - row * self.side
-        size = [count * f for count in picture.codes[finest].shape[:2]]
+        coarser = finest + 1 - len(picture.codes)
+        size = [count * f << coarser for count in picture.codes[-1].shape[:2]]
         extent = Placed(
             world.kind,
             finest,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from handscroll.context import Floats
-from handscroll.field import CELL_PX, MARGIN, Layout, Palette, ProceduralField
+from handscroll.field import CELL_PX, MARGIN, Layout, Palette, ProceduralField, frayed
 from handscroll.geometry import PATCH_PX, Extent, Patch
 
 F = 16
@@ -327,6 +327,30 @@ def test_later_layouts_lie_on_top() -> None:
     np.testing.assert_array_equal(
         ProceduralField(5, PLANE, palette, F, layouts).cells(rows, cols), alone
     )
+
+
+@settings(max_examples=20)
+@given(PLACES, PLACES, st.integers(0, 2**63), st.integers(1, 6))
+def test_a_cover_is_frayed_where_it_is_soft(row: int, col: int, seed: int, soft: int) -> None:
+    """Nothing is added to what is bare, nor taken from what is covered; it is asked in any part."""
+    rows, cols = span(row, 40), span(col, 40)
+    depth = np.minimum(np.arange(40), np.arange(40)[::-1]) - 8
+    cover = np.outer(*[np.clip(depth / soft, 0, 1)] * 2)
+    found = frayed(cover, seed, rows, cols)
+    assert (found[cover == 0] == 0).all() and (found[cover == 1] == 1).all()
+    assert ((found >= 0) & (found <= 1)).all()
+    part = (slice(5, 21), slice(7, 30))
+    np.testing.assert_allclose(
+        frayed(cover[part], seed, rows[part[0]], cols[part[1]]), found[part], atol=1e-9
+    )
+
+
+def test_the_border_of_a_cover_is_no_straight_line() -> None:
+    """Along a side, it is now farther out and now farther in."""
+    cover = np.outer(np.clip(np.arange(12) / 8, 0, 1), np.ones(60))
+    for seed in range(3):
+        begins = (frayed(cover, seed, span(0, 12), span(0, 60)) > 0.5).argmax(axis=0)
+        assert begins.max() - begins.min() >= 3
 
 
 def test_places_of_the_same_words_look_different() -> None:

@@ -18,12 +18,15 @@ from handscroll.canvas import (
 )
 from handscroll.checkpoint import Checkpoint
 from handscroll.errors import InvalidRequest
-from handscroll.geometry import Extent, Patch
+from handscroll.field import CELL_PX
+from handscroll.geometry import PATCH_PX, Extent, Patch
 from handscroll.paint import sampler_of
 from handscroll.words import Words, layouts_of, prompts_of, shares, words_of
 
 PLANE = Extent("plane", 2)
 PLAIN = Canvas("0" * 64, "planet", 1, PLANE, prompt="plain")
+CELL = 4 * CELL_PX
+"""Pixels of the finest level that a cell is wide."""
 VECTORS = dict(zip(["plain", "sea", "snow"], np.eye(3, 384, dtype=np.float32), strict=True))
 
 REGIONS = st.builds(
@@ -202,7 +205,7 @@ def test_a_branch_is_laid_out_around_the_middle_of_its_rectangle() -> None:
     assert whole.middle == (0, 0)
     branch = Branch("1" * 64, top=1024, left=-2048, height=512, width=256)
     (again,) = layouts_of(replace(PLAIN, prompt="snow", branch=branch), VECTORS)
-    assert again.middle == (1280 // 128, -1920 // 128)
+    assert again.middle == (1280 // CELL, -1920 // CELL)
     np.testing.assert_array_equal(again.sought_W, VECTORS["snow"])
 
 
@@ -211,14 +214,15 @@ def test_a_branch_is_laid_out_around_the_middle_of_its_rectangle() -> None:
 def test_a_region_covers_as_much_of_its_field_as_of_its_patches(
     region: PromptRegion, row: int, col: int
 ) -> None:
-    """A patch of 8 x 8 cells at level 0."""
+    """A patch at level 0."""
     canvas = replace(PLAIN, regions=(region,))
     _, layout = layouts_of(canvas, VECTORS)
     assert (layout.sought_W is None) == (region.prompt == "")
-    cells = layout.cover(np.arange(8 * row, 8 * row + 8), np.arange(8 * col, 8 * col + 8))
-    assert cells.shape == (8, 8)
+    many = PATCH_PX // CELL_PX
+    cells = layout.cover(*(np.arange(many * at, many * (at + 1)) for at in (row, col)))
+    assert cells.shape == (many, many)
     patch = shares(canvas, Patch(0, 0, row, col))[1]
     assert cells.mean() == pytest.approx(patch.share)
     at = region.top + region.height / 2, region.left + region.width / 2
     for cell, px in zip(layout.middle, at, strict=True):
-        assert cell * 128 <= px <= cell * 128 + 128
+        assert cell * CELL <= px <= (cell + 1) * CELL

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from handscroll.text import TextEncoder
-from training.encode import described, in_sequence, mirrored
+from handscroll.tokenizer import TokenizerConfig
+from training.encode import SHIFTS, described, in_sequence, mirrored, shifted, shifts
+from training.pictures import Picture
 
 
 def test_a_map_is_laid_out_in_four_ways_and_its_belts_stay_level() -> None:
@@ -14,6 +18,34 @@ def test_a_map_is_laid_out_in_four_ways_and_its_belts_stay_level() -> None:
     assert len({one.tobytes() for one in ways}) == 4
     belts = {block.sum(axis=1).round(3).tobytes(), block[::-1].sum(axis=1).round(3).tobytes()}
     assert {one.sum(axis=1).round(3).tobytes() for one in ways} == belts
+
+
+def test_coarse_levels_are_shown_at_every_place_of_the_token_grid() -> None:
+    """Each shift is another one, and by as much at both levels; what is held out is not shifted."""
+    f = TokenizerConfig().downsampling
+    rows, cols = np.meshgrid(np.arange(272), np.arange(280), indexing="ij")
+    corner = np.stack((rows, cols, rows), axis=-1).astype(np.uint8)
+    levels = (corner, corner.repeat(2, 0).repeat(2, 1), corner.repeat(4, 0).repeat(4, 1))
+    picture = Picture("one", "planet", False, levels)
+    found = shifted(picture, SHIFTS)
+    assert len(found) == SHIFTS
+    places = set()
+    for one in found:
+        coarse, finer = one.levels
+        assert coarse.shape[0] % f == coarse.shape[1] % f == 0
+        np.testing.assert_array_equal(finer[::2, ::2], coarse)
+        places.add((int(coarse[0, 0, 0]), int(coarse[0, 0, 1])))
+    for axis in (0, 1):
+        assert {place[axis] for place in places} == set(range(1, f))
+    assert not shifted(replace(picture, held_out=True), SHIFTS)
+    assert not shifted(replace(picture, kind="scroll"), SHIFTS)
+    assert not shifted(replace(picture, levels=(corner[:271],)), SHIFTS)
+
+
+def test_small_maps_are_shifted_more_often() -> None:
+    grid = np.zeros((1, 1), np.int32)
+    counts = [shifts([(np.zeros((rows, 100, 4), np.float32), grid)]) for rows in (10, 500, 3000)]
+    assert counts == [SHIFTS, 4, 0]
 
 
 def test_landscapes_that_lie_next_to_each_other_are_alike() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import PATCH_PX, Extent
 from training import encode
-from training.folder import MOST_PX, WorldKind, extents, fitted, least, look
+from training.folder import MOST_GIVEN_PX, MOST_PX, WorldKind, extents, fitted, least, look
 from training.pictures import FEW, Picture, load, pyramid
 
 KINDS: tuple[WorldKind, ...] = ("scroll", "plane")
@@ -72,6 +72,13 @@ def test_a_few_small_pictures_are_enlarged_or_left_out_by_name(tmp_path: Path) -
     assert found == dict.fromkeys(("large0", "large1", "large2"), (1088, 1088)) | {
         "small": (1152, 1024)
     }
+
+
+def test_a_picture_larger_than_may_be_decoded_is_left_out_by_name(tmp_path: Path) -> None:
+    put(tmp_path, "one.png", 300, 300)
+    put(tmp_path, "long.png", MOST_GIVEN_PX + 1, 1)
+    (told,) = levels(tmp_path, "plane")[1]
+    assert told.startswith("left out long.png: ") and str(MOST_GIVEN_PX) in told
 
 
 def test_an_upright_picture_is_cut_by_a_scroll_and_that_is_told(tmp_path: Path) -> None:

@@ -120,6 +120,26 @@ def test_example_of_a_clip_sees_the_frame_before_as_a_served_patch_does(kind: st
     assert compared > 20
 
 
+def test_of_a_picture_with_coarse_levels_alone_no_finer_one_is_drawn() -> None:
+    data = some_dataset("plane")
+    still = data.pictures[0]
+    coarse = still._replace(codes=still.codes[:2], captions=still.captions[:2])
+    examples = Examples(replace(data, pictures=[still, *[coarse] * 9]))
+    rng = np.random.default_rng(1)
+    levels = [examples.draw(rng).context.patch.level for _ in range(200)]
+    assert 0.2 < levels.count(2) / len(levels) < 0.4, "as often as without it"
+
+
+def test_worlds_are_drawn_by_the_root_of_how_much_there_is_of_each() -> None:
+    data = some_dataset("plane")
+    still, other = data.pictures[0], data.pictures[0]._replace(world=1)
+    worlds = [data.worlds[0], replace(data.worlds[0], name="other", index=1)]
+    few = replace(data, worlds=worlds, pictures=[still, *[other] * 4])
+    np.testing.assert_allclose(Examples(few).odds, [1 / 3, 2 / 3])
+    assert not Examples(few, held_out=True).odds.any()
+    assert Examples(few, held_out=True).always(5) == []
+
+
 def test_kind_of_motion_is_now_and_then_left_to_the_words() -> None:
     examples, rng = Examples(some_dataset("plane"), moving=1.0), np.random.default_rng(1)
     later = [one for one in (examples.draw(rng).context for _ in range(200)) if one.patch.frame]
