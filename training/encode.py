@@ -379,8 +379,8 @@ def main(
                 keep(picture, told, shown, seen, clip)
     for picture in everything:
         for variant in shifted(picture, shifts(level0[picture.world])):
-            coarse = range(len(variant.levels))
-            grids = [captions(picture, level, sentences) for level in coarse]
+            seen_levels = range(len(variant.levels))
+            grids = [captions(picture, level, sentences) for level in seen_levels]
             keep(picture, grids, {"codes": variant.levels}, {})
     if sentences:
         encoder, spoken = TextEncoder(), list(sentences)
