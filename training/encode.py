@@ -106,8 +106,8 @@ def shifted(picture: Picture, count: int) -> list[Picture]:
 
 
 def shifts(level0: Sequence[tuple[Floats, Grid]]) -> int:
-    """How many shifts of each picture there are, by what there is of a world's level 0."""
-    tokens = sum(statistics[..., 0].size for statistics, _ in level0)
+    """How many shifts of each picture there are, by what there is of a plane's level 0."""
+    tokens = sum(statistics[..., 0].size for statistics, _ in level0) // len(VARIANTS["plane"])
     return min(SHIFTS, COARSE_TOK // max(1, tokens))
 
 
@@ -360,8 +360,10 @@ def main(
             }
         )
 
+    told_of = []
     for index, picture in enumerate(track(everything, "encoding")):
         grids = [captions(picture, level, sentences) for level in range(len(picture.levels))]
+        told_of.append(grids)
         rng = np.random.default_rng((4, index))
         for variant in variants(picture):
             seen: dict[bytes, Pixels] = {}
@@ -377,11 +379,9 @@ def main(
                     for level, (grid, pixels) in enumerate(zip(grids, shown["codes"], strict=True))
                 ]
                 keep(picture, told, shown, seen, clip)
-    for picture in everything:
+    for picture, grids in zip(everything, told_of, strict=True):
         for variant in shifted(picture, shifts(level0[picture.world])):
-            seen_levels = range(len(variant.levels))
-            grids = [captions(picture, level, sentences) for level in seen_levels]
-            keep(picture, grids, {"codes": variant.levels}, {})
+            keep(picture, grids[: len(variant.levels)], {"codes": variant.levels}, {})
     if sentences:
         encoder, spoken = TextEncoder(), list(sentences)
         arrays["text"] = encoder.embed(spoken)

@@ -615,12 +615,15 @@ def test_the_field_is_the_parents_at_the_border_and_its_own_deep_inside() -> Non
     for size in (4096, 1024):
         canvas = branch_of(canvas_of(), -size // 2, -size // 2, size, size)
         field, half = BranchField(place_of(canvas), Flat(0), 3, Flat(1)), size // 8
+        between = False
         for patch in (Patch(0, 0, row, col) for row, col in product(range(-3, 3), repeat=2)):
             values, places = field.around(patch)
             down, right = ((places + 0.5) * F + np.array((patch.row, patch.col)) * PATCH_PX).T
             deep = half - np.maximum(abs(down), abs(right))
             assert (values[deep <= 0] == 0).all() and (values[deep >= half * 3 / 4] == 1).all()
             assert ((values >= 0) & (values <= 1)).all()
+            between |= bool(((values > 0) & (values < 1)).any())
+        assert between, "one passes into the other"
 
 
 # Specs.

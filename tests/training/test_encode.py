@@ -8,7 +8,7 @@ import numpy as np
 
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import TokenizerConfig
-from training.encode import SHIFTS, described, in_sequence, mirrored, shifted, shifts
+from training.encode import SHIFTS, VARIANTS, described, in_sequence, mirrored, shifted, shifts
 from training.pictures import Picture
 
 
@@ -44,7 +44,8 @@ def test_coarse_levels_are_shown_at_every_place_of_the_token_grid() -> None:
 
 def test_small_maps_are_shifted_more_often() -> None:
     grid = np.zeros((1, 1), np.int32)
-    counts = [shifts([(np.zeros((rows, 100, 4), np.float32), grid)]) for rows in (10, 500, 3000)]
+    maps = [(np.zeros((rows, 100, 4), np.float32), grid) for rows in (10, 500, 3000)]
+    counts = [shifts([one] * len(VARIANTS["plane"])) for one in maps]
     assert counts == [SHIFTS, 4, 0]
 
 
