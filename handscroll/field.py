@@ -37,7 +37,7 @@ from handscroll.context import Floats
 from handscroll.geometry import PATCH_PX, Extent, Patch
 from handscroll.seeds import patch_key, uniforms
 
-CELL_PX = 32
+CELL_PX = 16
 CELL_VALUES = 4
 MARGIN = 2
 """Cells around its own that a patch sees."""
@@ -49,7 +49,7 @@ _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
 _SCENE_REACH = 0.12  # the same where an entry is a whole scene: neighbours are to pass into another
 _PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
 _BENT = ((1 / 2, 0.3), (1 / 4, 0.15))  # bends of borders: how far apart and how deep, in anchors
-_FRAYED = ((3, 2 / 3), (1.5, 1 / 3))  # what frays a cover: how far apart, in cells, and how much
+_FRAYED = ((6, 2 / 3), (3, 1 / 3))  # what frays a cover: how far apart, in cells, and how much
 _ALIKE = 5  # descriptions that words leave to pick from
 
 

@@ -82,7 +82,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ),
         )
         for index, (name, extent, spacing, rows) in enumerate(
-            [("planet", Extent("plane", 2), 12, 1), ("scroll", Extent("scroll", 2, 704), 12, 6)]
+            [("planet", Extent("plane", 2), 24, 1), ("scroll", Extent("scroll", 2, 704), 24, 11)]
         )
     ]
     folder = tmp_path_factory.mktemp("tiny")

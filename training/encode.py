@@ -40,14 +40,16 @@ Levels = tuple[Pixels, ...]
 
 CAPTION_STRIDE_PX = 128
 PALETTE = 512
-ANCHOR_SPACING = 12
+ANCHOR_SPACING = 24
 """Cells between anchors of the field."""
-BLOCK = {"scroll": 11, "plane": 17}
+BLOCK = {"scroll": 22, "plane": 34}
 """Cells to a side of what an anchor lays around itself: of a photograph, all its width; of a map,
 as much as an anchor's borders may take in."""
-WIDENED, RAISED = 1.8, 1.3
-"""How many times as wide as its picture an entry of a layered palette may be; and the exponent by
-which its rows are moved up or down. So no canvas is laid out quite as a photograph is."""
+WIDENED = {"scroll": (1.3, 1.8), "plane": (1.0, 1.6)}
+"""How many times as wide as its picture a layout is, at least and at most; of a map as high, too. So
+no canvas is laid out quite as a picture is. Beyond twice it would be softer than level 0."""
+RAISED = 1.3
+"""The exponent by which the rows of a landscape's layout are moved up or down, at most."""
 HUE = 4.0
 """How much more hues count than brightness when landscapes are put next to each other."""
 VARIANTS = {
@@ -185,12 +187,12 @@ def palette(
 
     On a plane three in four are of the livelier half, so that open sea does not cover all, and each
     is mirrored or not: there is but one Earth, and its continents are known by their shapes.
-    Where entries are layered, each is part of a picture, `redrawn`; none comes again before all
-    have come, so that what few pictures show is there to be asked for.
+    Where entries are layered, none comes again before all have come, so that what few pictures
+    show is there to be asked for.
 
     Args:
         extent: of the world.
-        found: `statistics` (h, w, 4) and captions of level 0 of every picture.
+        found: `statistics` (h, w, 4) and captions of level 0 of every picture, `redrawn`.
         f: pixels to a token's side.
 
     Returns:
@@ -199,9 +201,7 @@ def palette(
     cell, layered = CELL_PX // f, extent.height_px is not None
     most = BLOCK["scroll" if layered else "plane"]
     rng = np.random.default_rng(0)
-    pictures_hwV = [
-        _cells(redrawn(one, rng) if layered else one, cell, layered) for one, _ in found
-    ]
+    pictures_hwV = [_cells(one, cell, layered) for one, _ in found]
     low, narrow = (min(cells.shape[axis] for cells in pictures_hwV) for axis in (0, 1))
     height, width = (low if layered else min(most, low)), min(most, narrow)
     blocks, told = [], []
@@ -253,14 +253,24 @@ def in_sequence(blocks_ERCV: Floats) -> NDArray[np.int64]:
     return np.argsort(np.round(vectors[:, 1] * scale, 9), kind="stable")
 
 
-def redrawn(statistics_hw4: Floats, rng: np.random.Generator) -> Floats:
-    """A part of a picture as wide as all of it, with its horizon a little higher or lower."""
-    height, width = statistics_hw4.shape[:2]
-    down = ((np.arange(height) + 0.5) / height) ** (RAISED ** rng.uniform(-1, 1))
-    share = WIDENED ** -rng.random()
-    right = rng.random() * (1 - share) + (np.arange(width) + 0.5) / width * share
-    rows_hw4 = _at(statistics_hw4, down * height - 0.5)
-    return _at(rows_hw4.swapaxes(0, 1), right * width - 0.5).swapaxes(0, 1)
+def redrawn(picture: Picture, rng: np.random.Generator) -> Pixels:
+    """Level 0 of a picture as it is laid out: of a landscape a part, as wide as all of it, with its
+    horizon a little higher or lower; a map all of it, made wider and higher.
+
+    Out of a finer level, so that it is as sharp as level 0 is.
+    """
+    finer = picture.levels[min(1, len(picture.levels) - 1)]
+    height, width = finer.shape[:2]
+    tall, wide = picture.levels[0].shape[:2]
+    down, across = rng.uniform(*WIDENED[picture.kind], size=2)
+    if picture.kind == "plane":
+        size = (round(wide * across), round(tall * down))
+        return np.asarray(Image.fromarray(finer).resize(size, Image.Resampling.BOX))
+    rows = ((np.arange(height) + 0.5) / height) ** (RAISED ** rng.uniform(-1, 1))
+    moved = Image.fromarray(_at(finer, rows * height - 0.5).round().astype(np.uint8))
+    left = rng.random() * (width - width / across)
+    part = (left, 0, left + width / across, height)
+    return np.asarray(moved.resize((wide, tall), Image.Resampling.BOX, part))
 
 
 def mirrored(block_RCV: Floats, way: int) -> Floats:
@@ -284,13 +294,14 @@ def described(captions: Sequence[str], tags: Mapping[str, str], encoder: TextEnc
     return both / np.linalg.norm(both, axis=1, keepdims=True)
 
 
-def _at(values_N: Floats, place_M: NDArray[np.float64]) -> Floats:
+def _at(values_N: Pixels, place_M: NDArray[np.float64]) -> Floats:
     """Values at places between those of the first axis."""
     place_M = np.clip(place_M, 0, len(values_N) - 1)
     before = np.floor(place_M).astype(np.int64)
     after = np.minimum(before + 1, len(values_N) - 1)
     share = (place_M - before).astype(np.float32).reshape(-1, *[1] * (values_N.ndim - 1))
-    return (1 - share) * values_N[before] + share * values_N[after]
+    found: Floats = (1 - share) * values_N[before] + share * values_N[after]
+    return found
 
 
 def _cells(statistics_hw4: Floats, cell: int, layered: bool) -> Floats:
@@ -305,9 +316,12 @@ def _cells(statistics_hw4: Floats, cell: int, layered: bool) -> Floats:
 
 
 def _caption_at(cells: int, captions: int) -> NDArray[np.int64]:
-    """Of each cell along an axis of level 0, the caption of a patch in whose middle it is."""
-    middle = (np.arange(cells) + 0.5) * CELL_PX - PATCH_PX / 2
-    return np.clip(np.round(middle / CAPTION_STRIDE_PX), 0, captions - 1).astype(np.int64)
+    """Of each cell along an axis of level 0, the caption of a patch in whose middle it is.
+
+    Captions stand at equal distances, and so does the first from the beginning.
+    """
+    place = (np.arange(cells) + 0.5) / cells * (captions + 1) - 1
+    return np.clip(np.round(place), 0, captions - 1).astype(np.int64)
 
 
 def main(
@@ -369,7 +383,7 @@ def main(
             seen: dict[bytes, Pixels] = {}
             keep(picture, grids, {"codes": variant.levels}, seen)
             if not picture.held_out:
-                coarse = statistics(variant.levels[0], config.downsampling)
+                coarse = statistics(redrawn(variant, rng), config.downsampling)
                 level0[picture.world].append((coarse, grids[0]))
             for clip in motion.clips(variant, rng):
                 frames = {"codes": clip.frame, "before": clip.before, "first": 0}

@@ -96,7 +96,7 @@ def test_palettes_are_saved_as_they_are_seen(model: Checkpoint, tmp_path: Path) 
             world,
             palette=replace(
                 world.palette,
-                blocks_ERCV=rng.random((5, 4, 3, 6), np.float32).swapaxes(1, 3)[..., :4],
+                blocks_ERCV=rng.random((5, 4, 3, 11), np.float32).swapaxes(1, 3)[..., :4],
                 captions_EW=None,
             ),
         )

@@ -14,8 +14,8 @@ from handscroll.geometry import PATCH_PX, Extent, Patch
 
 F = 16
 CELLS = PATCH_PX // CELL_PX
-LAYERS = 6
-"""Rows of cells of the scroll: 704 px are 176 px high at level 0, five rows and half of one."""
+LAYERS = 11
+"""Rows of cells of the scroll: 704 px are 176 px high at level 0."""
 PLANE = Extent("plane", 2)
 SCROLL = Extent("scroll", 2, 704)
 PICTURE = Extent("picture", 2, 704, 1216)
@@ -101,8 +101,8 @@ def test_cells_outside_the_canvas_are_absent(col: int) -> None:
     cols = span(CELLS * col - MARGIN, CELLS + 2 * MARGIN).tolist()
     assert list(found) == [(r, c) for r in range(LAYERS) for c in cols]
     picture = ProceduralField(5, PICTURE, Palette(LAYERED, None, SPACING, layered=True), F)
-    assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 0))} == set(range(10))
-    assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 1))} == {6, 7, 8, 9}
+    assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 0))} == set(range(18))
+    assert {c for _, c in cells_around(picture, Patch(0, 0, 0, 1))} == set(range(14, 19))
 
 
 @settings(max_examples=25)
@@ -249,7 +249,7 @@ def test_field_never_changes() -> None:
     digest = hashlib.sha256()
     for field, rows in ((WORLD, span(-9, 20)), (LAND, span(0, LAYERS))):
         digest.update(field.cells(rows, span(2**33 - 9, 20)).astype("<f4").tobytes())
-    assert digest.hexdigest() == "84c740c1e1c854e31457cd50a55f40e89ea3b14b75f102b87ff0723f8ceedffd"
+    assert digest.hexdigest() == "8b4e33500fad8f7df7ecb3c636cef26b36e51f500479a1d6ee9957fec7c0e6dd"
 
 
 def test_words_leave_only_what_was_described_alike() -> None:
