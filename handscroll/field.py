@@ -7,15 +7,16 @@ around itself; about half way to the next anchor one block passes smoothly into 
 border that a noise bends, as coasts and hills are bent. So most places are laid out as some picture
 is, far-apart ones differ as pictures do, any place can be asked for at once, and it costs no
 patches. In the palette like lies next to like, and a slower noise says which part of it anchors
-pick from: ocean, ice, forest and desert do not lie in pieces beside each other, and a landscape
-passes into one that it could be a part of.
+pick from: ocean, ice, forest and desert do not lie in pieces beside each other.
 
 Where a canvas has words, anchors pick only from entries whose pictures were described alike: "a
 stormy sea" is painted over colours of seas. A region with words of its own has anchors of its own,
 one of them in its middle. So words decide what is where, and all around agree.
 
 Along a bounded axis (the height of a scroll) an entry is as high as the canvas: sky above ground
-stays sky above ground. In a picture of another height it is stretched.
+stays sky above ground. In a picture of another height it is stretched. Such an entry is a scene,
+and scenes are bridged as patches are: every second anchor picks what joins the two beside it best.
+So horizons meet, one sky passes into the next, and still nothing further away is asked.
 
 Shape suffixes: E palette entries, R rows and C columns of an entry, V values of a cell, M cells,
 W length of an embedding.
@@ -46,9 +47,12 @@ _PICK, _CLIMATE, _BEND, _FRAY = 1, 2, 3, 5  # streams of random numbers; an octa
 _CLIMATE_SPACING = 4  # anchors between two climates
 _SPREAD = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
-_SCENE_REACH = 0.12  # the same where an entry is a whole scene: neighbours are to pass into another
+_SCENE_REACH = 0.12  # the same where an entry is a whole scene
 _PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
 _BENT = ((1 / 2, 0.3), (1 / 4, 0.15))  # bends of borders: how far apart and how deep, in anchors
+_SCENE_BENT = 0.25  # how much of that a border of scenes is bent: they are matched along it
+_EDGE = 4  # cells of a scene, to both sides of its border, that are to match
+_BRIDGES = 4  # how many of the entries that match best a bridge picks from
 _FRAYED = ((6, 2 / 3), (3, 1 / 3))  # what frays a cover: how far apart, in cells, and how much
 _ALIKE = 5  # descriptions that words leave to pick from
 
@@ -100,6 +104,32 @@ class Palette:
         most = max(map(len, told))
         found: NDArray[np.int64] = np.sort(np.concatenate([np.resize(one, most) for one in told]))
         return found
+
+    def between(self, before: int, after: int, among_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Some of the entries ``among_N``, what joins the entries before and after them best first.
+
+        Not those described as one of the two is, where there are others: they show the same place.
+        """
+        if self.captions_EW is not None:
+            which_E = self._descriptions[1]
+            others_N = among_N[~np.isin(which_E[among_N], which_E[[before, after]])]
+            among_N = others_N if len(others_N) else among_N
+        left_EX, right_EX = self._edges
+        apart_N = ((left_EX[among_N] - right_EX[before]) ** 2).sum(-1)
+        apart_N += ((right_EX[among_N] - left_EX[after]) ** 2).sum(-1)
+        found: NDArray[np.int64] = among_N[np.argsort(np.round(apart_N, 6), kind="stable")]
+        return found
+
+    @cached_property
+    def _edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The mean colour of each row of every entry where the anchors beside it begin."""
+        colours_ERC3 = self.blocks_ERCV[..., :3].astype(np.float64)
+        beside = np.arange(-_EDGE // 2, _EDGE // 2)
+        left, right = (
+            colours_ERC3[:, :, _around(0, at + beside, colours_ERC3.shape[2])].mean(axis=2)
+            for at in (-self.spacing // 2, self.spacing // 2)
+        )
+        return left.reshape(len(left), -1), right.reshape(len(right), -1)
 
     @cached_property
     def _descriptions(self) -> tuple[Floats, NDArray[np.int64]]:
@@ -210,7 +240,7 @@ class ProceduralField:
         for octave, (apart, deep) in enumerate(_BENT):
             spans = (span / (apart * self.palette.spacing) for span in (rows, cols))
             bend += deep * (2 * _noise(self.seed, _BEND + octave, *spans) - 1)
-        return bend
+        return bend * _SCENE_BENT if self.palette.layered else bend
 
     def _stretched(self, block_RCV: Floats, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """A layered block at rows of cells of a canvas of this height: (rows, C, V)."""
@@ -225,14 +255,25 @@ class ProceduralField:
         return stretched
 
     def _entry(self, layout: Layout, row: int, col: int) -> int:
-        """Which palette entry an anchor at a cell picks: one its words leave, or its climate.
+        """Which palette entry an anchor at a cell picks; of scenes, every second is a bridge."""
+        palette = self.palette
+        if not palette.layered or (col - layout.middle[1]) // palette.spacing % 2 == 0:
+            return self._seed_entry(layout, row, col)
+        beside = (self._seed_entry(layout, row, col + way * palette.spacing) for way in (-1, 1))
+        sought = self._sought(layout)
+        every = np.arange(len(palette.blocks_ERCV)) if sought is None else np.unique(sought)
+        best = palette.between(*beside, every)[:_BRIDGES]
+        return int(best[int(_pair(self.seed, row, col, _PICK)[0] * len(best))])
+
+    def _seed_entry(self, layout: Layout, row: int, col: int) -> int:
+        """What an anchor picks by itself: one of those its words leave, or of its climate.
 
         Climates are slower than anchors: those near each other pick from one part of the palette.
         """
         pick, palette = _pair(self.seed, row, col, _PICK)[0], self.palette
-        if layout.sought_W is not None and palette.captions_EW is not None:
-            alike = palette.alike(layout.sought_W)
-            return int(alike[min(int(pick * len(alike)), len(alike) - 1)])
+        sought = self._sought(layout)
+        if sought is not None:
+            return int(sought[min(int(pick * len(sought)), len(sought) - 1)])
         climates = np.array([[row], [col]]) / (palette.spacing * _CLIMATE_SPACING)
         climate = float(_noise(self.seed, _CLIMATE, *climates)[0, 0, 0])
         reach = _SCENE_REACH if palette.layered else _PICK_REACH
@@ -240,6 +281,12 @@ class ProceduralField:
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
         count = len(palette.blocks_ERCV)
         return min(int(folded * count), count - 1)
+
+    def _sought(self, layout: Layout) -> NDArray[np.int64] | None:
+        """The entries that a layout's words leave; None where it has none, or nobody knows."""
+        if layout.sought_W is None or self.palette.captions_EW is None:
+            return None
+        return self.palette.alike(layout.sought_W)
 
 
 def _around(anchor: int, span: NDArray[np.int64], size: int) -> NDArray[np.int64]:

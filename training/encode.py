@@ -45,9 +45,9 @@ ANCHOR_SPACING = 24
 BLOCK = {"scroll": 22, "plane": 34}
 """Cells to a side of what an anchor lays around itself: of a photograph, all its width; of a map,
 as much as an anchor's borders may take in."""
-WIDENED = {"scroll": (1.3, 1.8), "plane": (1.0, 1.6)}
-"""How many times as wide as its picture a layout is, at least and at most; of a map as high, too. So
-no canvas is laid out quite as a picture is. Beyond twice it would be softer than level 0."""
+ENLARGED = {"scroll": ((1.0, 1.3), (1.2, 1.8)), "plane": ((1.0, 1.6), (1.0, 1.6))}
+"""How many times as high, and as wide, as its picture a layout is, at least and at most. So no
+canvas is laid out quite as a picture is. Beyond twice it would be softer than level 0."""
 RAISED = 1.3
 """The exponent by which the rows of a landscape's layout are moved up or down, at most."""
 HUE = 4.0
@@ -107,9 +107,9 @@ def shifted(picture: Picture, count: int) -> list[Picture]:
     return found
 
 
-def shifts(level0: Sequence[tuple[Floats, Grid]]) -> int:
-    """How many shifts of each picture there are, by what there is of a plane's level 0."""
-    tokens = sum(statistics[..., 0].size for statistics, _ in level0) // len(VARIANTS["plane"])
+def shifts(found: Sequence[Picture], f: int) -> int:
+    """How many shifts of each picture of a plane there are, by how many tokens level 0 has."""
+    tokens = sum(one.levels[0][..., 0].size // f**2 for one in found if not one.held_out)
     return min(SHIFTS, COARSE_TOK // max(1, tokens))
 
 
@@ -254,22 +254,22 @@ def in_sequence(blocks_ERCV: Floats) -> NDArray[np.int64]:
 
 
 def redrawn(picture: Picture, rng: np.random.Generator) -> Pixels:
-    """Level 0 of a picture as it is laid out: of a landscape a part, as wide as all of it, with its
-    horizon a little higher or lower; a map all of it, made wider and higher.
+    """Level 0 of a picture as it is laid out, `ENLARGED`: of a map all of it, of a landscape a part
+    as large as all of it was, with its horizon a little higher or lower.
 
     Out of a finer level, so that it is as sharp as level 0 is.
     """
     finer = picture.levels[min(1, len(picture.levels) - 1)]
     height, width = finer.shape[:2]
     tall, wide = picture.levels[0].shape[:2]
-    down, across = rng.uniform(*WIDENED[picture.kind], size=2)
+    down, across = (rng.uniform(*times) for times in ENLARGED[picture.kind])
     if picture.kind == "plane":
         size = (round(wide * across), round(tall * down))
         return np.asarray(Image.fromarray(finer).resize(size, Image.Resampling.BOX))
     rows = ((np.arange(height) + 0.5) / height) ** (RAISED ** rng.uniform(-1, 1))
     moved = Image.fromarray(_at(finer, rows * height - 0.5).round().astype(np.uint8))
-    left = rng.random() * (width - width / across)
-    part = (left, 0, left + width / across, height)
+    top, left = (rng.random() * side * (1 - 1 / a) for side, a in ((height, down), (width, across)))
+    part = (left, top, left + width / across, top + height / down)
     return np.asarray(moved.resize((wide, tall), Image.Resampling.BOX, part))
 
 
@@ -394,7 +394,8 @@ def main(
                 ]
                 keep(picture, told, shown, seen, clip)
     for picture, grids in zip(everything, told_of, strict=True):
-        for variant in shifted(picture, shifts(level0[picture.world])):
+        of_world = [one for one in everything if one.world == picture.world]
+        for variant in shifted(picture, shifts(of_world, config.downsampling)):
             keep(picture, grids[: len(variant.levels)], {"codes": variant.levels}, {})
     if sentences:
         encoder, spoken = TextEncoder(), list(sentences)

@@ -244,12 +244,51 @@ def test_anchors_near_each_other_share_a_climate() -> None:
         assert 0 < near < apart * 0.75
 
 
+@settings(max_examples=20)
+@given(PLACES, st.integers(0, 2**32))
+def test_every_second_scene_joins_the_two_beside_it(at: int, seed: int) -> None:
+    """Of scenes that rise or fall from left to right, that which goes from one to the other."""
+    ends = [(left, right) for left in range(-3, 4) for right in range(-3, 4)]
+    rise = np.array([np.linspace(*pair, 2 * SPACING) / 3 for pair in ends])
+    scenes = np.tile(rise[:, None, :, None], (1, LAYERS, 1, 4)).astype(np.float32)
+    palette = Palette(scenes, np.eye(len(ends), dtype=np.float32), 2 * SPACING, layered=True)
+    field = ProceduralField(seed, SCROLL, palette, F)
+    first = 2 * at * palette.spacing
+    before, bridge, after = (
+        field._entry(Layout(), 0, first + step * palette.spacing) for step in range(3)
+    )
+    assert bridge not in (before, after)
+
+    def gap(one: int) -> int:
+        left, right = ends[one]
+        return (left - ends[before][1]) ** 2 + (right - ends[after][0]) ** 2
+
+    assert gap(bridge) <= sorted(map(gap, range(len(ends))))[5]
+
+
+def test_scenes_are_bridged_by_what_words_leave() -> None:
+    """And by another picture of it than those beside it show, unless there is none."""
+    scenes = RNG.uniform(-1, 1, (24, LAYERS, 8, 4)).astype(np.float32)
+    which = np.arange(24) // 4
+    palette = Palette(scenes, np.eye(6, dtype=np.float32)[which], SPACING, layered=True)
+    about = np.array([0, 0.2, 0.4, 0.6, 0.8, 1], np.float32)
+    left = palette.alike(about)
+    for col in range(1, 100, 2):
+        picked = [
+            ProceduralField(5, SCROLL, palette, F)._entry(Layout(about), 0, SPACING * one)
+            for one in (col - 1, col, col + 1)
+        ]
+        assert set(picked) <= set(left)
+        assert which[picked[1]] not in which[picked[::2]]
+    assert set(palette.between(0, 20, np.arange(4))) == set(range(4))
+
+
 def test_field_never_changes() -> None:
     """Golden bits: sums and products of doubles, the same on every platform."""
     digest = hashlib.sha256()
     for field, rows in ((WORLD, span(-9, 20)), (LAND, span(0, LAYERS))):
         digest.update(field.cells(rows, span(2**33 - 9, 20)).astype("<f4").tobytes())
-    assert digest.hexdigest() == "8b4e33500fad8f7df7ecb3c636cef26b36e51f500479a1d6ee9957fec7c0e6dd"
+    assert digest.hexdigest() == "0d6366d4fe21913f92b73169e7f20962e905bf672218c062ab272eeab6eecb25"
 
 
 def test_words_leave_only_what_was_described_alike() -> None:

@@ -5,10 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import TokenizerConfig
-from training.encode import SHIFTS, VARIANTS, described, in_sequence, mirrored, shifted, shifts
+from training.encode import (
+    ENLARGED,
+    RAISED,
+    SHIFTS,
+    described,
+    in_sequence,
+    mirrored,
+    redrawn,
+    shifted,
+    shifts,
+)
 from training.pictures import Picture
 
 
@@ -43,10 +55,40 @@ def test_coarse_levels_are_shown_at_every_place_of_the_token_grid() -> None:
 
 
 def test_small_maps_are_shifted_more_often() -> None:
-    grid = np.zeros((1, 1), np.int32)
-    maps = [(np.zeros((rows, 100, 4), np.float32), grid) for rows in (10, 500, 3000)]
-    counts = [shifts([one] * len(VARIANTS["plane"])) for one in maps]
-    assert counts == [SHIFTS, 4, 0]
+    f = TokenizerConfig().downsampling
+    sizes = [np.broadcast_to(np.uint8(0), (rows * f, 100 * f, 3)) for rows in (10, 500, 3000)]
+    maps = [Picture("one", "planet", False, (pixels,)) for pixels in sizes]
+    assert [shifts([one], f) for one in maps] == [SHIFTS, 4, 0]
+    assert shifts([*maps[:2], replace(maps[2], held_out=True)], f) == 3
+
+
+@given(st.integers(0, 1000))
+def test_a_redrawn_landscape_has_the_layers_of_the_picture_from_top_to_bottom(seed: int) -> None:
+    """Ground stays below sky, nothing is there that was not, and most of what was there is."""
+    down = np.broadcast_to(np.linspace(0, 255, 352)[:, None, None], (352, 704, 3))
+    right = np.broadcast_to(np.linspace(0, 255, 704)[None, :, None], (352, 704, 3))
+    for lines, axis in ((down, 0), (right, 1)):
+        finer = lines.round().astype(np.uint8)
+        picture = Picture("one", "scroll", False, (finer[::2, ::2], finer), kind="scroll")
+        found = redrawn(picture, np.random.default_rng(seed)).astype(np.float64)
+        assert found.shape == (176, 352, 3)
+        assert (np.diff(found, axis=axis) >= 0).all()
+        most = ENLARGED["scroll"][axis][1] * (RAISED if axis == 0 else 1)
+        assert np.ptp(found) >= 0.9 * 255 / most
+
+
+@given(st.integers(0, 1000))
+def test_a_redrawn_map_is_all_of_it(seed: int) -> None:
+    """From its first to its last line, made higher and wider."""
+    rows, cols = np.meshgrid(np.linspace(0, 255, 128), np.linspace(0, 255, 256), indexing="ij")
+    finer = np.stack((rows, cols, rows), axis=-1).round().astype(np.uint8)
+    picture = Picture("one", "planet", False, (finer[::2, ::2], finer))
+    found = redrawn(picture, np.random.default_rng(seed))
+    for axis in (0, 1):
+        least, most = ENLARGED["plane"][axis]
+        assert least <= found.shape[axis] / picture.levels[0].shape[axis] <= most + 0.01
+        line = found[..., axis].mean(axis=1 - axis)
+        assert (np.diff(line) >= 0).all() and line[0] < 6 and line[-1] > 249
 
 
 def test_landscapes_that_lie_next_to_each_other_are_alike() -> None:

@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -447,17 +445,3 @@ def test_tones_are_means_and_not_texture() -> None:
     flat = torch.zeros(1, 32, 32, 3)
     assert train_pixels.tones(texture, flat) == 0
     torch.testing.assert_close(train_pixels.tones(texture + 0.25, flat), torch.tensor(0.25))
-
-
-@given(st.integers(0, 1000))
-def test_a_redrawn_picture_has_the_layers_of_the_picture_from_top_to_bottom(seed: int) -> None:
-    """Ground stays below sky, and nothing is there that was not."""
-    down = np.broadcast_to(np.linspace(-1, 1, 11, dtype=np.float32)[:, None, None], (11, 22, 4))
-    found = encode.redrawn(down, np.random.default_rng(seed))
-    assert found.shape == down.shape
-    assert (np.diff(found, axis=0) > 0).all()
-    assert found.min() >= -1 and found.max() <= 1
-    right = np.broadcast_to(np.linspace(-1, 1, 22, dtype=np.float32)[None, :, None], (11, 22, 4))
-    wide = encode.redrawn(right, np.random.default_rng(seed))
-    assert (np.diff(wide, axis=1) >= 0).all()
-    assert np.ptp(wide) >= 0.9 * np.ptp(right) / encode.WIDENED
