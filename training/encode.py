@@ -378,12 +378,12 @@ def main(
     for index, picture in enumerate(track(everything, "encoding")):
         grids = [captions(picture, level, sentences) for level in range(len(picture.levels))]
         told_of.append(grids)
-        rng = np.random.default_rng((4, index))
+        rng, laid = (np.random.default_rng((kind, index)) for kind in (4, 5))
         for variant in variants(picture):
             seen: dict[bytes, Pixels] = {}
             keep(picture, grids, {"codes": variant.levels}, seen)
             if not picture.held_out:
-                coarse = statistics(redrawn(variant, rng), config.downsampling)
+                coarse = statistics(redrawn(variant, laid), config.downsampling)
                 level0[picture.world].append((coarse, grids[0]))
             for clip in motion.clips(variant, rng):
                 frames = {"codes": clip.frame, "before": clip.before, "first": 0}
