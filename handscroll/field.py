@@ -259,10 +259,11 @@ class ProceduralField:
         palette = self.palette
         if not palette.layered or (col - layout.middle[1]) // palette.spacing % 2 == 0:
             return self._seed_entry(layout, row, col)
-        beside = (self._seed_entry(layout, row, col + way * palette.spacing) for way in (-1, 1))
+        before = self._seed_entry(layout, row, col - palette.spacing)
+        after = self._seed_entry(layout, row, col + palette.spacing)
         sought = self._sought(layout)
         every = np.arange(len(palette.blocks_ERCV)) if sought is None else np.unique(sought)
-        best = palette.between(*beside, every)[:_BRIDGES]
+        best = palette.between(before, after, every)[:_BRIDGES]
         return int(best[int(_pair(self.seed, row, col, _PICK)[0] * len(best))])
 
     def _seed_entry(self, layout: Layout, row: int, col: int) -> int:
