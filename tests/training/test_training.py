@@ -50,7 +50,7 @@ def some_dataset(kind: str) -> Dataset:
         for level in range(3)
     )
     extent = Extent("scroll", 2, 704) if kind == "scroll" else Extent("plane", 2)
-    rows = 6 if kind == "scroll" else 1
+    rows = sides[0] if kind == "scroll" else 1
     world = World(
         "it",
         0,
