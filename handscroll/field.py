@@ -256,38 +256,44 @@ class ProceduralField:
 
     def _entry(self, layout: Layout, row: int, col: int) -> int:
         """Which palette entry an anchor at a cell picks; of scenes, every second is a bridge."""
-        palette = self.palette
+        palette, sought = self.palette, self._sought(layout)
         if not palette.layered or (col - layout.middle[1]) // palette.spacing % 2 == 0:
-            return self._seed_entry(layout, row, col)
-        before = self._seed_entry(layout, row, col - palette.spacing)
-        after = self._seed_entry(layout, row, col + palette.spacing)
-        sought = self._sought(layout)
+            return self._seed_entry(sought, row, col)
+        before = self._seed_entry(sought, row, col - palette.spacing)
+        after = self._seed_entry(sought, row, col + palette.spacing)
         every = np.arange(len(palette.blocks_ERCV)) if sought is None else np.unique(sought)
         best = palette.between(before, after, every)[:_BRIDGES]
-        return int(best[int(_pair(self.seed, row, col, _PICK)[0] * len(best))])
+        return int(best[_index(self._pick(row, col), len(best))])
 
-    def _seed_entry(self, layout: Layout, row: int, col: int) -> int:
+    def _seed_entry(self, sought: NDArray[np.int64] | None, row: int, col: int) -> int:
         """What an anchor picks by itself: one of those its words leave, or of its climate.
 
         Climates are slower than anchors: those near each other pick from one part of the palette.
         """
-        pick, palette = _pair(self.seed, row, col, _PICK)[0], self.palette
-        sought = self._sought(layout)
+        pick, palette = self._pick(row, col), self.palette
         if sought is not None:
-            return int(sought[min(int(pick * len(sought)), len(sought) - 1)])
+            return int(sought[_index(pick, len(sought))])
         climates = np.array([[row], [col]]) / (palette.spacing * _CLIMATE_SPACING)
         climate = float(_noise(self.seed, _CLIMATE, *climates)[0, 0, 0])
         reach = _SCENE_REACH if palette.layered else _PICK_REACH
         at = 0.5 + _SPREAD * (climate - 0.5) + reach * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
-        count = len(palette.blocks_ERCV)
-        return min(int(folded * count), count - 1)
+        return _index(folded, len(palette.blocks_ERCV))
+
+    def _pick(self, row: int, col: int) -> float:
+        """The random number by which the anchor at a cell picks."""
+        return float(_pair(self.seed, row, col, _PICK)[0])
 
     def _sought(self, layout: Layout) -> NDArray[np.int64] | None:
         """The entries that a layout's words leave; None where it has none, or nobody knows."""
         if layout.sought_W is None or self.palette.captions_EW is None:
             return None
         return self.palette.alike(layout.sought_W)
+
+
+def _index(share: float, count: int) -> int:
+    """Which of so many lies at a share of the way through them, 0 to 1."""
+    return min(int(share * count), count - 1)
 
 
 def _around(anchor: int, span: NDArray[np.int64], size: int) -> NDArray[np.int64]:

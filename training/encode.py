@@ -393,9 +393,12 @@ def main(
                     for level, (grid, pixels) in enumerate(zip(grids, shown["codes"], strict=True))
                 ]
                 keep(picture, told, shown, seen, clip)
+    often = {
+        name: shifts([one for one in everything if one.world == name], config.downsampling)
+        for name in worlds
+    }
     for picture, grids in zip(everything, told_of, strict=True):
-        of_world = [one for one in everything if one.world == picture.world]
-        for variant in shifted(picture, shifts(of_world, config.downsampling)):
+        for variant in shifted(picture, often[picture.world]):
             keep(picture, grids[: len(variant.levels)], {"codes": variant.levels}, {})
     if sentences:
         encoder, spoken = TextEncoder(), list(sentences)
