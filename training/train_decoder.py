@@ -85,12 +85,14 @@ def fate_loss(logits_BT2: Tensor, fate_BT: Tensor) -> Tensor:
     return each.sum(dim=-1)
 
 
-def batches(examples: Examples, batch: int, steps: Iterable[int]) -> Iterator[list[Example]]:
+def batches(
+    examples: Examples, batch: int, steps: Iterable[int], seed: int = 0
+) -> Iterator[list[Example]]:
     """The examples of each step; those of a batch are about as long."""
     upcoming: list[list[Example]] = []
     for step in steps:
         if not upcoming:
-            rng = np.random.default_rng((2, step))
+            rng = np.random.default_rng((2, seed, step))
             drawn = [examples.draw(rng) for _ in range(batch * AHEAD)]
             drawn.sort(key=lambda one: len(one.context.codes_NK) + len(one.codes_TK))
             upcoming = [drawn[start : start + batch] for start in range(0, len(drawn), batch)]
@@ -162,6 +164,7 @@ def main(
         Path | None, typer.Option(help="run folder whose decoder a new run starts from")
     ] = None,
     moving: Annotated[float, typer.Option(help="share of examples from clips")] = 0.25,
+    seed: Annotated[int, typer.Option(help="another one draws other examples")] = 0,
     only: Annotated[str, typer.Option(help="layer to train; all others stay as they are")] = "",
     compiled: Annotated[
         bool, typer.Option("--compile", help="a third faster; takes a C++ compiler and a minute")
@@ -195,7 +198,7 @@ def main(
         Examples(data, held_out=True, clean=True, moving=clips).always(HELD_OUT)
         for clips in (0.0, 1.0)
     )
-    for drawn in batches(examples, batch, run.steps_left(minutes)):
+    for drawn in batches(examples, batch, run.steps_left(minutes), seed):
         run.model.train()
         share = drawn[run.rank :: run.processes]
         loss = loss_of(run.model, share, device).mean()

@@ -104,29 +104,29 @@ def main(
     judge = Run(out / "critic", Critic(), steps, learning_rate, device)
     perceptual = Perceptual().to(device)
     average = Tokenizer(run.model.config).to(device)
-    f = run.model.config.downsampling
+    f, share = run.model.config.downsampling, batch // run.processes
     sources = load_painted(painted) if painted else []
     fixed = np.random.default_rng(1)
     real = to_float([crop(fixed, held or train) for _ in range(64)], device)
     for step in run.steps_left(minutes, beside=judge):
-        rng = np.random.default_rng((3, step))
-        crops = to_float([crop(rng, train) for _ in range(batch)], device)
+        rng = np.random.default_rng((3, step, run.rank))
+        crops = to_float([crop(rng, train) for _ in range(share)], device)
         seen = window(rng)
         codes = run.model.encode(crops)
         values = disturb(rng, run.model.quantizer.values(codes), run.model.config.levels)
         if sources:
-            codes, shown = drawn(rng, sources, batch, f)
+            codes, shown = drawn(rng, sources, share, f)
             values = torch.cat((values, run.model.quantizer.values(codes.to(device))))
         with torch.autocast(device, torch.bfloat16):
             decoded = run.model.pixels(values).float()
-            own = decoded[:batch]
+            own = decoded[:share]
             loss = pixel_loss(own, crops)
             told = {"pixels": loss}
             if perceptual_weight:
                 told["perceptual"] = perceptual(own[seen], crops[seen])
                 loss = loss + perceptual_weight * told["perceptual"]
             if sources:
-                loss = loss + TONE_WEIGHT * tones(decoded[batch:], to_float(shown, device))
+                loss = loss + TONE_WEIGHT * tones(decoded[share:], to_float(shown, device))
             if critic_weight and step >= CRITIC_FROM * steps:
                 judge.model.requires_grad_(False)
                 adversarial = -judge.model(decoded).mean()
@@ -138,7 +138,7 @@ def main(
             with torch.autocast(device, torch.bfloat16):
                 told["critic"] = critic_loss(judge.model(crops), judge.model(decoded.detach()))
             judge.update(told["critic"])
-        if run.step % 250 == 0 or run.step == steps:
+        if not run.rank and (run.step % 250 == 0 or run.step == steps):
             psnr, _, again = evaluate(run.averaged(average), real)
             run.log(**{name: value.item() for name, value in told.items()}, psnr=psnr)
             sheet(out / "sheet.png", real[:32], again[:32])
@@ -146,7 +146,8 @@ def main(
                 codes, shown = drawn(np.random.default_rng(1), sources, 32, f)
                 after = average.pixels(run.model.quantizer.values(codes.to(device))).detach()
                 sheet(out / "painted.png", to_float(shown, device), after.clamp(-1, 1))
-    train_tokenizer.save(run.averaged(average), out)
+    if not run.rank:
+        train_tokenizer.save(run.averaged(average), out)
 
 
 if __name__ == "__main__":
