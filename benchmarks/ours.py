@@ -36,9 +36,9 @@ def random_model(config: DecoderConfig) -> Checkpoint:
             nn.init.normal_(weight, std=0.02)
     for network in (tokenizer, decoder):
         network.eval().requires_grad_(False)
-    palette_ERCV = np.random.default_rng(0).random((16, 1, 1, CELL_VALUES), np.float32)
+    palette_BRCV = np.random.default_rng(0).random((16, 1, 1, CELL_VALUES), np.float32)
     world = World(
-        "plane", 0, Extent("plane", finest=2), Palette(palette_ERCV, None, 4, layered=False)
+        "plane", 0, Extent("plane", finest=2), Palette(palette_BRCV, None, 4, layered=False)
     )
     return Checkpoint("", tokenizer, decoder, {world.name: world}, "")
 

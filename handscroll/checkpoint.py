@@ -34,7 +34,7 @@ from handscroll.field import CELL_PX, CELL_VALUES, Palette
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 
-FORMAT = "handscroll-checkpoint/3"
+FORMAT = "handscroll-checkpoint/4"
 SHIPPED = Path(__file__).parent / "weights"
 """The checkpoint that comes with the package."""
 
@@ -60,7 +60,7 @@ class World:
     def __post_init__(self) -> None:
         Canvas("", self.name, 0, self.extent)  # refuses an extent that no canvas can have
         height = self.extent.size(0)[0]
-        shape = self.palette.blocks_ERCV.shape
+        shape = self.palette.blocks_BRCV.shape
         rows = shape[1:2] if height is None else (-(-height // CELL_PX),)
         if len(shape) != 4 or min(shape) < 1 or shape[1::2] != (*rows, CELL_VALUES):
             said = "rows" if height is None else rows[0]
@@ -70,7 +70,7 @@ class World:
             )
         if self.palette.layered != (height is not None):
             raise ValueError(f"palette {self.name} is layered if its world has a height, else not")
-        captions = self.palette.captions_EW
+        captions = self.palette.captions_BW
         if captions is not None and (captions.ndim != 2 or len(captions) != shape[0]):
             raise ValueError(
                 f"captions of palette {self.name} must have shape ({shape[0]}, width), not "
@@ -191,9 +191,9 @@ def _world(told: dict[str, Any], index: int, palettes: Mapping[str, NDArray[Any]
 def _palette_arrays(worlds: Sequence[World]) -> Iterator[tuple[str, Floats]]:
     # Contiguous: what is a view of other arrays would be written in their order.
     for world in worlds:
-        yield world.name, np.ascontiguousarray(world.palette.blocks_ERCV)
-        if world.palette.captions_EW is not None:
-            yield f"{world.name}.captions", np.ascontiguousarray(world.palette.captions_EW)
+        yield world.name, np.ascontiguousarray(world.palette.blocks_BRCV)
+        if world.palette.captions_BW is not None:
+            yield f"{world.name}.captions", np.ascontiguousarray(world.palette.captions_BW)
 
 
 def _agree(

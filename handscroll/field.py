@@ -2,12 +2,12 @@
 
 A field gives every cell of CELL_PX pixels at level 0 a few values, those of a real picture's cell:
 its mean colour and how much its brightness varies. Anchors stand along the endless axes at a fixed
-spacing; each picks one entry of a palette, a block of cells cut from a real picture, and lays it
-around itself; about half way to the next anchor one block passes smoothly into the other, along a
-border that a noise bends, as coasts and hills are bent. So most places are laid out as some picture
-is, far-apart ones differ as pictures do, any place can be asked for at once, and it costs no
-patches. In the palette like lies next to like, and a slower noise says which part of it anchors
-pick from: ocean, ice, forest and desert do not lie in pieces beside each other.
+spacing; each picks one entry of a palette, a block of cells cut from a real picture or that block's
+mirror image, and lays it around itself; about half way to the next anchor one passes smoothly into
+the other, along a border that a noise bends, as coasts and hills are bent. So most places are laid
+out as some picture is, far-apart ones differ as pictures do, any place can be asked for at once,
+and it costs no patches. In the palette like lies next to like, and a slower noise says which part
+of it anchors pick from: ocean, ice, forest and desert do not lie in pieces beside each other.
 
 Where a canvas has words, anchors pick only from entries whose pictures were described alike: "a
 stormy sea" is painted over colours of seas. A region with words of its own has anchors of its own,
@@ -18,8 +18,8 @@ stays sky above ground. In a picture of another height it is stretched. Such an 
 and scenes are bridged as patches are: every second anchor picks what joins the two beside it best.
 So horizons meet, one sky passes into the next, and still nothing further away is asked.
 
-Shape suffixes: E palette entries, R rows and C columns of an entry, V values of a cell, M cells,
-W length of an embedding.
+Shape suffixes: E palette entries, B blocks that they are, R rows and C columns of a block, V values
+of a cell, M cells, W length of an embedding.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ _SCENE_BENT = 0.25  # how much of that a border of scenes is bent: they are matc
 _EDGE = 4  # cells of a scene, to both sides of its border, that are to match
 _BRIDGES = 4  # how many of the entries that match best a bridge picks from
 _FRAYED = ((6, 2 / 3), (3, 1 / 3))  # what frays a cover: how far apart, in cells, and how much
-_ALIKE = 5  # descriptions that words leave to pick from
+_ALIKE = 5  # descriptions that words leave to pick from, at least
+_AS_NEAR = 0.06  # how much less near than the nearest a description may be that is left, too
 
 
 def statistics(pixels: NDArray[np.uint8], f: int) -> Floats:
@@ -79,27 +80,39 @@ def cell_values(statistics_4: Floats) -> Floats:
 class Palette:
     """What the fields of a world are made of.
 
+    Every block is two entries: as it is, and from the other side.
+
     Attributes:
-        blocks_ERCV: entries, like next to like.
-        captions_EW: embeddings of what each entry's picture shows; None if nobody said.
+        blocks_BRCV: of cells, like next to like.
+        captions_BW: embeddings of what each block's picture shows; None if nobody said.
         spacing: cells between anchors.
-        layered: whether an entry is as high as the canvas.
+        layered: whether a block is as high as the canvas.
     """
 
-    blocks_ERCV: Floats
-    captions_EW: Floats | None
+    blocks_BRCV: Floats
+    captions_BW: Floats | None
     spacing: int
     layered: bool
+
+    def __len__(self) -> int:
+        return 2 * len(self.blocks_BRCV)
+
+    def __getitem__(self, entry: int) -> Floats:
+        """The cells (R, C, V) of an entry."""
+        block_RCV = self.blocks_BRCV[entry // 2]
+        return block_RCV[:, ::-1] if entry % 2 else block_RCV
 
     def alike(self, words_W: Floats) -> NDArray[np.int64]:
         """The entries described nearest to these words, in the palette's order.
 
-        Each of _ALIKE descriptions has as many places among them: those with fewer entries repeat.
+        Those of _ALIKE descriptions, and of more that are about as near as the nearest. Each of
+        these has as many places among them: those with fewer entries repeat.
         """
         descriptions_DW, which_E = self._descriptions
         # Rounded, so that they are equally near on every machine.
         nearness = np.round(descriptions_DW.astype(np.float64) @ words_W.astype(np.float64), 6)
-        nearest = np.argsort(-nearness, kind="stable")[:_ALIKE]
+        count = max(_ALIKE, np.count_nonzero(nearness >= nearness.max() - _AS_NEAR))
+        nearest = np.argsort(-nearness, kind="stable")[:count]
         told = [np.flatnonzero(which_E == one) for one in nearest]
         most = max(map(len, told))
         found: NDArray[np.int64] = np.sort(np.concatenate([np.resize(one, most) for one in told]))
@@ -110,7 +123,7 @@ class Palette:
 
         Not those described as one of the two is, where there are others: they show the same place.
         """
-        if self.captions_EW is not None:
+        if self.captions_BW is not None:
             which_E = self._descriptions[1]
             others_N = among_N[~np.isin(which_E[among_N], which_E[[before, after]])]
             among_N = others_N if len(others_N) else among_N
@@ -123,7 +136,7 @@ class Palette:
     @cached_property
     def _edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The mean colour of each row of every entry where the anchors beside it begin."""
-        colours_ERC3 = self.blocks_ERCV[..., :3].astype(np.float64)
+        colours_ERC3 = np.stack([self[entry][..., :3] for entry in range(len(self))], dtype=float)
         beside = np.arange(-_EDGE // 2, _EDGE // 2)
         left, right = (
             colours_ERC3[:, :, _around(0, at + beside, colours_ERC3.shape[2])].mean(axis=2)
@@ -134,9 +147,9 @@ class Palette:
     @cached_property
     def _descriptions(self) -> tuple[Floats, NDArray[np.int64]]:
         """Every caption once, and which of them each entry has."""
-        assert self.captions_EW is not None
-        found, which = np.unique(self.captions_EW, axis=0, return_inverse=True)
-        return found, which.reshape(-1)
+        assert self.captions_BW is not None
+        found, which = np.unique(self.captions_BW, axis=0, return_inverse=True)
+        return found, np.repeat(which.reshape(-1), 2)
 
 
 def _everywhere(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -192,7 +205,7 @@ class ProceduralField:
 
     def cells(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Floats:
         """Values (rows, cols, V) of a block of cells, counted from pixel 0."""
-        laid = np.zeros((len(rows), len(cols), self.palette.blocks_ERCV.shape[-1]))
+        laid = np.zeros((len(rows), len(cols), CELL_VALUES))
         bend = self._bend(rows, cols)
         for layout in self.layouts:
             cover = frayed(layout.cover(rows, cols), self.seed, rows, cols)[..., None]
@@ -215,14 +228,14 @@ class ProceduralField:
         place = away / palette.spacing + bend  # whole numbers are anchors
         if palette.layered:
             place[..., 0] = 0  # one row of anchors, as high as the canvas
-        blend = np.zeros((len(rows), len(cols), palette.blocks_ERCV.shape[-1]))
+        blend = np.zeros((len(rows), len(cols), CELL_VALUES))
         whole = np.floor(place).astype(np.int64).reshape(-1, 2)
         for anchor in itertools.product(*map(range, whole.min(0), whole.max(0) + 2)):
             weight = _own(place - anchor).prod(-1, keepdims=True)
             if not weight.any():
                 continue
             row, col = (m + a * palette.spacing for m, a in zip(layout.middle, anchor, strict=True))
-            block_RCV = palette.blocks_ERCV[self._entry(layout, row, col)]
+            block_RCV = palette[self._entry(layout, row, col)]
             block_nCV = (
                 self._stretched(block_RCV, rows)
                 if palette.layered
@@ -261,7 +274,7 @@ class ProceduralField:
             return self._seed_entry(sought, row, col)
         before = self._seed_entry(sought, row, col - palette.spacing)
         after = self._seed_entry(sought, row, col + palette.spacing)
-        every = np.arange(len(palette.blocks_ERCV)) if sought is None else np.unique(sought)
+        every = np.arange(len(palette)) if sought is None else np.unique(sought)
         best = palette.between(before, after, every)[:_BRIDGES]
         return int(best[_index(self._pick(row, col), len(best))])
 
@@ -278,7 +291,7 @@ class ProceduralField:
         reach = _SCENE_REACH if palette.layered else _PICK_REACH
         at = 0.5 + _SPREAD * (climate - 0.5) + reach * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
-        return _index(folded, len(palette.blocks_ERCV))
+        return _index(folded, len(palette))
 
     def _pick(self, row: int, col: int) -> float:
         """The random number by which the anchor at a cell picks."""
@@ -286,7 +299,7 @@ class ProceduralField:
 
     def _sought(self, layout: Layout) -> NDArray[np.int64] | None:
         """The entries that a layout's words leave; None where it has none, or nobody knows."""
-        if layout.sought_W is None or self.palette.captions_EW is None:
+        if layout.sought_W is None or self.palette.captions_BW is None:
             return None
         return self.palette.alike(layout.sought_W)
 

@@ -84,8 +84,8 @@ def test_load_gives_what_was_saved(tiny: Path, model: Checkpoint, tmp_path: Path
             world.extent,
             world.palette.spacing,
         )
-        np.testing.assert_array_equal(other.palette.blocks_ERCV, world.palette.blocks_ERCV)
-        assert other.palette.blocks_ERCV.dtype == np.float32
+        np.testing.assert_array_equal(other.palette.blocks_BRCV, world.palette.blocks_BRCV)
+        assert other.palette.blocks_BRCV.dtype == np.float32
 
 
 def test_palettes_are_saved_as_they_are_seen(model: Checkpoint, tmp_path: Path) -> None:
@@ -96,16 +96,16 @@ def test_palettes_are_saved_as_they_are_seen(model: Checkpoint, tmp_path: Path) 
             world,
             palette=replace(
                 world.palette,
-                blocks_ERCV=rng.random((5, 4, 3, 11), np.float32).swapaxes(1, 3)[..., :4],
-                captions_EW=None,
+                blocks_BRCV=rng.random((5, 4, 3, 11), np.float32).swapaxes(1, 3)[..., :4],
+                captions_BW=None,
             ),
         )
         for world in sorted(model.worlds.values(), key=lambda one: one.index)
     ]
     checkpoint.save(tmp_path, model.tokenizer, model.decoder, worlds, model.text_encoder)
     for world in worlds:
-        found = checkpoint.load(tmp_path).worlds[world.name].palette.blocks_ERCV
-        np.testing.assert_array_equal(found, world.palette.blocks_ERCV)
+        found = checkpoint.load(tmp_path).worlds[world.name].palette.blocks_BRCV
+        np.testing.assert_array_equal(found, world.palette.blocks_BRCV)
 
 
 def test_digest_is_that_of_the_config(tiny: Path, model: Checkpoint) -> None:

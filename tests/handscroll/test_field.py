@@ -112,7 +112,7 @@ def test_values_lie_in_the_hull_of_the_palette(field: ProceduralField, row: int,
     rows = rows_of(field, row, 9)
     values = field.cells(rows, span(col, 9))
     layer = rows if field.palette.layered else np.zeros_like(rows)
-    low, high = (edge[layer][:, None] for edge in hull(field.palette.blocks_ERCV))
+    low, high = (edge[layer][:, None] for edge in hull(field.palette.blocks_BRCV))
     assert (values >= low - 1e-6).all() and (values <= high + 1e-6).all()
 
 
@@ -149,9 +149,9 @@ def test_an_anchor_lays_its_block_around_itself() -> None:
     np.testing.assert_array_equal(cells, block[0])
 
 
-def hull(blocks_ERCV: Floats) -> tuple[Floats, Floats]:
+def hull(blocks_BRCV: Floats) -> tuple[Floats, Floats]:
     """The least and the most of each row of cells: (R, V)."""
-    return blocks_ERCV.min(axis=(0, 2)), blocks_ERCV.max(axis=(0, 2))
+    return blocks_BRCV.min(axis=(0, 2)), blocks_BRCV.max(axis=(0, 2))
 
 
 @pytest.mark.parametrize("far", [0, -(10**9)])
@@ -159,7 +159,7 @@ def test_most_of_a_field_is_of_one_entry(far: int) -> None:
     """As some picture is; the rest passes from one into another."""
     for field, rows in ((WORLD, span(far, 60)), (LAND, span(0, LAYERS))):
         cells = field.cells(rows, span(far, 60))
-        entries = field.palette.blocks_ERCV[:, :, 0]
+        entries = field.palette.blocks_BRCV[:, :, 0]
         if field.palette.layered:
             own = (cells[:, :, None] == entries.swapaxes(0, 1)[:, None]).all(axis=-1).any(axis=-1)
         else:
@@ -186,7 +186,7 @@ def test_field_is_smooth(field: ProceduralField, row: int, col: int) -> None:
     """The blend's slope is at most 3/2 of the palette's range over two fifths of the way between
     anchors, both ways at once where a border is bent; and bends are as smooth."""
     values = field.cells(rows_of(field, row, 9), span(col, 9)).astype(np.float64)
-    low, high = (edge.astype(np.float64) for edge in hull(field.palette.blocks_ERCV))
+    low, high = (edge.astype(np.float64) for edge in hull(field.palette.blocks_BRCV))
     bend = 2 * 1.5 * (0.3 / (1 / 2) + 0.15 / (1 / 4))  # anchors an anchor, at most
     slope = 1.5 / 0.4 * ((1 + bend) + (0 if field.palette.layered else bend))
     step = slope / field.palette.spacing * (high - low).max() + 1e-5
@@ -201,7 +201,7 @@ def test_field_varies_wherever_it_is(far: int) -> None:
     for field, rows, count in ((WORLD, span(far, 48), 48), (LAND, span(0, LAYERS), 384)):
         values = field.cells(rows, span(far, count))
         assert np.isfinite(values).all()
-        low, high = hull(field.palette.blocks_ERCV)
+        low, high = hull(field.palette.blocks_BRCV)
         spread = values.max(axis=(0, 1)) - values.min(axis=(0, 1))
         assert (spread > 0.5 * (high - low).max(axis=0)).all()
 
@@ -230,9 +230,9 @@ def entries(row: int, col: int, count: int) -> NDArray[np.int64]:
 
 def test_anchors_pick_all_of_the_palette() -> None:
     """Over 100 climates every entry appears, none much more often than its share."""
-    counts = np.bincount(entries(-20, -20, 40).ravel(), minlength=len(FLAT))
-    share = 40 * 40 / len(FLAT)
-    assert len(counts) == len(FLAT)
+    counts = np.bincount(entries(-20, -20, 40).ravel(), minlength=len(WORLD.palette))
+    share = 40 * 40 / len(WORLD.palette)
+    assert len(counts) == len(WORLD.palette)
     assert counts.min() > share / 4 and counts.max() < 3 * share
 
 
@@ -259,18 +259,22 @@ def test_every_second_scene_joins_the_two_beside_it(at: int, seed: int) -> None:
     )
     assert bridge not in (before, after)
 
-    def gap(one: int) -> int:
-        left, right = ends[one]
-        return (left - ends[before][1]) ** 2 + (right - ends[after][0]) ** 2
+    def ends_of(entry: int) -> tuple[int, int]:
+        left, right = ends[entry // 2]
+        return (right, left) if entry % 2 else (left, right)
 
-    assert gap(bridge) <= sorted(map(gap, range(len(ends))))[5]
+    def gap(one: int) -> int:
+        left, right = ends_of(one)
+        return (left - ends_of(before)[1]) ** 2 + (right - ends_of(after)[0]) ** 2
+
+    assert gap(bridge) <= sorted(map(gap, range(len(palette))))[9]
 
 
 def test_scenes_are_bridged_by_what_words_leave() -> None:
     """And by another picture of it than those beside it show, unless there is none."""
     scenes = RNG.uniform(-1, 1, (24, LAYERS, 8, 4)).astype(np.float32)
-    which = np.arange(24) // 4
-    palette = Palette(scenes, np.eye(6, dtype=np.float32)[which], SPACING, layered=True)
+    captions = np.eye(6, dtype=np.float32)[np.arange(24) // 4]
+    palette, which = Palette(scenes, captions, SPACING, layered=True), np.arange(48) // 8
     about = np.array([0, 0.2, 0.4, 0.6, 0.8, 1], np.float32)
     left = palette.alike(about)
     for col in range(1, 100, 2):
@@ -280,7 +284,7 @@ def test_scenes_are_bridged_by_what_words_leave() -> None:
         ]
         assert set(picked) <= set(left)
         assert which[picked[1]] not in which[picked[::2]]
-    assert set(palette.between(0, 20, np.arange(4))) == set(range(4))
+    assert set(palette.between(0, 40, np.arange(8))) == set(range(8))
 
 
 def test_field_never_changes() -> None:
@@ -313,9 +317,25 @@ def test_words_leave_only_what_was_described_alike() -> None:
     )
 
 
+def test_blocks_are_laid_out_from_both_sides() -> None:
+    """Their belts stay level; and what begins as one ends is joined to it."""
+    blocks = RNG.uniform(-1, 1, (3, LAYERS, 8, 4)).astype(np.float32)
+    palette = Palette(blocks, None, SPACING, layered=True)
+    for number, block in enumerate(blocks):
+        np.testing.assert_array_equal(palette[2 * number], block)
+        np.testing.assert_array_equal(palette[2 * number + 1], block[:, ::-1])
+        assert palette.between(2 * number, 2 * number, np.arange(6))[0] == 2 * number + 1
+
+
+def test_all_that_was_described_about_as_nearly_is_left() -> None:
+    nearness = np.array([0.5, 0.8, 0.77, 0.75, 0.79, 0.2, 0.76, 0.78, 0.6], np.float32)
+    palette = Palette(FLAT[:9], np.eye(9, dtype=np.float32), SPACING, layered=False)
+    assert set(palette.alike(nearness) // 2) == {1, 2, 3, 4, 6, 7}
+
+
 @given(st.integers(0, 2**32))
 def test_descriptions_that_words_leave_are_picked_as_often(seed: int) -> None:
-    """However many entries each has; and all its entries are there."""
+    """However many entries each has; and all its entries are there. At least five are left."""
     rng = np.random.default_rng(seed)
     which = rng.permutation(np.concatenate((np.arange(8), rng.integers(8, size=30))))
     captions = np.eye(8, dtype=np.float32)[which]
@@ -323,6 +343,7 @@ def test_descriptions_that_words_leave_are_picked_as_often(seed: int) -> None:
     about = rng.permutation(np.linspace(0.1, 0.8, 8, dtype=np.float32))
     found = palette.alike(about)
     assert (np.diff(found) >= 0).all()
+    which = which.repeat(2)  # an entry for each way
     counts = np.bincount(which[found], minlength=8)
     nearest = np.argsort(about)[-5:]
     assert len(set(counts[nearest])) == 1 and counts.sum() == counts[nearest].sum()

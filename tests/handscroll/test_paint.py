@@ -161,8 +161,8 @@ def test_seed_and_world_reach_the_tokens_by_every_way(model: Checkpoint) -> None
             world,
             palette=replace(
                 world.palette,
-                blocks_ERCV=np.zeros_like(world.palette.blocks_ERCV[:1]),
-                captions_EW=None,
+                blocks_BRCV=np.zeros_like(world.palette.blocks_BRCV[:1]),
+                captions_BW=None,
             ),
         )
         for name, world in model.worlds.items()
