@@ -55,7 +55,7 @@ _EDGE = 4  # cells of a scene, to both sides of its border, that are to match
 _BRIDGES = 4  # how many of the entries that match best a bridge picks from
 _FRAYED = ((6, 2 / 3), (3, 1 / 3))  # what frays a cover: how far apart, in cells, and how much
 _ALIKE = 5  # descriptions that words leave to pick from, at least
-_AS_NEAR = 0.06  # how much less near than the nearest a description may be that is left, too
+_AS_NEAR = 0.03  # how much less near than the nearest a description may be that is left, too
 
 
 def statistics(pixels: NDArray[np.uint8], f: int) -> Floats:
