@@ -65,7 +65,7 @@ class World:
         if len(shape) != 4 or min(shape) < 1 or shape[1::2] != (*rows, CELL_VALUES):
             said = "rows" if height is None else rows[0]
             raise ValueError(
-                f"palette {self.name} must have shape (entries, {said}, columns, {CELL_VALUES}), "
+                f"palette {self.name} must have shape (blocks, {said}, columns, {CELL_VALUES}), "
                 f"not {shape}"
             )
         if self.palette.layered != (height is not None):

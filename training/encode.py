@@ -227,24 +227,24 @@ def palette(
     return laid, caption[chosen]
 
 
-def by_warmth(blocks_ERCV: Floats) -> NDArray[np.int64]:
-    """Entries from cool to warm."""
-    light = (blocks_ERCV[..., :3].mean(axis=(1, 2)) + 1) / 2
+def by_warmth(blocks_BRCV: Floats) -> NDArray[np.int64]:
+    """Blocks from cool to warm."""
+    light = (blocks_BRCV[..., :3].mean(axis=(1, 2)) + 1) / 2
     warmth = (light[:, 0] - light[:, 2]) / (light.sum(axis=1) + 0.2)
     return np.argsort(warmth, kind="stable")
 
 
-def in_sequence(blocks_ERCV: Floats) -> NDArray[np.int64]:
-    """Entries by what is how high in them, and in what hue: those next to each other are alike.
+def in_sequence(blocks_BRCV: Floats) -> NDArray[np.int64]:
+    """Blocks by what is how high in them, and in what hue: those next to each other are alike.
 
     Spectral seriation (Atkins, Boman and Hendrickson, 1998): the order of the second eigenvector of
     the normalised Laplacian of their similarities.
     """
-    rows_ERV = blocks_ERCV.astype(np.float64).mean(axis=2)
-    sky_EV, land_EV = (half.mean(axis=1) for half in np.array_split(rows_ERV[..., :3], 2, axis=1))
-    hues = [half - half.mean(axis=1, keepdims=True) for half in (sky_EV, land_EV)]
+    rows_BRV = blocks_BRCV.astype(np.float64).mean(axis=2)
+    sky_BV, land_BV = (half.mean(axis=1) for half in np.array_split(rows_BRV[..., :3], 2, axis=1))
+    hues = [half - half.mean(axis=1, keepdims=True) for half in (sky_BV, land_BV)]
     features = np.concatenate(
-        [rows_ERV.reshape(len(rows_ERV), -1), *(HUE * hue for hue in hues)], 1
+        [rows_BRV.reshape(len(rows_BRV), -1), *(HUE * hue for hue in hues)], 1
     )
     apart = ((features[:, None] - features) ** 2).sum(axis=-1)
     alike = np.exp(-4 * apart / np.median(apart))

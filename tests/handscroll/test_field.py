@@ -267,7 +267,8 @@ def test_every_second_scene_joins_the_two_beside_it(at: int, seed: int) -> None:
         left, right = ends_of(one)
         return (left - ends_of(before)[1]) ** 2 + (right - ends_of(after)[0]) ** 2
 
-    assert gap(bridge) <= sorted(map(gap, range(len(palette))))[9]
+    # Of the four that join best, without the two ways of each of the two scenes beside it.
+    assert gap(bridge) <= sorted(map(gap, range(len(palette))))[7]
 
 
 def test_scenes_are_bridged_by_what_words_leave() -> None:
