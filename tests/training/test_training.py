@@ -298,6 +298,17 @@ def test_run_killed_and_resumed_equals_one_run_through(tmp_path: Path, muon: Seq
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
 
 
+def test_another_seed_is_shown_other_examples_and_the_same_one_the_same() -> None:
+    examples = Examples(some_dataset("plane"))
+
+    def shown(seed: int) -> list[bytes]:
+        drawn = train_decoder.batches(examples, 2, range(4), seed)
+        return [one.codes_TK.tobytes() for batch in drawn for one in batch]
+
+    assert shown(1) == shown(1)
+    assert not set(shown(1)) & set(shown(2))
+
+
 def test_two_processes_train_one_model_as_one_does(tmp_path: Path) -> None:
     script = tmp_path / "both.py"
     script.write_text(
