@@ -24,6 +24,7 @@ from safetensors import safe_open
 from handscroll.checkpoint import World
 from handscroll.context import Codes, Context, Floats, Source, gather
 from handscroll.course import STILL, Course, Kind, course_of
+from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_PX, MARGIN, Palette, cell_values
 from handscroll.geometry import MAX_FRAMES, PATCH_PX, Extent, Mask, Patch, Region
 from handscroll.order import Lattice, Order, Outward, Raster
@@ -35,6 +36,8 @@ ENOUGH_PX = 32
 FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
 """Often enough that either alone is learned to be believed."""
 PARENT_DROPPED = 0.1
+PARENT_DRAWN = 0.7
+"""How often a still's level above is as a decoder drew it, where one has: `training.parents`."""
 MOTION_ALONE = 0.3
 """The share of moving examples whose words say what moves and nothing else."""
 KIND_DROPPED = 0.2
@@ -87,6 +90,7 @@ class Encoded(NamedTuple):
     first: tuple[Codes, ...]
     captions: tuple[NDArray[np.int32], ...]
     statistics: Floats
+    drawn: tuple[Codes, ...] = ()
 
     @property
     def stirring(self) -> NDArray[np.bool_]:
@@ -114,8 +118,12 @@ class Dataset:
     tokenizer: dict[str, Any]
 
     @classmethod
-    def load(cls, path: Path) -> Dataset:
-        """Read the file written by `training.encode`."""
+    def load(cls, path: Path, parents: Path | None = None) -> Dataset:
+        """Read the file written by `training.encode`, and that by `training.parents`.
+
+        Raises:
+            InvalidRequest: the second was drawn from other tokens than the first.
+        """
         with safe_open(path, framework="np") as file:
             about = json.loads(file.metadata()["handscroll"])
             text = file.get_tensor("text") if about["sentences"] else None
@@ -157,12 +165,25 @@ class Dataset:
                         file.get_tensor(f"statistics.{number}"),
                     )
                 )
-            return cls(
-                worlds,
-                found,
-                text,
-                about["tokenizer"],
-            )
+        if parents is not None:
+            found = with_drawn(found, parents)
+        return cls(worlds, found, text, about["tokenizer"])
+
+
+def with_drawn(pictures: Sequence[Encoded], path: Path) -> list[Encoded]:
+    """The same pictures, with what a decoder has drawn of them."""
+    found = list(pictures)
+    with safe_open(path, framework="np") as file:
+        for name in file.keys():
+            number, level = (int(part) for part in name.split(".")[1:])
+            codes = file.get_tensor(name)
+            real = found[number].codes if number < len(found) else ()
+            if level >= len(real) or codes.shape != real[level].shape:
+                raise InvalidRequest(f"{path} was drawn from other tokens: {name} does not fit")
+            if level == 0:
+                found[number] = found[number]._replace(drawn=())
+            found[number] = found[number]._replace(drawn=(*found[number].drawn, codes))
+    return found
 
 
 @dataclass(frozen=True)
@@ -192,6 +213,41 @@ class Placed(Extent):
         return super().inside(
             level, row_tok - self.top // scale, col_tok - self.left // scale, shape, f
         )
+
+
+@dataclass(frozen=True)
+class PictureField:
+    """The field that a picture lays out: its own cells.
+
+    Attributes:
+        statistics_hw4: of its tokens at level 0, see `handscroll.field.statistics`.
+        extent: where it lies.
+        side: tokens to a patch's side.
+    """
+
+    statistics_hw4: Floats
+    extent: Placed
+    side: int
+
+    def around(self, patch: Patch) -> tuple[Floats, Floats]:
+        """Values (M, V) and places (M, 2) of the cells that a patch of level 0 sees."""
+        f = PATCH_PX // self.side
+        cell, scale = CELL_PX // f, f * 2**self.extent.finest
+        top = patch.row * self.side - self.extent.top // scale
+        left = patch.col * self.side - self.extent.left // scale
+        values, places = [], []
+        around = range(-MARGIN * cell, self.side + MARGIN * cell, cell)
+        for row in around:
+            for col in around:
+                if top + row < 0 or left + col < 0:
+                    continue
+                block = self.statistics_hw4[
+                    top + row : top + row + cell, left + col : left + col + cell
+                ]
+                if block.size:
+                    values.append(cell_values(block.mean(axis=(0, 1))))
+                    places.append((row + (cell - 1) / 2, col + (cell - 1) / 2))
+        return np.array(values, np.float32), np.array(places, np.float32)
 
 
 @dataclass(frozen=True)
@@ -279,13 +335,17 @@ class Examples:
             patch = patch._replace(frame=frame)
             seen = tuple(one._replace(frame=frame) for one in seen)
 
+        above = picture.codes
+        if picture.drawn and not self.clean and rng.random() < PARENT_DRAWN:
+            above = (*picture.drawn, picture.codes[-1])
+
         def read(one: Patch) -> Codes:
             then = picture.first
             if one.frame == patch.frame:
-                then = picture.codes
+                then = picture.codes if one.level == patch.level else above
             elif one.frame == patch.frame - 1:
                 then = picture.before
-            return self._block(then, extent, one)
+            return block(then, extent, one, self.side)
 
         order = Seen(extent, seen, course=picture.course)
         context = gather(patch, order, self.side, read, None)
@@ -377,50 +437,17 @@ class Examples:
         )
         return Outward(extent, start).seen(patch)
 
-    def _block(self, levels: Sequence[Codes], extent: Placed, patch: Patch) -> Codes:
-        """Codes (side, side, K) of a patch of the virtual canvas; 0 outside the picture."""
-        codes = levels[patch.level]
-        scale = PATCH_PX // self.side * 2 ** (extent.finest - patch.level)
-        top = patch.row * self.side - extent.top // scale
-        left = patch.col * self.side - extent.left // scale
-        block = np.zeros((self.side, self.side, codes.shape[2]), np.uint8)
-        rows = slice(max(0, top), max(0, top + self.side))
-        cols = slice(max(0, left), max(0, left + self.side))
-        part = codes[rows, cols]
-        down, right = max(0, -top), max(0, -left)
-        block[down : down + part.shape[0], right : right + part.shape[1]] = part
-        return block
-
     def _with_field(
         self, rng: np.random.Generator, context: Context, picture: Encoded, extent: Placed
     ) -> Context:
         """The field's cells as they would be for this very place, blurred by noise."""
         if not self.clean and rng.random() < FIELD_DROPPED:
             return context
-        cell, span = CELL_PX // (PATCH_PX // self.side), self.side
-        scale = PATCH_PX // self.side * 2**extent.finest
-        patch = context.patch
-        top = patch.row * span - extent.top // scale
-        left = patch.col * span - extent.left // scale
         noise = 0.0 if self.clean else rng.uniform(0, 0.2)
-        values, places = [], []
-        around = range(-MARGIN * cell, span + MARGIN * cell, cell)
-        for row in around:
-            for col in around:
-                if top + row < 0 or left + col < 0:
-                    continue
-                block = picture.statistics[
-                    top + row : top + row + cell, left + col : left + col + cell
-                ]
-                if block.size:
-                    value = cell_values(block.mean(axis=(0, 1)))
-                    values.append(value + rng.normal(0, noise, 4))
-                    places.append((row + (cell - 1) / 2, col + (cell - 1) / 2))
-        return replace(
-            context,
-            field_MV=np.array(values, np.float32),
-            field_place_M2=np.array(places, np.float32),
-        )
+        field = PictureField(picture.statistics, extent, self.side)
+        values_MV, place_M2 = field.around(context.patch)
+        values_MV = (values_MV + rng.normal(0, noise, values_MV.shape)).astype(np.float32)
+        return replace(context, field_MV=values_MV, field_place_M2=place_M2)
 
     def _disturb(self, rng: np.random.Generator, context: Context) -> Context:
         """Drop the parent now and then; replace some codes by random ones."""
@@ -468,6 +495,21 @@ class Examples:
         col = (patch.col * PATCH_PX - extent.left // scale) // CAPTION_STRIDE_PX
         found = int(grid[min(max(row, 0), grid.shape[0] - 1), min(col, grid.shape[1] - 1)])
         return self.data.text[found] if found >= 0 else None
+
+
+def block(levels: Sequence[Codes], extent: Placed, patch: Patch, side: int) -> Codes:
+    """Codes (side, side, K) of a patch of the virtual canvas; 0 outside the picture."""
+    codes = levels[patch.level]
+    scale = PATCH_PX // side * 2 ** (extent.finest - patch.level)
+    top = patch.row * side - extent.top // scale
+    left = patch.col * side - extent.left // scale
+    found = np.zeros((side, side, codes.shape[2]), np.uint8)
+    rows = slice(max(0, top), max(0, top + side))
+    cols = slice(max(0, left), max(0, left + side))
+    part = codes[rows, cols]
+    down, right = max(0, -top), max(0, -left)
+    found[down : down + part.shape[0], right : right + part.shape[1]] = part
+    return found
 
 
 def fates(context: Context, codes_ssK: Codes) -> NDArray[np.int64]:

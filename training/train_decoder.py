@@ -163,6 +163,9 @@ def main(
     init: Annotated[
         Path | None, typer.Option(help="run folder whose decoder a new run starts from")
     ] = None,
+    parents: Annotated[
+        Path | None, typer.Option(help="file written by training.parents, to stand on")
+    ] = None,
     moving: Annotated[float, typer.Option(help="share of examples from clips")] = 0.25,
     seed: Annotated[int, typer.Option(help="another one draws other examples")] = 0,
     only: Annotated[str, typer.Option(help="layer to train; all others stay as they are")] = "",
@@ -173,7 +176,7 @@ def main(
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Train the decoder, or go on training it."""
-    data = Dataset.load(tokens)
+    data = Dataset.load(tokens, parents)
     torch.manual_seed(0)
     config = replace(
         SIZES[size],

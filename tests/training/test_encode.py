@@ -1,4 +1,4 @@
-"""Laws of palettes: like lies next to like, maps are mirrored, tags count."""
+"""Laws of variants and palettes: what is shown anew is the same place, like lies next to like."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import TokenizerConfig
 from training.encode import (
     ENLARGED,
+    NEARER,
     RAISED,
+    RELIT,
     SHIFTS,
     described,
+    further,
     in_sequence,
     mirrored,
     redrawn,
+    relit,
     shifted,
     shifts,
+    turned,
 )
-from training.pictures import Picture
+from training.pack import shaded
+from training.pictures import Picture, Pixels, pyramid
 
 
 def test_a_map_is_laid_out_in_four_ways_and_its_belts_stay_level() -> None:
@@ -62,6 +69,56 @@ def test_small_maps_are_shifted_more_often() -> None:
     assert shifts([*maps[:2], replace(maps[2], held_out=True)], f) == 3
 
 
+def landscape() -> Picture:
+    """Waves of many lengths."""
+    rows, cols = np.meshgrid(np.arange(704), np.arange(1408), indexing="ij")
+    waves = [np.sin(rows / a + cols / b) for a, b in ((40, 90), (25, 30), (70, 20))]
+    pixels = (128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+    return Picture("one", "scroll", False, pyramid(Image.fromarray(pixels), 3), kind="scroll")
+
+
+def test_a_photograph_is_seen_in_other_light_and_from_nearer_and_is_the_same_at_every_level() -> (
+    None
+):
+    found = further(landscape(), np.random.default_rng(0))
+    assert [len(one.levels) for one in found] == [3] * len(RELIT) + [2] * NEARER
+    for one in found:
+        for coarse, finer in zip(one.levels, one.levels[1:], strict=False):
+            halved = np.asarray(Image.fromarray(finer).reduce(2)).astype(np.float64)
+            assert np.abs(halved - coarse).mean() < 4
+            assert np.abs(halved[:, ::-1] - coarse).mean() > 40
+    assert len({one.levels[0].tobytes() for one in found}) == len(found)
+
+
+def test_what_is_held_out_or_a_map_has_no_further_variants() -> None:
+    rng = np.random.default_rng(0)
+    assert not further(replace(landscape(), held_out=True), rng)
+    assert not further(replace(landscape(), kind="plane"), rng)
+
+
+@given(st.integers(0, 1000))
+def test_other_light_leaves_what_is_brighter_brighter(seed: int) -> None:
+    greys = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3).repeat(4, axis=0)
+    picture = Picture("one", "scroll", False, (greys,), kind="scroll")
+    (found,) = relit(picture, np.random.default_rng(seed)).levels
+    assert (np.diff(found.astype(int), axis=1) >= 0).all()
+    assert np.abs(found.astype(int) - greys).max() < 32
+
+
+def test_a_turned_map_is_lit_from_where_it_was() -> None:
+    heights = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8))
+    grey = Image.new("RGB", (64, 64), (128, 128, 128))
+    lit = np.asarray(shaded(grey, heights))
+    (found,) = turned(Picture("one", "planet", False, (lit,))).levels
+
+    def apart(way: Image.Transpose, pixels: Pixels) -> float:
+        again = np.asarray(shaded(grey, heights.transpose(way))).astype(np.float64)
+        return float(np.abs(again - pixels).mean())
+
+    assert apart(Image.Transpose.TRANSPOSE, found) < 3  # the blur of heights is not quite even
+    assert apart(Image.Transpose.FLIP_LEFT_RIGHT, lit[:, ::-1]) > 30
+
+
 @given(st.integers(0, 1000))
 def test_a_redrawn_landscape_has_the_layers_of_the_picture_from_top_to_bottom(seed: int) -> None:
     """Ground stays below sky, nothing is there that was not, and most of what was there is."""
@@ -70,7 +127,8 @@ def test_a_redrawn_landscape_has_the_layers_of_the_picture_from_top_to_bottom(se
     for lines, axis in ((down, 0), (right, 1)):
         finer = lines.round().astype(np.uint8)
         picture = Picture("one", "scroll", False, (finer[::2, ::2], finer), kind="scroll")
-        found = redrawn(picture, np.random.default_rng(seed)).astype(np.float64)
+        found = redrawn(picture, 0, ENLARGED["scroll"], np.random.default_rng(seed))
+        found = found.astype(np.float64)
         assert found.shape == (176, 352, 3)
         assert (np.diff(found, axis=axis) >= 0).all()
         most = ENLARGED["scroll"][axis][1] * (RAISED if axis == 0 else 1)
@@ -83,7 +141,7 @@ def test_a_redrawn_map_is_all_of_it(seed: int) -> None:
     rows, cols = np.meshgrid(np.linspace(0, 255, 128), np.linspace(0, 255, 256), indexing="ij")
     finer = np.stack((rows, cols, rows), axis=-1).round().astype(np.uint8)
     picture = Picture("one", "planet", False, (finer[::2, ::2], finer))
-    found = redrawn(picture, np.random.default_rng(seed))
+    found = redrawn(picture, 0, ENLARGED["plane"], np.random.default_rng(seed))
     for axis in (0, 1):
         least, most = ENLARGED["plane"][axis]
         assert least <= found.shape[axis] / picture.levels[0].shape[axis] <= most + 0.01

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import nn
 
 from handscroll import checkpoint
 from handscroll.canvas import Canvas
-from handscroll.checkpoint import World
+from handscroll.checkpoint import Checkpoint, World
 from handscroll.context import Codes, Source, gather
 from handscroll.course import STILL, Course, Kind
 from handscroll.errors import InvalidRequest
@@ -29,9 +30,18 @@ from handscroll.geometry import Extent, Patch, Tile
 from handscroll.order import Lattice
 from handscroll.paint import Painter
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
-from training import encode, painted, pictures, ship, train_decoder, train_pixels, train_tokenizer
+from training import (
+    encode,
+    painted,
+    parents,
+    pictures,
+    ship,
+    train_decoder,
+    train_pixels,
+    train_tokenizer,
+)
 from training.critic import balance, critic_loss
-from training.examples import Dataset, Encoded, Examples, Fate, fates
+from training.examples import Dataset, Encoded, Examples, Fate, fates, with_drawn
 from training.perceptual import Perceptual
 from training.pictures import Picture
 from training.run import Run
@@ -263,6 +273,60 @@ def test_example_codes_are_the_pictures_own() -> None:
         ):
             row, col = ((corner + place - 0.5) / 2).astype(int)
             np.testing.assert_array_equal(coarse[row, col], codes)
+
+
+def drawn_over(data: Dataset, folder: Path) -> tuple[Path, list[Codes]]:
+    """A file of what a decoder made of the one still's coarser levels: other tokens."""
+    levels = [255 - codes for codes in data.pictures[0].codes[:-1]]
+    path = folder / "parents.safetensors"
+    save_file({f"drawn.0.{level}": codes for level, codes in enumerate(levels)}, path)
+    return path, levels
+
+
+def test_finer_levels_stand_on_what_was_drawn_and_are_the_pictures_own(tmp_path: Path) -> None:
+    data = some_dataset("scroll")
+    path, levels = drawn_over(data, tmp_path)
+    data = replace(data, pictures=with_drawn(data.pictures, path))
+    rng, seen = np.random.default_rng(0), {False: 0, True: 0}
+    for _ in range(60):
+        one = Examples(data).draw(rng)
+        level, parent = one.context.patch.level, one.context.source_N == Source.PARENT
+        if level == 0 or not parent.any():
+            continue
+        pairs = [
+            {codes.tobytes() for codes in grid.reshape(-1, 4)}
+            for grid in (data.pictures[0].codes[level - 1], levels[level - 1])
+        ]
+        shown = [codes.tobytes() for codes in one.context.codes_NK[parent]]
+        real, drawn = (sum(codes in some for codes in shown) for some in pairs)
+        seen[drawn > real] += 1
+        own = {codes.tobytes() for codes in data.pictures[0].codes[level].reshape(-1, 4)}
+        assert all(codes.tobytes() in own for codes in one.codes_TK)
+    assert seen[True] > seen[False] > 0
+
+
+def test_what_was_drawn_from_other_tokens_is_refused(tmp_path: Path) -> None:
+    path, _ = drawn_over(some_dataset("plane"), tmp_path)
+    with pytest.raises(InvalidRequest, match="drawn from other tokens"):
+        with_drawn(some_dataset("scroll").pictures, path)
+
+
+@pytest.mark.parametrize("kind", ["scroll", "plane"])
+def test_drawn_levels_keep_every_fourth_token_and_are_the_same_again(
+    kind: str, model: Checkpoint
+) -> None:
+    still = some_dataset(kind).pictures[0]
+    codes = tuple(one[: 20 << level, : 24 << level] for level, one in enumerate(still.codes[:2]))
+    small = still._replace(
+        codes=codes, world=model.world({"plane": "planet"}.get(kind, kind)).index
+    )
+    first, again, other = (parents.drawn(model, small, number) for number in (5, 5, 9))
+    assert len(first) == 1
+    assert first[0].shape == codes[0].shape
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.array_equal(first[0], other[0])
+    same = (first[0] == codes[0]).all(axis=-1)
+    assert same[0::2, 1::2].all() and same.mean() < 0.3
 
 
 def test_split_is_the_published_one() -> None:
