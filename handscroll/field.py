@@ -38,6 +38,8 @@ from handscroll.context import Floats
 from handscroll.geometry import PATCH_PX, Extent, Patch
 from handscroll.seeds import patch_key, uniforms
 
+Step = tuple[int, int]
+
 CELL_PX = 16
 CELL_VALUES = 4
 MARGIN = 2
@@ -118,31 +120,51 @@ class Palette:
         found: NDArray[np.int64] = np.sort(np.concatenate([np.resize(one, most) for one in told]))
         return found
 
-    def between(self, before: int, after: int, among_N: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Some of the entries ``among_N``, what joins the entries before and after them best first.
+    def between(self, beside: dict[Step, int], among_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Some of the entries ``among_N``, what joins the entries beside them best first.
 
-        Not those described as one of the two is, where there are others: they show the same place.
+        Not those described as one beside them is, where there are others: they show the same place,
+        or its mirror image.
+
+        Args:
+            beside: the entry at each step from there.
+            among_N: entries.
         """
         if self.captions_BW is not None:
             which_E = self._descriptions[1]
-            others_N = among_N[~np.isin(which_E[among_N], which_E[[before, after]])]
+            others_N = among_N[~np.isin(which_E[among_N], which_E[list(beside.values())])]
             among_N = others_N if len(others_N) else among_N
-        left_EX, right_EX = self._edges
-        apart_N = ((left_EX[among_N] - right_EX[before]) ** 2).sum(-1)
-        apart_N += ((right_EX[among_N] - left_EX[after]) ** 2).sum(-1)
+        apart_N = np.zeros(len(among_N))
+        for (down, right), entry in beside.items():
+            own_EX, others_EX = self._edges[down, right], self._edges[-down, -right]
+            apart_N += ((own_EX[among_N] - others_EX[entry]) ** 2).sum(-1)
         found: NDArray[np.int64] = among_N[np.argsort(np.round(apart_N, 6), kind="stable")]
         return found
 
     @cached_property
-    def _edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The mean colour of each row of every entry where the anchors beside it begin."""
+    def _edges(self) -> dict[Step, NDArray[np.float64]]:
+        """The mean colours along every entry where the anchors beside it begin, by the step there.
+
+        Of a layered one along all of its height.
+        """
         colours_ERC3 = np.stack([self[entry][..., :3] for entry in range(len(self))], dtype=float)
-        beside = np.arange(-_EDGE // 2, _EDGE // 2)
-        left, right = (
-            colours_ERC3[:, :, _around(0, at + beside, colours_ERC3.shape[2])].mean(axis=2)
-            for at in (-self.spacing // 2, self.spacing // 2)
-        )
-        return left.reshape(len(left), -1), right.reshape(len(right), -1)
+        found: dict[Step, NDArray[np.float64]] = {}
+        for axis in (1,) if self.layered else (0, 1):
+            size = colours_ERC3.shape[1 + axis]
+            for way in (-1, 1):
+                near = way * self.spacing // 2 + np.arange(-_EDGE // 2, _EDGE // 2)
+                edge_EX3 = colours_ERC3.take(_around(0, near, size), axis=1 + axis).mean(1 + axis)
+                if not self.layered:
+                    along = np.arange(-self.spacing // 2, self.spacing // 2)
+                    edge_EX3 = edge_EX3[:, _around(0, along, edge_EX3.shape[1])]
+                found[(way, 0) if axis == 0 else (0, way)] = edge_EX3.reshape(len(self), -1)
+        return found
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """From an anchor to those beside it: rows and columns of anchors."""
+        sideways = (0, -1), (0, 1)
+        return sideways if self.layered else (*sideways, (-1, 0), (1, 0))
 
     @cached_property
     def _descriptions(self) -> tuple[Floats, NDArray[np.int64]]:
@@ -268,14 +290,18 @@ class ProceduralField:
         return stretched
 
     def _entry(self, layout: Layout, row: int, col: int) -> int:
-        """Which palette entry an anchor at a cell picks; of scenes, every second is a bridge."""
+        """Which palette entry an anchor at a cell picks; every second is a bridge."""
         palette, sought = self.palette, self._sought(layout)
-        if not palette.layered or (col - layout.middle[1]) // palette.spacing % 2 == 0:
+        apart = palette.spacing
+        away = (row - layout.middle[0], col - layout.middle[1])
+        if sum(away) // apart % 2 == 0:
             return self._seed_entry(sought, row, col)
-        before = self._seed_entry(sought, row, col - palette.spacing)
-        after = self._seed_entry(sought, row, col + palette.spacing)
+        beside = {
+            (down, right): self._seed_entry(sought, row + down * apart, col + right * apart)
+            for down, right in palette.steps
+        }
         every = np.arange(len(palette)) if sought is None else np.unique(sought)
-        best = palette.between(before, after, every)[:_BRIDGES]
+        best = palette.between(beside, every)[:_BRIDGES]
         return int(best[_index(self._pick(row, col), len(best))])
 
     def _seed_entry(self, sought: NDArray[np.int64] | None, row: int, col: int) -> int:

@@ -50,6 +50,8 @@ as much as an anchor's borders may take in."""
 ENLARGED = {"scroll": ((1.0, 1.3), (1.2, 1.8)), "plane": ((1.0, 1.6), (1.0, 1.6))}
 """How many times as high, and as wide, as its picture a layout is, at least and at most. So no
 canvas is laid out quite as a picture is. Beyond twice it would be softer than level 0."""
+BLANK = 0.03
+"""The share of a map's block that may be `blank`."""
 RAISED = 1.3
 """The exponent by which the rows of a landscape's layout are moved up or down, at most."""
 HUE = 4.0
@@ -236,8 +238,9 @@ def palette(
 ) -> tuple[Floats, NDArray[np.int32]]:
     """Blocks of real cells to lay the field out of, like next to like, and each one's caption.
 
-    On a plane three in four are of the livelier half, so that open sea does not cover all, and each
-    is mirrored or not: there is but one Earth, and its continents are known by their shapes.
+    On a plane seven in eight are of the livelier half, so that open sea does not cover all, none
+    shows much that is blank, and each is mirrored or not: there is but one Earth, and its
+    continents are known by their shapes.
     Where entries are layered, none comes again before all have come, so that what few pictures
     show is there to be asked for.
 
@@ -266,8 +269,10 @@ def palette(
     every, caption = np.stack(blocks), np.array(told, np.int32)
     if not layered:
         spread = every[..., :3].std(axis=(1, 2)).mean(axis=1)
-        lively = np.argsort(spread)[len(every) // 2 :]
-        picked = [rng.choice(lively, 3 * PALETTE // 4), rng.choice(len(every), PALETTE // 4)]
+        shown = np.flatnonzero(blank(every).mean(axis=(1, 2)) <= BLANK)
+        ranked = shown[np.argsort(spread[shown])]
+        calm = PALETTE // 8
+        picked = [rng.choice(ranked[len(ranked) // 2 :], PALETTE - calm), rng.choice(ranked, calm)]
     else:
         picked = [np.resize(rng.permutation(len(every)), PALETTE)]
     chosen = np.concatenate(picked)
@@ -276,6 +281,13 @@ def palette(
     if not layered:
         laid = np.stack([mirrored(block, int(rng.integers(4))) for block in laid])
     return laid, caption[chosen]
+
+
+def blank(blocks_BRCV: Floats) -> NDArray[np.bool_]:
+    """Which cells (B, R, C) of maps are plain grey: nobody has painted there (inner Greenland)."""
+    colours = blocks_BRCV[..., :3]
+    light = colours.mean(axis=-1)
+    return (np.ptp(colours, axis=-1) < 0.11) & (light > -0.3) & (light < 0.37)
 
 
 def by_warmth(blocks_BRCV: Floats) -> NDArray[np.int64]:
