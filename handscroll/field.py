@@ -14,9 +14,11 @@ stormy sea" is painted over colours of seas. A region with words of its own has 
 one of them in its middle. So words decide what is where, and all around agree.
 
 Along a bounded axis (the height of a scroll) an entry is as high as the canvas: sky above ground
-stays sky above ground. In a picture of another height it is stretched. Such an entry is a scene,
-and scenes are bridged as patches are: every second anchor picks what joins the two beside it best.
-So horizons meet, one sky passes into the next, and still nothing further away is asked.
+stays sky above ground. In a picture of another height it is stretched. Such an entry is a scene.
+
+Entries are bridged as patches are: every second anchor picks what joins those beside it best, two
+scenes or four parts of a map. So horizons and coasts meet, one sky passes into the next, and still
+nothing further away is asked.
 
 Shape suffixes: E palette entries, B blocks that they are, R rows and C columns of a block, V values
 of a cell, M cells, W length of an embedding.
