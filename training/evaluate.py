@@ -276,6 +276,15 @@ def prompt_section(
         for square in quality.asked(studio, world, prompt, min(seeds, PROMPTED))
     ]
     Image.fromarray(samples.rows(shown, min(seeds, PROMPTED))).save(out / "prompts.webp")
+    shown = [
+        square
+        for tag, other in quality.BESIDE.items()
+        for negative in ("", quality.PROMPTS[tag])
+        for square in quality.asked(
+            studio, world, quality.PROMPTS[other], min(seeds, PROMPTED), negative
+        )
+    ]
+    Image.fromarray(samples.rows(shown, min(seeds, PROMPTED))).save(out / "negatives.webp")
     for one in found:
         report.target(
             f"{world}: “{one.tag}” is followed, AUC",
@@ -288,10 +297,29 @@ def prompt_section(
         f"{seeds} seeds painted with a prompt and with none, told apart by a linear classifier of "
         "EfficientNet-Lite0 features fitted on real photographs with and without the tag. AUC: how "
         "often it scores the picture with the prompt higher; 0.50 is chance. Its own AUC is on "
-        "photographs that it was not fitted on: what it cannot see there, it cannot judge here.",
-        ("tag", "photographs", "AUC of the classifier", "AUC of the prompt", "prompt"),
+        "photographs that it was not fitted on: what it cannot see there, it cannot judge here. "
+        "As a negative prompt each is taken from another tag's prompt, the same seeds painted with "
+        "and without it; below 0.50, less is seen of it. `prompts.webp` has a row for no prompt "
+        "and for each; `negatives.webp`, for each, one of the other prompt and one without it.",
+        (
+            "tag",
+            "photographs",
+            "AUC of the classifier",
+            "AUC of the prompt",
+            "AUC as a negative prompt",
+            "of",
+            "prompt",
+        ),
         [
-            (one.tag, str(one.photographs), one.judge.text(), one.painted.text(), prompt)
+            (
+                one.tag,
+                str(one.photographs),
+                one.judge.text(),
+                one.painted.text(),
+                one.shunned.text(),
+                quality.BESIDE[one.tag],
+                prompt,
+            )
             for one, prompt in zip(found, quality.PROMPTS.values(), strict=True)
         ],
     )

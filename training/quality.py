@@ -55,6 +55,15 @@ PROMPTS = {
     "sunset": "The sun sets in a glowing orange sky",
 }
 """What is asked for, by the tag of the real pictures that show it."""
+BESIDE = {
+    "sea": "sunset",
+    "mountain": "snow",
+    "forest": "mountain",
+    "desert": "sunset",
+    "snow": "mountain",
+    "sunset": "sea",
+}
+"""For what each tag is, in turn, not wanted: of which other tag's prompt it is the negative one."""
 PROMPT_LEVEL = 1
 FOLDS = 5
 
@@ -335,17 +344,20 @@ class Following(NamedTuple):
         photographs: how many real ones show it.
         judge: how well the classifier knows it in real photographs that it was not fitted on: AUC.
         painted: how well it tells pictures painted with the prompt from those without: AUC.
+        shunned: the same where it is the negative prompt of another (`BESIDE`), against that other
+            prompt alone: below 0.5, less is seen of it.
     """
 
     tag: str
     photographs: int
     judge: Estimate
     painted: Estimate
+    shunned: Estimate
 
 
-def asked(studio: Studio, world: str, prompt: str, seeds: int) -> list[Pixels]:
-    """What seeds paint of a prompt: squares as high as a scroll is."""
-    canvases = [studio.canvas(world, seed, prompt) for seed in range(seeds)]
+def asked(studio: Studio, world: str, prompt: str, seeds: int, negative: str = "") -> list[Pixels]:
+    """What seeds paint of a prompt, and not of another: squares as high as a scroll is."""
+    canvases = [studio.canvas(world, seed, prompt, negative) for seed in range(seeds)]
     extent = canvases[0].extent
     height, _ = extent.size(PROMPT_LEVEL)
     assert height is not None
@@ -362,7 +374,7 @@ def following(
     tags: Mapping[str, Sequence[str]],
     seeds: int,
 ) -> Iterator[Following]:
-    """For each of PROMPTS, seeds painted with it and with none, told apart by a classifier.
+    """For each of PROMPTS, seeds painted with it and without, told apart by a classifier.
 
     The classifier is fitted on real photographs; it is judged on the fifth of them, in turn, that
     it has not seen.
@@ -376,15 +388,14 @@ def following(
         seeds: how many to paint.
     """
 
-    def painted(prompt: str) -> Floats:
-        squares = asked(studio, world, prompt, seeds)
+    def painted(prompt: str, negative: str = "") -> Floats:
+        squares = asked(studio, world, prompt, seeds, negative)
         return np.concatenate([lite0.look(square[None]) for square in squares])
 
     height = real[0].levels[PROMPT_LEVEL].shape[0]
     squares = [cut(one.levels[PROMPT_LEVEL], height) for one in real]
     features = [lite0.look(part) for part in squares]
     fold = np.arange(len(real)) % FOLDS
-    without_ND = painted("")
     for tag, prompt in PROMPTS.items():
         yes = np.array([tag in tags[one.name] for one in real])
         scores: list[Floats] = [np.empty(0)] * len(real)
@@ -394,9 +405,15 @@ def following(
                 scores[number] = judge.score(features[number])
         own = bootstrap(partial(_own_auc, scores, yes), len(real))
         judge = _judge(features, yes, np.arange(len(real)))
-        with_N, without_N = judge.score(painted(prompt)), judge.score(without_ND)
-        apart = bootstrap(partial(_paired_auc, with_N, without_N), seeds)
-        yield Following(tag, int(yes.sum()), own, apart)
+        other = PROMPTS[BESIDE[tag]]
+        apart, shunned = (
+            bootstrap(partial(_paired_auc, judge.score(with_ND), judge.score(without_ND)), seeds)
+            for with_ND, without_ND in (
+                (painted(prompt), painted("")),
+                (painted(other, prompt), painted(other)),
+            )
+        )
+        yield Following(tag, int(yes.sum()), own, apart, shunned)
 
 
 def _judge(features: Sequence[Floats], yes: NDArray[np.bool_], chosen: NDArray[np.int64]) -> Probe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,10 +89,11 @@ class Studio:
     folder: Path
     workers: int
 
-    def canvas(self, world: str, seed: int, prompt: str = "") -> Canvas:
+    def canvas(self, world: str, seed: int, prompt: str = "", negative: str = "") -> Canvas:
         """The canvas of a seed, with the sampling that the model paints best with."""
         extent = self.model.world(world).extent
-        return Canvas(self.model.digest, world, seed, extent, prompt, sampling=self.model.sampling)
+        sampling = replace(self.model.sampling, negative_prompt=negative)
+        return Canvas(self.model.digest, world, seed, extent, prompt, sampling=sampling)
 
     def paint(
         self, canvas: Canvas, regions: Sequence[Region], picture: Pixels | None = None
