@@ -289,9 +289,8 @@ class _Axis(NamedTuple):
         """
         at = np.arange(start, start + length)
         own = np.clip(at, 0, size - 1)
-        mirrored = np.clip(
-            np.where(at < 0, -1 - at, np.minimum(at, 2 * size - 1 - at)), 0, size - 1
-        )
+        # At the middle of the edge's own pixels: nothing would change where one stands twice.
+        mirrored = np.clip(np.where(at < 0, -at, np.minimum(at, 2 * size - 2 - at)), 0, size - 1)
         places = (np.clip(one - start, 0, length - 1) for one in (mirrored, own))
         return cls(np.abs(at - own), own, *places)
 

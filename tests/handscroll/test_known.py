@@ -350,9 +350,7 @@ def test_a_tile_shows_the_picture_and_what_it_gives_to_its_rim(
         at = np.array((top + down - place.top, left + right - place.left))
         last = np.array((place.height, place.width)) - 1
         away = np.hypot(*np.maximum(0, np.maximum(-at, at - last)))
-        inside = np.clip(
-            np.where(at < 0, -1 - at, np.where(at > last, 2 * last + 1 - at, at)), 0, last
-        )
+        inside = np.clip(np.where(at < 0, -at, np.where(at > last, 2 * last - at, at)), 0, last)
         back = inside + (place.top, place.left)
         moves = frame == 1 and max((top + down) % 512, back[0] % 512) >= 256
         expected = painted[down, right].astype(float)
