@@ -286,8 +286,9 @@ class Fixed:
     def __init__(self, paint: Callable[[int, str, Region], Pixels], extent: Extent = PLANE) -> None:
         self.asked, self.extent = paint, extent
 
-    def canvas(self, world: str, seed: int, prompt: str = "") -> Any:
-        return type("Asked", (), {"seed": seed, "prompt": prompt, "extent": self.extent})
+    def canvas(self, world: str, seed: int, prompt: str = "", negative: str = "") -> Any:
+        asked = prompt if not negative else f"{prompt}, not {negative}"
+        return type("Asked", (), {"seed": seed, "prompt": asked, "extent": self.extent})
 
     def paint(self, canvas: Any, regions: list[Region]) -> list[Pixels]:
         return [self.asked(canvas.seed, canvas.prompt, region) for region in regions]
@@ -311,16 +312,18 @@ def test_prompt_that_changes_pictures_as_its_tag_does_is_followed(
 
     def paint(seed: int, prompt: str, region: Region) -> Pixels:
         found = textured(100 + seed, region.height, region.width, 16)
-        return dark(found) if prompt == "dark" else found
+        return dark(found) if prompt in ("dark", "nonsense", "dark, not nonsense") else found
 
     monkeypatch.setattr(quality, "PROMPTS", {"night": "dark", "odd": "nonsense"})
+    monkeypatch.setattr(quality, "BESIDE", {"night": "odd", "odd": "night"})
     studio: Any = Fixed(paint, Extent("scroll", 2, real[0].levels[-1].shape[0]))
     night, odd = quality.following(Plain(), studio, "scroll", real, tags, seeds=12)
     assert night.photographs == 10
     assert night.judge.value > 0.95
     assert night.painted.low > 0.5
+    assert night.shunned.high < 0.5  # nonsense is dark, and is not where dark is not wanted
     assert odd.judge.value < 0.75  # nothing to see: it has only what it was fitted on
-    assert odd.painted.value == 0.5
+    assert odd.shunned.value == 0.5
 
 
 def test_drift_is_told_from_none() -> None:
