@@ -42,6 +42,10 @@ WINDOW_TOK = 32
 them decides nothing."""
 MARGIN_TOK = 4
 """How far a token's codes reach: tokens to each side."""
+INWARDS = 0.6
+"""Where the mirror stands, from a picture's edge (0) to the middle of its outermost pixels (1). At
+0 the same would stand there twice in a row, and across the join there would be less change than
+beside it; at 1 twice as much, as what was lost is noise to what is painted."""
 RIM_PX = 24
 """How far around a known picture what the tokenizer has lost of it is given back."""
 TONE_PX = 96
@@ -228,13 +232,17 @@ class KnownPixels:
         shown_HW3 += toned_HW[..., None] * self._step(painted)
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
-    def _lost(self, view: View, first: First) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    def _lost(self, view: View, first: First) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """How much of what the tokenizer has lost is given back (h, w), and that (h, w, 3)."""
         rows, cols = self._axes(view.region, first.moved_px)
         mirrored = np.ix_(rows.mirrored, cols.mirrored)
         share_HW = first.share * near(np.hypot(rows.away[:, None], cols.away) / RIM_PX)
         share_HW *= near(np.maximum(first.change, first.change[mirrored]) / OTHER)
-        return share_HW, (self._own(view, rows, cols) - first.pixels)[mirrored]
+        lost_HW3 = (self._own(view, rows, cols) - first.pixels).astype(np.float64)
+        for axis, line in enumerate((rows, cols)):
+            at_edge = lost_HW3.take(line.mirrored, axis)
+            lost_HW3 = at_edge + INWARDS * (lost_HW3.take(line.inwards, axis) - at_edge)
+        return share_HW, lost_HW3
 
     def _step(self, painted: Painted) -> NDArray[np.float64]:
         """By how much what is painted beside the picture is brightened (h, w, 3)."""
@@ -272,13 +280,16 @@ class _Axis(NamedTuple):
     Attributes:
         away: how far outside it.
         own: the pixel of the picture that it is, or is nearest to.
-        mirrored: the place, in the region, of the picture's pixel that it is the mirror image of.
+        mirrored: the place, in the region, of the picture's pixel that it is the mirror image of,
+            if the mirror stands at the picture's edge.
+        inwards: the same, if it stands in the middle of the outermost pixels.
         nearest: the place, in the region, of the picture's pixel nearest to it.
     """
 
     away: Indices
     own: Indices
     mirrored: Indices
+    inwards: Indices
     nearest: Indices
 
     @classmethod
@@ -289,9 +300,12 @@ class _Axis(NamedTuple):
         """
         at = np.arange(start, start + length)
         own = np.clip(at, 0, size - 1)
-        # At the middle of the edge's own pixels: nothing would change where one stands twice.
-        mirrored = np.clip(np.where(at < 0, -at, np.minimum(at, 2 * size - 2 - at)), 0, size - 1)
-        places = (np.clip(one - start, 0, length - 1) for one in (mirrored, own))
+        outside = [
+            np.where(at < 0, -1 - at + inwards, np.minimum(at, 2 * size - 1 - inwards - at))
+            for inwards in (0, 1)
+        ]
+        seen = (*(np.clip(one, 0, size - 1) for one in outside), own)
+        places = (np.clip(one - start, 0, length - 1) for one in seen)
         return cls(np.abs(at - own), own, *places)
 
 

@@ -31,6 +31,7 @@ from handscroll.geometry import (
 )
 from handscroll.known import (
     BESIDE_PX,
+    INWARDS,
     MARGIN_TOK,
     MIXED_PX,
     OTHER,
@@ -350,11 +351,21 @@ def test_a_tile_shows_the_picture_and_what_it_gives_to_its_rim(
         at = np.array((top + down - place.top, left + right - place.left))
         last = np.array((place.height, place.width)) - 1
         away = np.hypot(*np.maximum(0, np.maximum(-at, at - last)))
-        inside = np.clip(np.where(at < 0, -at, np.where(at > last, 2 * last - at, at)), 0, last)
+        mirrors = [
+            np.where(at < 0, -1 - at + to, np.where(at > last, 2 * last + 1 - to - at, at))
+            for to in (0, 1)
+        ]
+        inside, inwards = (np.clip(one, 0, last) for one in mirrors)
         back = inside + (place.top, place.left)
         moves = frame == 1 and max((top + down) % 512, back[0] % 512) >= 256
         expected = painted[down, right].astype(float)
-        lost = picture.levels[level][tuple(inside)] - first[tuple(back % 512)].astype(float)
+        lost = np.zeros(3)
+        for (row_at, u), (col_at, v) in product(
+            ((inside[0], 1 - INWARDS), (inwards[0], INWARDS)),
+            ((inside[1], 1 - INWARDS), (inwards[1], INWARDS)),
+        ):
+            decoded = first[(row_at + place.top) % 512, (col_at + place.left) % 512]
+            lost += u * v * (picture.levels[level][row_at, col_at] - decoded.astype(float))
         if away > 0:
             step = compared(picture, level, np.clip(at, 0, last), first)
             alike = faded(np.abs(step).max() / TONE_STEP)
