@@ -5,22 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from handscroll.geometry import Extent
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import TokenizerConfig
 from training.encode import (
+    BLANK,
     ENLARGED,
     NEARER,
     RAISED,
     RELIT,
     SHIFTS,
+    blank,
     described,
     further,
     in_sequence,
     mirrored,
+    palette,
     redrawn,
     relit,
     shifted,
@@ -147,6 +152,18 @@ def test_a_redrawn_map_is_all_of_it(seed: int) -> None:
         assert least <= found.shape[axis] / picture.levels[0].shape[axis] <= most + 0.01
         line = found[..., axis].mean(axis=1 - axis)
         assert (np.diff(line) >= 0).all() and line[0] < 6 and line[-1] > 249
+
+
+@pytest.mark.parametrize("grey", [0.1, 1.0])
+def test_what_is_blank_of_a_map_is_not_laid_out_unless_all_of_it_is(grey: float) -> None:
+    """The left of it is plain grey; a map that is grey all over is laid out as it is."""
+    rng = np.random.default_rng(0)
+    cells = rng.uniform(-1, 1, (40, 200, 4)).astype(np.float32)
+    cells[:, : round(200 * grey), :3] = 0.1
+    cells[..., 3] = 1.0
+    blocks, _ = palette(Extent("plane", 2), [(cells, np.full((1, 1), -1, np.int32))], 16)
+    shares = blank(blocks).mean(axis=(1, 2))
+    assert (shares == 1).all() if grey == 1 else (shares <= BLANK).all()
 
 
 def test_landscapes_that_lie_next_to_each_other_are_alike() -> None:
