@@ -104,7 +104,7 @@ def further(picture: Picture, rng: np.random.Generator) -> list[Picture]:
     """More variants of a photograph, of which no clips are made and nothing is laid out.
 
     Of two variants of each, a decoder learns photographs by heart as it does the Earth: after
-    100,000 patches it knew those that it had learned from by 0.4 nats a code better than others at
+    200,000 patches it knew those that it had learned from by 0.4 nats a code better than others at
     level 0. Parts seen from nearer are as sharp as their levels are, as they are cut out of finer
     ones.
     """
