@@ -150,16 +150,16 @@ class Palette:
         Of a layered one along all of its height.
         """
         colours_ERC3 = np.stack([self[entry][..., :3] for entry in range(len(self))], dtype=float)
+        along = np.arange(-self.spacing // 2, self.spacing // 2)
         found: dict[Step, NDArray[np.float64]] = {}
-        for axis in (1,) if self.layered else (0, 1):
-            size = colours_ERC3.shape[1 + axis]
-            for way in (-1, 1):
-                near = way * self.spacing // 2 + np.arange(-_EDGE // 2, _EDGE // 2)
-                edge_EX3 = colours_ERC3.take(_around(0, near, size), axis=1 + axis).mean(1 + axis)
-                if not self.layered:
-                    along = np.arange(-self.spacing // 2, self.spacing // 2)
-                    edge_EX3 = edge_EX3[:, _around(0, along, edge_EX3.shape[1])]
-                found[(way, 0) if axis == 0 else (0, way)] = edge_EX3.reshape(len(self), -1)
+        for step in self.steps:
+            axis = 1 if step[0] else 2
+            across = sum(step) * self.spacing // 2 + np.arange(-_EDGE // 2, _EDGE // 2)
+            cells = _around(0, across, colours_ERC3.shape[axis])
+            edge_EX3 = colours_ERC3.take(cells, axis).mean(axis)
+            if not self.layered:
+                edge_EX3 = edge_EX3[:, _around(0, along, edge_EX3.shape[1])]
+            found[step] = edge_EX3.reshape(len(self), -1)
         return found
 
     @property

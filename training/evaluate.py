@@ -270,21 +270,22 @@ def prompt_section(
 ) -> None:
     """Whether prompts change what is painted into what they ask for, and what they do."""
     found = list(quality.following(lite0, studio, world, real, tags, seeds))
-    shown = [
-        square
-        for prompt in ("", *quality.PROMPTS.values())
-        for square in quality.asked(studio, world, prompt, min(seeds, PROMPTED))
-    ]
-    Image.fromarray(samples.rows(shown, min(seeds, PROMPTED))).save(out / "prompts.webp")
-    shown = [
-        square
-        for tag, other in quality.BESIDE.items()
-        for negative in ("", quality.PROMPTS[tag])
-        for square in quality.asked(
-            studio, world, quality.PROMPTS[other], min(seeds, PROMPTED), negative
-        )
-    ]
-    Image.fromarray(samples.rows(shown, min(seeds, PROMPTED))).save(out / "negatives.webp")
+    said = {
+        "prompts": [(prompt, "") for prompt in ("", *quality.PROMPTS.values())],
+        "negatives": [
+            (quality.PROMPTS[other], negative)
+            for tag, other in quality.BESIDE.items()
+            for negative in ("", quality.PROMPTS[tag])
+        ],
+    }
+    few = min(seeds, PROMPTED)
+    for name, pairs in said.items():
+        shown = [
+            square
+            for prompt, negative in pairs
+            for square in quality.asked(studio, world, prompt, few, negative)
+        ]
+        Image.fromarray(samples.rows(shown, few)).save(out / f"{name}.webp")
     for one in found:
         report.target(
             f"{world}: “{one.tag}” is followed, AUC",
@@ -316,7 +317,7 @@ def prompt_section(
                 str(one.photographs),
                 one.judge.text(),
                 one.painted.text(),
-                one.shunned.text(),
+                quality.shunned(lite0, studio, world, one, seeds).text(),
                 quality.BESIDE[one.tag],
                 prompt,
             )

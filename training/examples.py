@@ -180,8 +180,6 @@ def with_drawn(pictures: Sequence[Encoded], path: Path) -> list[Encoded]:
             real = found[number].codes if number < len(found) else ()
             if level >= len(real) or codes.shape != real[level].shape:
                 raise InvalidRequest(f"{path} was drawn from other tokens: {name} does not fit")
-            if level == 0:
-                found[number] = found[number]._replace(drawn=())
             found[number] = found[number]._replace(drawn=(*found[number].drawn, codes))
     return found
 

@@ -80,17 +80,17 @@ def drawn(model: Checkpoint, picture: Encoded, number: int) -> list[Codes]:
     given = EveryFourth(picture.codes, extent, side, number % 4)
     pool = NearbyContextPool(Lattice(extent), side, field, given=given)
     sampler = PatchSampler(model.decoder, number, world.index, model.sampling)
-    found = []
-    for level, codes in enumerate(picture.codes[:-1]):
-        rows, cols = (-(-size // side) for size in codes.shape[:2])
-        every = [Patch(level, 0, row, col) for row in range(rows) for col in range(cols)]
-        pool.claim(every)
-        wanted = [patch for patch in every if extent.contains(patch)]
-        whole = np.zeros((rows * side, cols * side, codes.shape[2]), np.uint8)
-        whole[: len(codes), : codes.shape[1]] = codes  # what is too narrow for a patch stays
-        for patch, part in render(wanted, pool.order, pool, sampler):
-            whole[patch.row * side :, patch.col * side :][:side, :side] = part
-        found.append(np.ascontiguousarray(whole[: len(codes), : codes.shape[1]]))
+    found = [codes.copy() for codes in picture.codes[:-1]]  # what is no patch's stays
+    places = (
+        Patch(level, 0, row, col)
+        for level, codes in enumerate(found)
+        for row in range(-(-codes.shape[0] // side))
+        for col in range(-(-codes.shape[1] // side))
+    )
+    wanted = [patch for patch in places if extent.contains(patch)]
+    for patch, codes in render(wanted, pool.order, pool, sampler):
+        part = found[patch.level][patch.row * side :, patch.col * side :][:side, :side]
+        part[:] = codes[: part.shape[0], : part.shape[1]]
     return found
 
 

@@ -344,15 +344,14 @@ class Following(NamedTuple):
         photographs: how many real ones show it.
         judge: how well the classifier knows it in real photographs that it was not fitted on: AUC.
         painted: how well it tells pictures painted with the prompt from those without: AUC.
-        shunned: the same where it is the negative prompt of another (`BESIDE`), against that other
-            prompt alone: below 0.5, less is seen of it.
+        probe: the classifier.
     """
 
     tag: str
     photographs: int
     judge: Estimate
     painted: Estimate
-    shunned: Estimate
+    probe: Probe
 
 
 def asked(studio: Studio, world: str, prompt: str, seeds: int, negative: str = "") -> list[Pixels]:
@@ -374,7 +373,7 @@ def following(
     tags: Mapping[str, Sequence[str]],
     seeds: int,
 ) -> Iterator[Following]:
-    """For each of PROMPTS, seeds painted with it and without, told apart by a classifier.
+    """For each of PROMPTS, seeds painted with it and with none, told apart by a classifier.
 
     The classifier is fitted on real photographs; it is judged on the fifth of them, in turn, that
     it has not seen.
@@ -387,15 +386,11 @@ def following(
         tags: what each shows, by name.
         seeds: how many to paint.
     """
-
-    def painted(prompt: str, negative: str = "") -> Floats:
-        squares = asked(studio, world, prompt, seeds, negative)
-        return np.concatenate([lite0.look(square[None]) for square in squares])
-
     height = real[0].levels[PROMPT_LEVEL].shape[0]
     squares = [cut(one.levels[PROMPT_LEVEL], height) for one in real]
     features = [lite0.look(part) for part in squares]
     fold = np.arange(len(real)) % FOLDS
+    without_ND = _features(lite0, asked(studio, world, "", seeds))
     for tag, prompt in PROMPTS.items():
         yes = np.array([tag in tags[one.name] for one in real])
         scores: list[Floats] = [np.empty(0)] * len(real)
@@ -405,15 +400,32 @@ def following(
                 scores[number] = judge.score(features[number])
         own = bootstrap(partial(_own_auc, scores, yes), len(real))
         judge = _judge(features, yes, np.arange(len(real)))
-        other = PROMPTS[BESIDE[tag]]
-        apart, shunned = (
-            bootstrap(partial(_paired_auc, judge.score(with_ND), judge.score(without_ND)), seeds)
-            for with_ND, without_ND in (
-                (painted(prompt), painted("")),
-                (painted(other, prompt), painted(other)),
-            )
-        )
-        yield Following(tag, int(yes.sum()), own, apart, shunned)
+        with_ND = _features(lite0, asked(studio, world, prompt, seeds))
+        yield Following(tag, int(yes.sum()), own, _apart(judge, with_ND, without_ND), judge)
+
+
+def shunned(lite0: Lite0, studio: Studio, world: str, one: Following, seeds: int) -> Estimate:
+    """How well a tag's classifier tells another prompt's pictures without it from those with it.
+
+    The AUC of `BESIDE`'s prompt with the tag's as the negative one, against that prompt alone:
+    below 0.5, less is seen of what is not wanted.
+    """
+    other = PROMPTS[BESIDE[one.tag]]
+    with_ND, without_ND = (
+        _features(lite0, asked(studio, world, other, seeds, negative))
+        for negative in (PROMPTS[one.tag], "")
+    )
+    return _apart(one.probe, with_ND, without_ND)
+
+
+def _features(lite0: Lite0, squares: Sequence[Pixels]) -> Floats:
+    return np.concatenate([lite0.look(square[None]) for square in squares])
+
+
+def _apart(judge: Probe, with_ND: Floats, without_ND: Floats) -> Estimate:
+    """How well a classifier tells seeds painted in one way from the same in another: AUC."""
+    scores = judge.score(with_ND), judge.score(without_ND)
+    return bootstrap(partial(_paired_auc, *scores), len(with_ND))
 
 
 def _judge(features: Sequence[Floats], yes: NDArray[np.bool_], chosen: NDArray[np.int64]) -> Probe:
