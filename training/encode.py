@@ -1,10 +1,10 @@
 """Encode the pictures once: ``python -m training.encode --data DATA --tokenizer RUN --out FILE``.
 
-Writes one safetensors file with, for every picture and variant (mirrored photographs, in other
-light and from nearer; the Earth turned; shifts against the token grid), the codes of every level,
-statistics of level 0 for the field, and captions with their embeddings; the same for clips
-(`training.motion`), with the codes of a frame before and of the first; and the worlds' palettes.
-What `training.train_decoder` reads.
+Writes one safetensors file with, for every picture and variant (shifted against the token grid,
+narrower, and from nearer; photographs mirrored and in other light; the Earth turned), the codes of
+every level, statistics of level 0 for the field, and captions with their embeddings; the same for
+clips (`training.motion`), with the codes of a frame before and of the first; and the worlds'
+palettes. What `training.train_decoder` reads.
 """
 
 from __future__ import annotations
@@ -61,16 +61,14 @@ VARIANTS = {
     "plane": ((False, 0, 0), (False, 24, 40)),
 }
 """Mirrored or not, and pixels cut off at the top and the left, where a patch is left below them."""
-SHIFTS = 15
+NARROWED, NARROWER = 4, (0.75, 1.0)
+"""Further variants, and how wide they are; maps are as much lower, too."""
+NEARER = 12
+"""Further variants of the two coarser levels, at most: seen from nearer, see `ENLARGED`."""
+PARTS = {"scroll": ((1.0, 1.3), (1.0, 1.4)), "plane": ENLARGED["plane"]}
+"""How many times as high, and as wide, what is seen from nearer is."""
 COARSE_TOK = 200_000
-"""Further variants of a plane's two coarsest levels, at most, until level 0 has so many tokens:
-there is but one Earth, and of two variants a decoder learns it by heart."""
-RELIT = ((False, 0, 12), (True, 0, 36))
-"""Further variants of photographs, in other light; written as those above."""
-NEARER = 6
-"""Further variants of the coarser levels of photographs: parts of them, in other light."""
-PARTS = ((1.0, 1.3), (1.0, 1.4))
-"""How many times as high, and as wide, what is seen from nearer is: see `ENLARGED`."""
+"""Of a world's maps there are more variants until level 0 has so many tokens."""
 GAMMA, WARMTH, COLOUR = 1.15, 1.05, 1.15
 """How much brighter or darker, warmer or cooler, and more or less colourful other light is."""
 
@@ -100,27 +98,68 @@ def laid(picture: Picture, mirror: bool, down: int, right: int) -> Picture:
     return replace(picture, levels=levels, water=water)
 
 
-def further(picture: Picture, rng: np.random.Generator) -> list[Picture]:
-    """More variants of a photograph, of which no clips are made and nothing is laid out.
+def further(picture: Picture, rng: np.random.Generator, near: int = NEARER) -> list[Picture]:
+    """More variants, of photographs in other light; no clips are made of them, nor layouts.
 
-    Of two variants of each, a decoder learns photographs by heart as it does the Earth: after
-    200,000 patches it knew those that it had learned from by 0.4 nats a code better than others at
-    level 0. Parts seen from nearer are as sharp as their levels are, as they are cut out of finer
-    ones.
+    There is but one Earth, and of each photograph two variants: a decoder learns them by heart.
+    After 200,000 patches it knew photographs that it had learned from by 0.4 nats a code better
+    than others at level 0.
+
+    Args:
+        picture: whose variants these are.
+        rng: says how narrow, how near, and in what light.
+        near: how many of them are seen from nearer; of what has one level, how many are narrower.
     """
-    if picture.held_out or picture.kind == "plane":
+    if picture.held_out:
         return []
-    found = [relit(laid(picture, *variant), rng) for variant in RELIT]
-    for number in range(NEARER):
-        whole = relit(laid(picture, number % 2 == 1, 0, 0), rng)
-        state = rng.bit_generator.state
-        levels = []
-        for level in range(len(whole.levels) - 1):
-            rng.bit_generator.state = state  # every level the same part
-            levels.append(redrawn(whole, level, PARTS, rng))
-        if levels:
-            found.append(replace(whole, levels=tuple(levels)))
-    return found
+    if len(picture.levels) == 1:
+        ways = [narrowed] * near
+    else:
+        ways = [narrowed] * NARROWED + [from_nearer] * near
+    return [way(_otherwise(picture, number, rng), rng) for number, way in enumerate(ways)]
+
+
+def _otherwise(picture: Picture, number: int, rng: np.random.Generator) -> Picture:
+    """A map as it is; a photograph in other light, every other one mirrored."""
+    if picture.kind == "plane":
+        return picture
+    return relit(laid(picture, number % 2 == 1, 0, 0), rng)
+
+
+def narrowed(picture: Picture, rng: np.random.Generator) -> Picture:
+    """A picture made narrower, and a map lower: as sharp, and no token of it the same."""
+    finest = picture.extent.finest
+    least, step = PATCH_PX << finest, 16 << finest
+    height, width = (
+        max(least, int(size * rng.uniform(*NARROWER)) // step * step)
+        for size in picture.levels[-1].shape[:2]
+    )
+    if picture.kind == "scroll":
+        height = len(picture.levels[-1])
+    image = Image.fromarray(picture.levels[-1]).resize((width, height), Image.Resampling.HAMMING)
+    return _with(picture, pictures.pyramid(image, len(picture.levels)))
+
+
+def from_nearer(picture: Picture, rng: np.random.Generator) -> Picture:
+    """The two coarser levels of a map, or of a part of a photograph, from nearer.
+
+    They are cut out of finer ones, so they are as sharp as their levels are.
+    """
+    state = rng.bit_generator.state
+    levels = []
+    for level in range(min(2, len(picture.levels) - 1)):
+        rng.bit_generator.state = state  # every level the same part
+        levels.append(redrawn(picture, level, PARTS[picture.kind], rng))
+    return _with(picture, tuple(levels))
+
+
+def _with(picture: Picture, levels: Levels) -> Picture:
+    """A picture of other levels, its heights made to fit."""
+    heights = picture.heights
+    if heights is not None:
+        size = levels[0].shape[1::-1]
+        heights = np.asarray(Image.fromarray(heights).resize(size, Image.Resampling.HAMMING))
+    return replace(picture, levels=levels, heights=heights, water=None)
 
 
 def relit(picture: Picture, rng: np.random.Generator) -> Picture:
@@ -140,30 +179,15 @@ def turned(picture: Picture) -> Picture:
     return replace(picture, levels=levels, heights=None)
 
 
-def shifted(picture: Picture, count: int) -> list[Picture]:
-    """The coarse levels of a map, at other places of the token grid: a lattice of rank one.
+def often(found: Sequence[Picture], f: int) -> int:
+    """How many variants of each of a world's pictures are seen from nearer.
 
-    A scroll is shifted sideways alone, and has variants enough; what has no patch to spare, none.
+    Of maps, by how many tokens their level 0 has.
     """
-    height, width = picture.levels[0].shape[:2]
-    if picture.held_out or picture.kind == "scroll" or min(height, width) < PATCH_PX + 16:
-        return []
-    found = []
-    for number in range(1, count + 1):
-        top, left = 5 * number % 16, 11 * number % 16
-        bottom, right = (a + (size - a) // 16 * 16 for a, size in ((top, height), (left, width)))
-        levels = [
-            pixels[top << level : bottom << level, left << level : right << level]
-            for level, pixels in enumerate(picture.levels[:2])
-        ]
-        found.append(replace(picture, levels=tuple(levels)))
-    return found
-
-
-def shifts(found: Sequence[Picture], f: int) -> int:
-    """How many shifts of each picture of a plane there are, by how many tokens level 0 has."""
+    if found[0].kind == "scroll":
+        return NEARER
     tokens = sum(one.levels[0][..., 0].size // f**2 for one in found if not one.held_out)
-    return min(SHIFTS, COARSE_TOK // max(1, tokens))
+    return min(NEARER, COARSE_TOK // max(1, tokens))
 
 
 @torch.inference_mode()
@@ -334,7 +358,8 @@ def redrawn(picture: Picture, level: int, enlarged: Enlarged, rng: np.random.Gen
     tall, wide = picture.levels[level].shape[:2]
     down, across = (rng.uniform(*times) for times in enlarged)
     if picture.kind == "plane":
-        size = (round(wide * across), round(tall * down))
+        step = 16 << level
+        size = tuple(round(side / step) * step for side in (wide * across, tall * down))
         return np.asarray(Image.fromarray(finer).resize(size, Image.Resampling.HAMMING))
     rows = ((np.arange(height) + 0.5) / height) ** (RAISED ** rng.uniform(-1, 1))
     moved = Image.fromarray(_at(finer, rows * height - 0.5).round().astype(np.uint8))
@@ -444,10 +469,11 @@ def main(
             }
         )
 
-    told_of = []
+    def told(picture: Picture) -> list[Grid]:
+        return [captions(picture, level, sentences) for level in range(len(picture.levels))]
+
     for index, picture in enumerate(track(everything, "encoding")):
-        grids = [captions(picture, level, sentences) for level in range(len(picture.levels))]
-        told_of.append(grids)
+        grids = told(picture)
         rng, out_of = (np.random.default_rng((kind, index)) for kind in (4, 5))
         for variant in variants(picture):
             seen: dict[bytes, Pixels] = {}
@@ -459,26 +485,25 @@ def main(
             for clip in motion.clips(variant, rng):
                 frames = {"codes": clip.frame, "before": clip.before, "first": 0}
                 shown = {name: clip.film.levels(frame) for name, frame in frames.items()}
-                told = [
+                words = [
                     moving(grid, clip, pixels, level, sentences)
                     for level, (grid, pixels) in enumerate(zip(grids, shown["codes"], strict=True))
                 ]
-                keep(picture, told, shown, seen, clip)
-    often = {
-        name: shifts([one for one in everything if one.world == name], config.downsampling)
+                keep(picture, words, shown, seen, clip)
+    count = {
+        name: often([one for one in everything if one.world == name], config.downsampling)
         for name in worlds
     }
-    for index, (picture, grids) in enumerate(zip(everything, told_of, strict=True)):
-        more = shifted(picture, often[picture.world])
-        more += further(picture, np.random.default_rng((6, index)))
-        for variant in more:
-            keep(picture, grids[: len(variant.levels)], {"codes": variant.levels}, {})
+    for index, picture in enumerate(track(everything, "encoding more")):
+        rng = np.random.default_rng((6, index))
+        more = [(one, told(one)) for one in further(picture, rng, count[picture.world])]
+        for variant, grids in more:
+            keep(variant, grids, {"codes": variant.levels}, {})
         if picture.held_out or picture.heights is None:
             continue
-        about = [grid.T for grid in grids]
-        for variant in [*variants(picture), *shifted(picture, often[picture.world])]:
-            levels = turned(variant).levels
-            keep(picture, about[: len(levels)], {"codes": levels}, {})
+        more += [(one, told(one)) for one in variants(picture)]
+        for variant, grids in more:
+            keep(variant, [grid.T for grid in grids], {"codes": turned(variant).levels}, {})
     if sentences:
         encoder, spoken = TextEncoder(), list(sentences)
         arrays["text"] = encoder.embed(spoken)

@@ -10,26 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from handscroll.geometry import Extent
+from handscroll.geometry import PATCH_PX, Extent
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import TokenizerConfig
 from training.encode import (
     BLANK,
     ENLARGED,
+    NARROWED,
     NEARER,
     RAISED,
-    RELIT,
-    SHIFTS,
     blank,
     described,
     further,
     in_sequence,
     mirrored,
+    often,
     palette,
     redrawn,
     relit,
-    shifted,
-    shifts,
     turned,
 )
 from training.pack import shaded
@@ -44,34 +42,53 @@ def test_a_map_is_laid_out_in_four_ways_and_its_belts_stay_level() -> None:
     assert {one.sum(axis=1).round(3).tobytes() for one in ways} == belts
 
 
-def test_coarse_levels_are_shown_at_every_place_of_the_token_grid() -> None:
-    """Each shift is another one, and by as much at both levels; what is held out is not shifted."""
-    f = TokenizerConfig().downsampling
-    rows, cols = np.meshgrid(np.arange(272), np.arange(280), indexing="ij")
-    corner = np.stack((rows, cols, rows), axis=-1).astype(np.uint8)
-    levels = (corner, corner.repeat(2, 0).repeat(2, 1), corner.repeat(4, 0).repeat(4, 1))
-    picture = Picture("one", "planet", False, levels)
-    found = shifted(picture, SHIFTS)
-    assert len(found) == SHIFTS
-    places = set()
-    for one in found:
-        coarse, finer = one.levels
-        assert coarse.shape[0] % f == coarse.shape[1] % f == 0
-        np.testing.assert_array_equal(finer[::2, ::2], coarse)
-        places.add((int(coarse[0, 0, 0]), int(coarse[0, 0, 1])))
-    for axis in (0, 1):
-        assert {place[axis] for place in places} == set(range(1, f))
-    assert not shifted(replace(picture, held_out=True), SHIFTS)
-    assert not shifted(replace(picture, kind="scroll"), SHIFTS)
-    assert not shifted(replace(picture, levels=(corner[:271],)), SHIFTS)
+def relief() -> Picture:
+    """A map whose colours are its heights, at three levels, and so whatever is made of it."""
+    rows, cols = np.meshgrid(np.arange(1280), np.arange(1536), indexing="ij")
+    heights = np.stack([rows // 5, cols // 6, (rows + cols) // 11], axis=-1).astype(np.uint8)
+    levels = pyramid(Image.fromarray(heights), 3)
+    return Picture("one", "planet", False, levels, heights=levels[0][..., 2])
 
 
-def test_small_maps_are_shifted_more_often() -> None:
+def test_a_map_is_shown_narrower_and_from_nearer_with_heights_that_fit() -> None:
+    """All of it, the same at every level, and no variant like another."""
+    picture = relief()
+    found = further(picture, np.random.default_rng(0), 5)
+    assert [len(one.levels) for one in found] == [3] * NARROWED + [2] * 5
+    height, width = picture.levels[0].shape[:2]
+    for number, one in enumerate(found):
+        coarse = one.levels[0]
+        assert one.heights is not None and one.heights.shape == coarse.shape[:2]
+        assert np.abs(one.heights.astype(int) - coarse[..., 2]).max() < 4
+        for axis, size in enumerate((height, width)):
+            share = coarse.shape[axis] / size
+            assert coarse.shape[axis] % 16 == 0
+            assert (0.7 < share <= 1) if number < NARROWED else (0.99 < share <= 1.6)
+            assert np.ptp(coarse[..., axis]) > 245
+        for below, finer in zip(one.levels, one.levels[1:], strict=False):
+            halved = np.asarray(Image.fromarray(finer).reduce(2)).astype(int)
+            assert np.abs(halved - below).mean() < 2
+    assert len({one.levels[0].shape for one in found}) > 6
+
+
+def test_what_has_one_level_is_shown_narrower_alone() -> None:
+    picture = relief()
+    alone = replace(picture, levels=picture.levels[:1])
+    found = further(alone, np.random.default_rng(0), 5)
+    assert len(found) == 5
+    assert all(len(one.levels) == 1 for one in found)
+    smallest = replace(alone, levels=(alone.levels[0][:PATCH_PX, :PATCH_PX],))
+    for one in further(smallest, np.random.default_rng(0), 2):
+        assert one.levels[0].shape == (PATCH_PX, PATCH_PX, 3)
+
+
+def test_small_maps_are_seen_from_nearer_more_often() -> None:
     f = TokenizerConfig().downsampling
     sizes = [np.broadcast_to(np.uint8(0), (rows * f, 100 * f, 3)) for rows in (10, 500, 3000)]
     maps = [Picture("one", "planet", False, (pixels,)) for pixels in sizes]
-    assert [shifts([one], f) for one in maps] == [SHIFTS, 4, 0]
-    assert shifts([*maps[:2], replace(maps[2], held_out=True)], f) == 3
+    assert [often([one], f) for one in maps] == [NEARER, 4, 0]
+    assert often([*maps[:2], replace(maps[2], held_out=True)], f) == 3
+    assert often([replace(maps[2], kind="scroll")], f) == NEARER
 
 
 def landscape() -> Picture:
@@ -86,7 +103,7 @@ def test_a_photograph_is_seen_in_other_light_and_from_nearer_and_is_the_same_at_
     None
 ):
     found = further(landscape(), np.random.default_rng(0))
-    assert [len(one.levels) for one in found] == [3] * len(RELIT) + [2] * NEARER
+    assert [len(one.levels) for one in found] == [3] * NARROWED + [2] * NEARER
     for one in found:
         for coarse, finer in zip(one.levels, one.levels[1:], strict=False):
             halved = np.asarray(Image.fromarray(finer).reduce(2)).astype(np.float64)
@@ -95,10 +112,10 @@ def test_a_photograph_is_seen_in_other_light_and_from_nearer_and_is_the_same_at_
     assert len({one.levels[0].tobytes() for one in found}) == len(found)
 
 
-def test_what_is_held_out_or_a_map_has_no_further_variants() -> None:
+def test_what_is_held_out_has_no_further_variants() -> None:
     rng = np.random.default_rng(0)
-    assert not further(replace(landscape(), held_out=True), rng)
-    assert not further(replace(landscape(), kind="plane"), rng)
+    for picture in (landscape(), relief()):
+        assert not further(replace(picture, held_out=True), rng)
 
 
 @given(st.integers(0, 1000))
@@ -149,7 +166,8 @@ def test_a_redrawn_map_is_all_of_it(seed: int) -> None:
     found = redrawn(picture, 0, ENLARGED["plane"], np.random.default_rng(seed))
     for axis in (0, 1):
         least, most = ENLARGED["plane"][axis]
-        assert least <= found.shape[axis] / picture.levels[0].shape[axis] <= most + 0.01
+        size = picture.levels[0].shape[axis]
+        assert least * size - 8 <= found.shape[axis] <= most * size + 8  # whole tokens
         line = found[..., axis].mean(axis=1 - axis)
         assert (np.diff(line) >= 0).all() and line[0] < 6 and line[-1] > 249
 
