@@ -31,7 +31,7 @@ from handscroll.render import render
 from handscroll.sample import PatchSampler
 from training.examples import Dataset, Encoded, PictureField, Placed, block
 
-SHARE = 0.5
+SHARE = 0.25
 """Of the pictures that are drawn: it takes long."""
 
 
