@@ -132,14 +132,14 @@ class Block(nn.Module):
         return x_BhwC if inside_Bhw1 is None else x_BhwC * inside_Bhw1
 
 
-def _split_cells(x_BHWC: Tensor, side: int) -> Tensor:
+def split_cells(x_BHWC: Tensor, side: int) -> Tensor:
     """Gather each ``side x side`` square into channels."""
     x = x_BHWC.unflatten(2, (-1, side)).unflatten(1, (-1, side))
     return x.permute(0, 1, 3, 2, 4, 5).flatten(3)
 
 
 def _join_cells(x_BhwC: Tensor, side: int) -> Tensor:
-    """The inverse of `_split_cells`."""
+    """The inverse of `split_cells`."""
     x = x_BhwC.unflatten(3, (side, side, -1))
     return x.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
 
@@ -165,10 +165,10 @@ class Tokenizer(nn.Module):
         self.to_pixels = nn.Conv2d(cell, 3 * _CELL_PX**2, 3, padding=1)
 
     def _scalars(self, pixels_BHWC: Tensor) -> Tensor:
-        x = self.from_pixels(_split_cells(pixels_BHWC, _CELL_PX))
+        x = self.from_pixels(split_cells(pixels_BHWC, _CELL_PX))
         for block in self.encode_cells:
             x = block(x, None)
-        x = self.to_tokens(_split_cells(x, self.cells))
+        x = self.to_tokens(split_cells(x, self.cells))
         for block in self.encode_tokens:
             x = block(x, None)
         return self.to_scalars(x)

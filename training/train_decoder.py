@@ -111,7 +111,8 @@ def _as_seen(
     share[rows] = 1 / GUIDED
     with torch.no_grad():
         batch = _batch(alone, model.config, str(logits_BTKV.device))
-        without_BTKV[rows] = model(batch, *(one[rows] for one in patches))[0].float()
+        # As it is written: compiled, it would be compiled once more for each shape.
+        without_BTKV[rows] = model.forward(batch, *(one[rows] for one in patches))[0].float()
     return without_BTKV + share[:, None, None, None] * (logits_BTKV - without_BTKV)
 
 

@@ -5,13 +5,14 @@ so that every token keeps its meaning, and what decodes is trained further: on p
 perceptual distance, and against a critic that asks for texture (VQGAN, Esser et al., arXiv
 2012.09841). Tokens are disturbed a little first, as drawn ones are never quite right. With
 ``--painted``, it also decodes what a decoder has drawn (`training.painted`): there is no picture
-that it should equal, but the critic sees it too, and its tones are to stay. Leaves what
-`training.train_tokenizer` does, in a run folder of its own.
+that it should equal, but the critic sees it too, and its tones are to stay. At last the grid that
+this leaves on all pictures is taken away (`even`). Leaves what `training.train_tokenizer` does, in
+a run folder of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from handscroll import cli
-from handscroll.tokenizer import Tokenizer
+from handscroll.tokenizer import Tokenizer, split_cells
 from training import pictures, train_tokenizer
 from training.critic import Critic, balance, critic_loss
 from training.painted import Painted
@@ -42,6 +43,9 @@ TONE_PX, TONE_WEIGHT = 8, 1.0
 """What is decoded from drawn tokens keeps its mean colours of so many pixels to a side."""
 DISTURBED = 0.1
 """At most this share of a crop's scalars is moved by a level."""
+EVENED, RIDGE, PLAIN = 512, 0.01, 0.01
+"""How many crops tell what all pictures have alike, how little of that is put down to colour, and
+the spread of pixels below which a cell is plain."""
 
 
 def disturb(rng: np.random.Generator, values_BhwS: Tensor, levels: tuple[int, ...]) -> Tensor:
@@ -79,6 +83,43 @@ def window(rng: np.random.Generator) -> tuple[slice, slice, slice]:
     """A random window of SEEN_PX in every crop of a batch."""
     top, left = rng.integers(CROP_PX - SEEN_PX + 1, size=2)
     return slice(None), slice(top, top + SEEN_PX), slice(left, left + SEEN_PX)
+
+
+@torch.no_grad()
+def even(model: Tokenizer, crops_BHWC: Iterable[Tensor]) -> None:
+    """Take from the last layer what it is wrong by in every cell alike.
+
+    A critic does not mind a grid that is a grey level deep, and people see it in every sky. How far
+    a pixel differs from its cell's mean in vain goes, on average, by its place in the cell and, to
+    first order, by the cell's colour. That is linear in what the last layer answers, so it can
+    answer without it. Cells count by how plain they are: there it is seen, and little else wrong.
+
+    Args:
+        model: is changed.
+        crops_BHWC: pictures, batch by batch.
+    """
+    side = model.config.downsampling // model.cells
+    gram = torch.zeros(4, 4, dtype=torch.float64)
+    wrong = torch.zeros(4, 3 * side**2, dtype=torch.float64)
+    for crops in crops_BHWC:
+        found = model.pixels(model.quantizer.values(model.encode(crops)))
+        own, real = (
+            split_cells(one, side).flatten(0, 2).unflatten(-1, (-1, 3)).double().cpu()
+            for one in (found, crops)
+        )
+        means = own.mean(1)
+        colour = F.pad(means, (1, 0), value=1.0)
+        grid = (own - means[:, None]) - (real - real.mean(1, keepdim=True))
+        counted = (colour / (real.var(1).mean(1, keepdim=True) + PLAIN**2)).T
+        gram += counted @ colour
+        wrong += counted @ grid.flatten(1)
+    gram += RIDGE * gram[0, 0] * torch.diag(torch.tensor([0.0, 1.0, 1.0, 1.0]))
+    weight, bias = model.to_pixels.parameters()
+    always, by_colour = torch.linalg.solve(gram, wrong).to(weight).split((1, 3))
+    for parameter in (weight, bias):
+        colour = parameter.unflatten(0, (-1, 3)).mean(0)
+        parameter.sub_(torch.tensordot(by_colour, colour, dims=([0], [0])))
+    bias.sub_(always[0])
 
 
 def main(
@@ -147,7 +188,11 @@ def main(
                 after = average.pixels(run.model.quantizer.values(codes.to(device))).detach()
                 sheet(out / "painted.png", to_float(shown, device), after.clamp(-1, 1))
     if not run.rank:
-        train_tokenizer.save(run.averaged(average), out)
+        finished = run.averaged(average)
+        rng = np.random.default_rng(4)
+        some = (to_float([crop(rng, train) for _ in range(8)], device) for _ in range(EVENED // 8))
+        even(finished, some)
+        train_tokenizer.save(finished, out)
 
 
 if __name__ == "__main__":

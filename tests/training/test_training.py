@@ -17,18 +17,20 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from handscroll import checkpoint
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint, World
 from handscroll.context import Codes, Source, gather
 from handscroll.course import STILL, Course, Kind
+from handscroll.decoder import Decoder, DecoderConfig
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_VALUES, Palette
 from handscroll.geometry import Extent, Patch, Tile
 from handscroll.order import Lattice
 from handscroll.paint import Painter
+from handscroll.sample import collate
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 from training import (
     encode,
@@ -41,7 +43,7 @@ from training import (
     train_tokenizer,
 )
 from training.critic import balance, critic_loss
-from training.examples import Dataset, Encoded, Examples, Fate, fates, with_drawn
+from training.examples import Dataset, Encoded, Example, Examples, Fate, fates, with_drawn
 from training.perceptual import Perceptual
 from training.pictures import Picture
 from training.run import Run
@@ -224,6 +226,46 @@ def test_fates_are_what_frames_show() -> None:
     assert (fates(gather(patch, order, 16, read, None), came) == Fate.EITHER).all()
     blind = context.without(context.source_N == Source.FIRST)
     assert (fates(blind, codes) == Fate.UNKNOWN).all()
+
+
+@pytest.mark.parametrize("moving", [0.0, 1.0])
+def test_finer_levels_learn_to_answer_guided(moving: float) -> None:
+    """What meets the real codes is what the guided logits stand for; nothing else is guided."""
+    data = some_dataset("plane")
+    torch.manual_seed(0)
+    model = Decoder(DecoderConfig(layers=1, width=32, heads=2, head_width=16, worlds=1)).eval()
+    nn.init.normal_(model.logits)
+    examples = Examples(data, clean=True, moving=moving)
+    rng = np.random.default_rng(0)
+    drawn = [examples.draw(rng) for _ in range(16)]
+
+    def loss(one: Example, guided: float) -> Tensor:
+        tokens = (torch.from_numpy(part)[None] for part in (one.codes_TK.astype(np.int64),))
+        place, group = (torch.from_numpy(part)[None] for part in (one.place_T2, one.group_T))
+        (codes,) = tokens
+        alone = one.context.without(one.context.source_N == Source.PARENT)
+        here, there = (
+            model(
+                collate([context], [0], [one.text], model.config, context.padded_length),
+                codes,
+                place,
+                group,
+            )[0]
+            for context in (one.context, alone)
+        )
+        logits = there + (here - there) / guided
+        nats = nn.functional.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none")
+        return nats.view(-1, 4)[torch.from_numpy(one.drawn_T)].mean()
+
+    with torch.no_grad():
+        for one, found in zip(drawn, train_decoder.loss_of(model, drawn, "cpu"), strict=True):
+            patch = one.context.patch
+            guided = train_decoder.GUIDED if patch.level and not patch.frame else 1.0
+            torch.testing.assert_close(found, loss(one, guided), atol=1e-4, rtol=0)
+            if guided > 1:
+                assert abs(found - loss(one, 1.0)) > 1e-3
+    seen = {(one.context.patch.level > 0, one.context.patch.frame > 0) for one in drawn}
+    assert seen >= ({(True, True)} if moving else {(True, False), (False, False)})
 
 
 def test_loss_of_fates_asks_what_can_be_told() -> None:
@@ -520,3 +562,27 @@ def test_tones_are_means_and_not_texture() -> None:
     flat = torch.zeros(1, 32, 32, 3)
     assert train_pixels.tones(texture, flat) == 0
     torch.testing.assert_close(train_pixels.tones(texture + 0.25, flat), torch.tensor(0.25))
+
+
+def test_the_grid_that_all_pictures_have_alike_is_taken_away() -> None:
+    """From plain cells of every colour, whose colours stay as they were."""
+    torch.manual_seed(0)
+    model = Tokenizer(TokenizerConfig(width=32, cell_width=16))
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.rand(64, 1, 1, 3, generator=generator) * 2 - 1
+    crops = colours.expand(64, 128, 128, 3)
+
+    def cells() -> tuple[Tensor, Tensor]:
+        """The grid that plain pictures have on average, and their colours, away from borders."""
+        with torch.no_grad():
+            pixels = model.pixels(model.quantizer.values(model.encode(crops)))[:, 32:-32, 32:-32]
+        found = pixels.unflatten(2, (-1, 4)).unflatten(1, (-1, 4))
+        colour = found.mean(dim=(2, 4), keepdim=True)
+        return (found - colour).mean(dim=(0, 1, 3)), colour
+
+    before, colour = cells()
+    train_pixels.even(model, crops.split(8))
+    after, same = cells()
+    assert before.std() > 0.01
+    assert after.std() < 0.1 * before.std()
+    torch.testing.assert_close(same, colour, atol=1e-5, rtol=0)
