@@ -24,7 +24,6 @@ from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint, World
 from handscroll.context import Codes, Source, gather
 from handscroll.course import STILL, Course, Kind
-from handscroll.decoder import Decoder, DecoderConfig
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_VALUES, Palette
 from handscroll.geometry import Extent, Patch, Tile
@@ -229,36 +228,27 @@ def test_fates_are_what_frames_show() -> None:
 
 
 @pytest.mark.parametrize("moving", [0.0, 1.0])
-def test_finer_levels_learn_to_answer_guided(moving: float) -> None:
+def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float) -> None:
     """What meets the real codes is what the guided logits stand for; nothing else is guided."""
-    data = some_dataset("plane")
-    torch.manual_seed(0)
-    model = Decoder(DecoderConfig(layers=1, width=32, heads=2, head_width=16, worlds=1)).eval()
-    nn.init.normal_(model.logits)
-    examples = Examples(data, clean=True, moving=moving)
-    rng = np.random.default_rng(0)
+    decoder, rng = model.decoder, np.random.default_rng(0)
+    examples = Examples(some_dataset("plane"), clean=True, moving=moving)
     drawn = [examples.draw(rng) for _ in range(16)]
 
     def loss(one: Example, guided: float) -> Tensor:
-        tokens = (torch.from_numpy(part)[None] for part in (one.codes_TK.astype(np.int64),))
+        codes = torch.from_numpy(one.codes_TK.astype(np.int64))[None]
         place, group = (torch.from_numpy(part)[None] for part in (one.place_T2, one.group_T))
-        (codes,) = tokens
         alone = one.context.without(one.context.source_N == Source.PARENT)
-        here, there = (
-            model(
-                collate([context], [0], [one.text], model.config, context.padded_length),
-                codes,
-                place,
-                group,
-            )[0]
-            for context in (one.context, alone)
+        batches = (
+            collate([seen], [0], [one.text], decoder.config, seen.padded_length)
+            for seen in (one.context, alone)
         )
+        here, there = (decoder(batch, codes, place, group)[0] for batch in batches)
         logits = there + (here - there) / guided
         nats = nn.functional.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none")
         return nats.view(-1, 4)[torch.from_numpy(one.drawn_T)].mean()
 
     with torch.no_grad():
-        for one, found in zip(drawn, train_decoder.loss_of(model, drawn, "cpu"), strict=True):
+        for one, found in zip(drawn, train_decoder.loss_of(decoder, drawn, "cpu"), strict=True):
             patch = one.context.patch
             guided = train_decoder.GUIDED if patch.level and not patch.frame else 1.0
             torch.testing.assert_close(found, loss(one, guided), atol=1e-4, rtol=0)
