@@ -25,6 +25,7 @@ def main(
     temperature: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 1.0,
     top_p: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 0.99,
     guidance: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 2.5,
+    group: Annotated[int, typer.Option(help="tokens drawn in one step")] = Sampling.group,
 ) -> None:
     """Put tokenizer, decoder and palettes into one checkpoint."""
     data = Dataset.load(tokens)
@@ -34,7 +35,7 @@ def main(
         train_decoder.load(decoder),
         data.worlds,
         TextEncoder().digest,
-        Sampling(temperature=temperature, top_p=top_p, guidance=guidance),
+        Sampling(group=group, temperature=temperature, top_p=top_p, guidance=guidance),
     )
     typer.echo(f"{out}: model {digest}")
 

@@ -134,6 +134,8 @@ def main(
     data: Annotated[Path, typer.Option(help="packed data set, or any folder of pictures")],
     out: Annotated[Path, typer.Option(help="run folder; an earlier run there is resumed")],
     world: Annotated[str | None, typer.Option(help="world of a plain folder")] = None,
+    downsampling: Annotated[int, typer.Option(help="pixels to a token's side")] = 16,
+    codes: Annotated[int, typer.Option(help="of a token")] = 4,
     steps: int = 6000,
     batch: int = 12,
     learning_rate: float = 2e-3,
@@ -143,7 +145,7 @@ def main(
     """Train the tokenizer, or go on training it."""
     train, held = pictures.split(data, world)
     torch.manual_seed(0)
-    config = TokenizerConfig()
+    config = TokenizerConfig(downsampling, codes)
     run = Run(out, Tokenizer(config), steps, learning_rate, device)
     average = Tokenizer(config).to(device)
     fixed = np.random.default_rng(1)

@@ -512,9 +512,9 @@ def test_any_folder_of_pictures_becomes_a_world(tmp_path: Path) -> None:
     assert changed == ["kind.weight"]
     with pytest.raises(InvalidRequest, match="one of token, source, .*, not kin"):
         train_decoder.main(tokens, tokenizer, tmp_path / "none", only="kin", device="cpu")
-    ship.main(tokenizer, decoder, tokens, tmp_path / "model")
+    ship.main(tokenizer, decoder, tokens, tmp_path / "model", group=64)
     model = checkpoint.load(tmp_path / "model")
-    assert list(model.worlds) == ["scroll"]
+    assert list(model.worlds) == ["scroll"] and model.sampling.group == 64
     log = (decoder / "log.csv").read_text().splitlines()
     assert float(log[-1].split(",")[1]) < math.log(256) * 1.5
     assert json.loads((decoder / "decoder.json").read_text())["worlds"] == 1
@@ -545,6 +545,15 @@ def test_crops_of_what_was_painted_are_shown_as_they_were_decoded() -> None:
     found, shown = train_pixels.drawn(rng, sources, 8, 16)
     assert found.shape == (8, 10, 10, 1)
     np.testing.assert_array_equal(np.stack(shown)[:, ::16, ::16, :1], found)
+
+
+def test_a_tokenizer_has_the_tokens_that_were_asked_for(tmp_path: Path) -> None:
+    data, out = tmp_path / "mine", tmp_path / "run"
+    data.mkdir()
+    Image.new("RGB", (1500, 720), (90, 120, 60)).save(data / "painting.png")
+    train_tokenizer.main(data, out, "scroll", 8, 1, steps=1, batch=1, device="cpu")
+    codes = train_tokenizer.load(out).encode(torch.zeros(1, 64, 32, 3))
+    assert codes.shape == (1, 8, 4, 1)
 
 
 def test_tones_are_means_and_not_texture() -> None:
