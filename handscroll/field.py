@@ -4,7 +4,7 @@ A field gives every cell of CELL_PX pixels at level 0 a few values, those of a r
 its mean colour and how much its brightness varies. Anchors stand along the endless axes at a fixed
 spacing; each picks one entry of a palette, a block of cells cut from a real picture or that block's
 mirror image, and lays it around itself; about half way to the next anchor one passes smoothly into
-the other, along a border that a noise bends, as coasts and hills are bent. So most places are laid
+the other, along a border that a noise bends, as coasts are bent. So most places are laid
 out as some picture is, far-apart ones differ as pictures do, any place can be asked for at once,
 and it costs no patches. In the palette like lies next to like, and a slower noise says which part
 of it anchors pick from: ocean, ice, forest and desert do not lie in pieces beside each other.
@@ -14,7 +14,9 @@ stormy sea" is painted over colours of seas. A region with words of its own has 
 one of them in its middle. So words decide what is where, and all around agree.
 
 Along a bounded axis (the height of a scroll) an entry is as high as the canvas: sky above ground
-stays sky above ground. In a picture of another height it is stretched. Such an entry is a scene.
+stays sky above ground. In a picture of another height it is stretched. Such an entry is a scene,
+and flows into the next: what lies at other heights in it moves up or down on the way, so that one
+horizon rises to another. A mixture of hills and sky would be fog.
 
 Entries are bridged as patches are: every second anchor picks what joins those beside it best, two
 scenes or four parts of a map. So horizons and coasts meet, one sky passes into the next, and still
@@ -54,8 +56,9 @@ _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share
 _SCENE_REACH = 0.12  # the same where an entry is a whole scene
 _PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
 _BENT = ((1 / 2, 0.3), (1 / 4, 0.15))  # bends of borders: how far apart and how deep, in anchors
-_SCENE_BENT = 0.25  # how much of that a border of scenes is bent: they are matched along it
-_EDGE = 4  # cells of a scene, to both sides of its border, that are to match
+_SCENE_PASSAGE = 0.8  # the share of the way on which one scene flows into the next
+_LEVEL, _STEP = 0.3, 0.02  # what it costs a scene to flow up and down, and any two layers to meet
+_EDGE = 4  # cells of an entry, across its border, that are to match
 _BRIDGES = 4  # how many of the entries that match best a bridge picks from
 _FRAYED = ((6, 2 / 3), (3, 1 / 3))  # what frays a cover: how far apart, in cells, and how much
 _ALIKE = 5  # descriptions that words leave to pick from, at least
@@ -142,6 +145,10 @@ class Palette:
             apart_N += ((own_EX[among_N] - others_EX[entry]) ** 2).sum(-1)
         found: NDArray[np.int64] = among_N[np.argsort(np.round(apart_N, 6), kind="stable")]
         return found
+
+    def edge(self, entry: int, step: Step) -> NDArray[np.float64]:
+        """The mean colours (R, 3) along an entry where what is beside it begins."""
+        return self._edges[step][entry].reshape(-1, 3)
 
     @cached_property
     def _edges(self) -> dict[Step, NDArray[np.float64]]:
@@ -230,42 +237,55 @@ class ProceduralField:
     def cells(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Floats:
         """Values (rows, cols, V) of a block of cells, counted from pixel 0."""
         laid = np.zeros((len(rows), len(cols), CELL_VALUES))
-        bend = self._bend(rows, cols)
+        lay = self._scenes if self.palette.layered else self._parts
         for layout in self.layouts:
             cover = frayed(layout.cover(rows, cols), self.seed, rows, cols)[..., None]
             if cover.any():
-                laid += cover * (self._laid(layout, rows, cols, bend) - laid)
+                laid += cover * (lay(layout, rows, cols) - laid)
         return laid.astype(np.float32)
 
-    def _laid(
-        self,
-        layout: Layout,
-        rows: NDArray[np.int64],
-        cols: NDArray[np.int64],
-        bend: NDArray[np.float64],
+    def _scenes(
+        self, layout: Layout, rows: NDArray[np.int64], cols: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """What one layout says of cells, wherever they are."""
+        """What a layout of layered entries says of cells: each flows into the next."""
+        palette, (middle, first) = self.palette, layout.middle
+        number_C = (cols - first) // palette.spacing
+        laid_RCV = np.zeros((palette.blocks_BRCV.shape[1], len(cols), CELL_VALUES))
+        for number in np.unique(number_C):
+            these_C = number_C == number
+            anchors = [first + int(number + step) * palette.spacing for step in (0, 1)]
+            left, right = (self._entry(layout, middle, anchor) for anchor in anchors)
+            left_RCV, right_RCV = (
+                palette[entry][:, _around(anchor, cols[these_C], palette.blocks_BRCV.shape[2])]
+                for entry, anchor in zip((left, right), anchors, strict=True)
+            )
+            share_C = 1 - _own((cols[these_C] - anchors[0]) / palette.spacing, _SCENE_PASSAGE)
+            joined_P2 = _joined(palette, left, right)
+            laid_RCV[:, these_C] = flowing(left_RCV, right_RCV, share_C, joined_P2)
+        return self._stretched(laid_RCV, rows)
+
+    def _parts(
+        self, layout: Layout, rows: NDArray[np.int64], cols: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """What a layout of parts of maps says of cells."""
         palette = self.palette
         away = np.stack(
             np.meshgrid(rows - layout.middle[0], cols - layout.middle[1], indexing="ij"), axis=-1
         )
-        place = away / palette.spacing + bend  # whole numbers are anchors
-        if palette.layered:
-            place[..., 0] = 0  # one row of anchors, as high as the canvas
+        place = away / palette.spacing + self._bend(rows, cols)  # whole numbers are anchors
         blend = np.zeros((len(rows), len(cols), CELL_VALUES))
         whole = np.floor(place).astype(np.int64).reshape(-1, 2)
         for anchor in itertools.product(*map(range, whole.min(0), whole.max(0) + 2)):
-            weight = _own(place - anchor).prod(-1, keepdims=True)
+            weight = _own(place - anchor, _PASSAGE).prod(-1, keepdims=True)
             if not weight.any():
                 continue
             row, col = (m + a * palette.spacing for m, a in zip(layout.middle, anchor, strict=True))
             block_RCV = palette[self._entry(layout, row, col)]
-            block_nCV = (
-                self._stretched(block_RCV, rows)
-                if palette.layered
-                else block_RCV[_around(row, rows, len(block_RCV))]
+            shown = (
+                _around(at, span, size)
+                for at, span, size in ((row, rows, len(block_RCV)), (col, cols, block_RCV.shape[1]))
             )
-            blend += weight * block_nCV[:, _around(col, cols, block_RCV.shape[1])]
+            blend += weight * block_RCV[np.ix_(*shown)]
         return blend
 
     def _bend(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -277,10 +297,12 @@ class ProceduralField:
         for octave, (apart, deep) in enumerate(_BENT):
             spans = (span / (apart * self.palette.spacing) for span in (rows, cols))
             bend += deep * (2 * _noise(self.seed, _BEND + octave, *spans) - 1)
-        return bend * _SCENE_BENT if self.palette.layered else bend
+        return bend
 
-    def _stretched(self, block_RCV: Floats, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """A layered block at rows of cells of a canvas of this height: (rows, C, V)."""
+    def _stretched(
+        self, block_RCV: NDArray[np.float64], rows: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Layers at rows of cells of a canvas of this height: (rows, C, V)."""
         height = self.extent.size(0)[0]
         assert height is not None
         count, layers = -(-height // CELL_PX), len(block_RCV)
@@ -378,9 +400,60 @@ def _noise(
     return noise
 
 
-def _own(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+@lru_cache(maxsize=4096)
+def _joined(palette: Palette, left: int, right: int) -> NDArray[np.int64]:
+    """Which layers of an entry and of the one to its right flow into each other (P, 2), downwards.
+
+    Every layer does, and none crosses another: dynamic time warping (Sakoe and Chiba, 1978) of the
+    colours along the border between them.
+    """
+    left_R3, right_R3 = (palette.edge(left, (0, 1)), palette.edge(right, (0, -1)))
+    count = len(left_R3)
+    layers = np.arange(count)
+    apart = ((left_R3[:, None] - right_R3) ** 2).sum(-1)
+    steep = ((layers[:, None] - layers) / count) ** 2
+    cost = np.round(apart + _LEVEL * steep, 6) + _STEP
+    total = np.full((count + 1, count + 1), np.inf)
+    total[0, 0] = 0
+    for i, j in itertools.product(range(count), repeat=2):
+        before = min(total[i, j], total[i, j + 1], total[i + 1, j])
+        total[i + 1, j + 1] = cost[i, j] + before
+    i = j = count
+    found = []
+    while i:
+        found.append((i - 1, j - 1))
+        i, j = min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda at: total[at])
+    return np.array(found[::-1])
+
+
+def flowing(
+    left_RCV: Floats, right_RCV: Floats, share_C: NDArray[np.float64], joined_P2: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Layers (R, C, V) on their way from one entry to another: moved, and mixed where they meet.
+
+    Args:
+        left_RCV, right_RCV: what the entries show there.
+        share_C: how far each column is on its way to the right one, 0 to 1.
+        joined_P2: which layers flow into each other.
+    """
+    found = np.where(share_C[:, None] < 1, left_RCV, right_RCV).astype(np.float64)
+    first_P, second_P = joined_P2.T
+    layer_R, last = np.arange(len(found)), max(len(joined_P2) - 2, 0)
+    for col in np.flatnonzero((share_C > 0) & (share_C < 1)):
+        share = share_C[col]
+        height_P = (1 - share) * first_P + share * second_P
+        mixed_PV = (1 - share) * left_RCV[first_P, col] + share * right_RCV[second_P, col]
+        above_R = np.minimum(np.searchsorted(height_P, layer_R, "right") - 1, last)
+        below_R = np.minimum(above_R + 1, len(joined_P2) - 1)
+        gap_R = np.maximum(height_P[below_R] - height_P[above_R], 1e-9)
+        down_R1 = np.clip((layer_R - height_P[above_R]) / gap_R, 0, 1)[:, None]
+        found[:, col] = (1 - down_R1) * mixed_PV[above_R] + down_R1 * mixed_PV[below_R]
+    return found
+
+
+def _own(distance: NDArray[np.float64], passage: float) -> NDArray[np.float64]:
     """An anchor's weight at a distance: 1 on its own ground, and 0 on its neighbour's."""
-    return near(np.clip((np.abs(distance) - 0.5) / _PASSAGE + 0.5, 0, 1))
+    return near(np.clip((np.abs(distance) - 0.5) / passage + 0.5, 0, 1))
 
 
 def near(distance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """The laws of `handscroll.field`: a pure function of seed and place, smooth, and never alien."""
 
 import hashlib
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from handscroll.context import Floats
-from handscroll.field import CELL_PX, MARGIN, Layout, Palette, ProceduralField, frayed
+from handscroll.field import CELL_PX, MARGIN, Layout, Palette, ProceduralField, flowing, frayed
 from handscroll.geometry import PATCH_PX, Extent, Patch
 
 F = 16
@@ -108,11 +109,8 @@ def test_cells_outside_the_canvas_are_absent(col: int) -> None:
 @settings(max_examples=25)
 @given(FIELDS, PLACES, PLACES)
 def test_values_lie_in_the_hull_of_the_palette(field: ProceduralField, row: int, col: int) -> None:
-    """Row by row where the palette is layered: no sky in the sea."""
-    rows = rows_of(field, row, 9)
-    values = field.cells(rows, span(col, 9))
-    layer = rows if field.palette.layered else np.zeros_like(rows)
-    low, high = (edge[layer][:, None] for edge in hull(field.palette.blocks_BRCV))
+    values = field.cells(rows_of(field, row, 9), span(col, 9))
+    low, high = hull(field.palette.blocks_BRCV)
     assert (values >= low - 1e-6).all() and (values <= high + 1e-6).all()
 
 
@@ -150,8 +148,8 @@ def test_an_anchor_lays_its_block_around_itself() -> None:
 
 
 def hull(blocks_BRCV: Floats) -> tuple[Floats, Floats]:
-    """The least and the most of each row of cells: (R, V)."""
-    return blocks_BRCV.min(axis=(0, 2)), blocks_BRCV.max(axis=(0, 2))
+    """The least and the most of each value: (V,)."""
+    return blocks_BRCV.min(axis=(0, 1, 2)), blocks_BRCV.max(axis=(0, 1, 2))
 
 
 @pytest.mark.parametrize("far", [0, -(10**9)])
@@ -181,18 +179,62 @@ def test_borders_are_bent() -> None:
 
 
 @settings(max_examples=25)
-@given(FIELDS, PLACES, PLACES)
-def test_field_is_smooth(field: ProceduralField, row: int, col: int) -> None:
+@given(PLACES, PLACES)
+def test_a_field_of_maps_is_smooth(row: int, col: int) -> None:
     """The blend's slope is at most 3/2 of the palette's range over two fifths of the way between
     anchors, both ways at once where a border is bent; and bends are as smooth."""
-    values = field.cells(rows_of(field, row, 9), span(col, 9)).astype(np.float64)
-    low, high = (edge.astype(np.float64) for edge in hull(field.palette.blocks_BRCV))
+    values = WORLD.cells(span(row, 9), span(col, 9)).astype(np.float64)
+    low, high = (edge.astype(np.float64) for edge in hull(FLAT))
     bend = 2 * 1.5 * (0.3 / (1 / 2) + 0.15 / (1 / 4))  # anchors an anchor, at most
-    slope = 1.5 / 0.4 * ((1 + bend) + (0 if field.palette.layered else bend))
-    step = slope / field.palette.spacing * (high - low).max() + 1e-5
-    assert np.abs(np.diff(values, axis=1)).max() <= step
-    if not field.palette.layered:
-        assert np.abs(np.diff(values, axis=0)).max() <= step
+    step = 1.5 / 0.4 * (1 + 2 * bend) / SPACING * (high - low).max() + 1e-5
+    for axis in (0, 1):
+        assert np.abs(np.diff(values, axis=axis)).max() <= step
+
+
+def horizons(*heights: int) -> Palette:
+    """Scenes of blue over brown, in two shades each, by the rows that sky takes."""
+    rng = np.random.default_rng(1)
+    layers = np.arange(LAYERS)[:, None, None]
+    sky, land = np.array([-0.2, 0.2, 0.8, 0.1]), np.array([0.3, -0.1, -0.5, 0.4])
+    blocks = [np.where(layers < one, sky, land) + rng.uniform(-0.1, 0.1, 4) for one in heights]
+    blocks_BRCV = np.stack(blocks).repeat(12, axis=2).astype(np.float32)
+    return Palette(blocks_BRCV, None, SPACING, layered=True)
+
+
+@given(st.integers(1, LAYERS - 1), st.integers(1, LAYERS - 1), PLACES)
+def test_one_horizon_rises_to_another(first: int, second: int, col: int) -> None:
+    """Sky stays above land all the way, and no more than one row is anything between."""
+    field = ProceduralField(3, SCROLL, horizons(first, second), F)
+    blue = field.cells(span(0, LAYERS), span(col, 4 * SPACING))[..., 2]
+    assert (np.diff(blue, axis=0) < 1e-6).all()
+    assert ((blue > -0.35) & (blue < 0.65)).sum(axis=0).max() <= 1
+    height = (blue > 0.15).sum(axis=0)
+    low, high = min(first, second), max(first, second)
+    assert height.min() >= low and height.max() <= high
+    assert np.abs(np.diff(height)).max() <= math.ceil((high - low) * 1.5 / 0.8 / SPACING) + 1
+
+
+@given(st.floats(0, 1), st.integers(1, 14), st.integers(0, 2**20))
+def test_flowing_begins_at_one_entry_and_ends_at_the_other(
+    share: float, rows: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    left, right = rng.uniform(-1, 1, (2, rows, 3, 4)).astype(np.float32)
+    steps = rng.integers(0, 3, 2 * rows)
+    path = [(0, 0)]
+    for step in steps:
+        down = (step != 1, step != 2)
+        path.append(tuple(min(at + one, rows - 1) for at, one in zip(path[-1], down, strict=True)))
+    path += [(rows - 1, rows - 1)] if path[-1] != (rows - 1, rows - 1) else []
+    joined = np.array(list(dict.fromkeys(path)))
+    found = flowing(left, right, np.array([0.0, share, 1.0]), joined)
+    np.testing.assert_array_equal(found[:, 0], left[:, 0])
+    np.testing.assert_array_equal(found[:, 2], right[:, 2])
+    both = np.concatenate((left[:, 1], right[:, 1]))
+    assert (found[:, 1] >= both.min(axis=0) - 1e-6).all()
+    assert (found[:, 1] <= both.max(axis=0) + 1e-6).all()
+    ends = (1 - share) * left[[0, -1], 1] + share * right[[0, -1], 1]
+    np.testing.assert_allclose(found[[0, -1], 1], ends, atol=1e-5)
 
 
 @pytest.mark.parametrize("far", [0, 10**9, -(10**9), 2**40])
@@ -327,7 +369,7 @@ def test_field_never_changes() -> None:
     digest = hashlib.sha256()
     for field, rows in ((WORLD, span(-9, 20)), (LAND, span(0, LAYERS))):
         digest.update(field.cells(rows, span(2**33 - 9, 20)).astype("<f4").tobytes())
-    assert digest.hexdigest() == "c2256b7ce27ac17b9bb7bf02a366c8666348c823a7233039467ec38dc2c1ed83"
+    assert digest.hexdigest() == "573be2666998fa0aa2875f29e902d354efd59d0a5c3f3fd82666bf0bfaf7dd2b"
 
 
 def test_words_leave_only_what_was_described_alike() -> None:
@@ -409,8 +451,7 @@ def test_a_region_is_laid_out_by_its_own_words(row: int, col: int, layered: bool
     inside = cover(rows, span(col - 4, 9)) > 0
     np.testing.assert_array_equal(both[~inside], bare[~inside])
     low, high = hull(alone[[2, 3, 5, 7, 11]])
-    layer = rows if layered else np.zeros_like(rows)
-    within = (both >= low[layer][:, None] - 1e-6) & (both <= high[layer][:, None] + 1e-6)
+    within = (both >= low - 1e-6) & (both <= high + 1e-6)
     assert within[inside].all()
 
 
