@@ -50,6 +50,8 @@ class DecoderConfig:
         vocabulary: V, values of a code.
         worlds: how many worlds it paints.
         text_width: length of a prompt's embedding.
+        guided: how far it has learned to go, in finer levels of first frames, from what it would
+            answer without the level above to what it would with it; 1 is as far as that.
     """
 
     layers: int
@@ -61,10 +63,14 @@ class DecoderConfig:
     vocabulary: int = 256
     worlds: int = 2
     text_width: int = 384
+    guided: float = 1.0
 
     def __post_init__(self) -> None:
-        if any(type(number) is not int or number < 1 for number in vars(self).values()):
+        sizes = {name: value for name, value in vars(self).items() if name != "guided"}
+        if any(type(number) is not int or number < 1 for number in sizes.values()):
             raise ValueError("a decoder's sizes are positive whole numbers")
+        if not isinstance(self.guided, int | float) or not 1 <= self.guided < math.inf:
+            raise ValueError(f"guided must be a number from 1 on, not {self.guided!r}")
         if self.width % (4 * self.heads):
             raise ValueError(
                 f"width must be a multiple of 4 times {self.heads} heads, not {self.width}"

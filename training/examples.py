@@ -31,7 +31,7 @@ from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.sample import token_order
 from training.encode import CAPTION_STRIDE_PX
 
-SERVED_GROUP = 16
+SERVED_STEPS = 16
 ENOUGH_PX = 32
 FIELD_DROPPED, TEXT_DROPPED = 0.3, 0.3
 """Often enough that either alone is learned to be believed."""
@@ -304,7 +304,7 @@ class Examples:
             else:
                 self.clips[picture.world].setdefault(picture.moves, []).append(picture)
         # By the root of how much there is: by all of it, the smaller world would hardly be learned.
-        roots = np.sqrt([sum(map(self._finest, found)) for found in self.still])
+        roots = np.sqrt([self._tokens(found) for found in self.still])
         self.odds = roots / max(1.0, roots.sum())
 
     def draw(self, rng: np.random.Generator) -> Example:
@@ -375,10 +375,13 @@ class Examples:
         rng = np.random.default_rng(1)
         return [self.draw(rng) for _ in range(count)]
 
-    def _finest(self, picture: Encoded) -> int:
-        """How many tokens a picture has at its world's finest level."""
-        finest = self.data.worlds[picture.world].extent.finest
-        return picture.codes[finest][..., 0].size if len(picture.codes) > finest else 0
+    def _tokens(self, found: Sequence[Encoded]) -> int:
+        """How many tokens pictures have at the finest level, each in its largest variant."""
+        most: dict[str, int] = {}
+        for one in found:
+            if len(one.codes) > self.data.worlds[one.world].extent.finest:
+                most[one.name] = max(most.get(one.name, 0), one.codes[-1][..., 0].size)
+        return sum(most.values())
 
     def _level(self, rng: np.random.Generator, which: NDArray[np.bool_]) -> int:
         odds = np.array(LEVEL_ODDS[-len(which) :]) * which
@@ -468,7 +471,7 @@ class Examples:
         if share >= 0.7:
             order = rng.permutation(order)
         if share < 0.5:
-            group = np.arange(len(order)) // SERVED_GROUP
+            group = np.arange(len(order)) // (self.side**2 // SERVED_STEPS)
         elif share < 0.7:
             group = np.arange(len(order))
         else:

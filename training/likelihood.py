@@ -13,7 +13,7 @@ from handscroll.checkpoint import Checkpoint
 from handscroll.context import Context, Source
 from handscroll.decoder import Decoder
 from handscroll.sample import token_order
-from training.examples import SERVED_GROUP, Dataset, Example, Examples
+from training.examples import SERVED_STEPS, Dataset, Example, Examples
 from training.pictures import Picture
 from training.train_decoder import evaluate as mean_loss
 from training.train_tokenizer import evaluate as reconstruct
@@ -146,9 +146,10 @@ def decoder_rows(model: Decoder, data: Dataset) -> Iterator[tuple[str, str]]:
     yield "all codes as likely", f"{np.log(model.config.vocabulary):.3f}"
     unigrams = unigram(data, examples, model.config.vocabulary)
     yield "as frequent as in training, by world", f"{unigrams:.3f}"
-    for count in (1, 4, 8, SERVED_GROUP, 32, 64):
+    at_once = model.config.side**2 // SERVED_STEPS
+    for count in (1, 4, 8, 16, 32, 64):
         some = [together(one, count) for one in examples]
-        served = ", as served" if count == SERVED_GROUP else ""
+        served = ", as served" if count == at_once else ""
         yield f"the decoder, tokens at a time: {count}{served}", f"{nats(model, some):.3f}"
     yield "one token at a time, in reading order", f"{nats(model, in_order):.3f}"
     alone = [without(one, "ring", "field") for one in examples if one.context.patch.level == 0]

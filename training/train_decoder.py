@@ -41,11 +41,12 @@ AHEAD = 8
 HELD_OUT = 64
 """How many patches the curves are of."""
 GUIDED = 2.0
-"""How far a finer level goes from what it would be without the level above to what it is with it.
+"""What decoders are trained to be guided by (`DecoderConfig.guided`).
 
 A small decoder believes the level above too little, and smears what should be an edge. Guidance
 (Ho and Salimans, arXiv 2207.12598) asks it twice, at twice the cost. Here it learns to answer
-guided at once (Chen et al., arXiv 2501.15420, guidance-free training): see `_as_seen`.
+guided at once (Chen et al., arXiv 2501.15420, guidance-free training). Later frames are not: most
+of what they show is the first frame's.
 """
 
 
@@ -67,10 +68,10 @@ def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
         group[row, :count], drawn[row, :count] = one.group_T, one.drawn_T
         fate[row, :count] = one.fate_T
     target = torch.from_numpy(codes).to(device)
-    patches = target, torch.from_numpy(place).to(device), torch.from_numpy(group).to(device)
+    asking = target, torch.from_numpy(place).to(device), torch.from_numpy(group).to(device)
     with torch.autocast(device, torch.bfloat16, enabled=model.training):
-        logits, fates = model(_batch(examples, config, device), *patches)
-        logits = _as_seen(model, examples, logits.float(), patches)
+        logits, fates = model(_batch(examples, config, device), *asking)
+        logits = _unguided(model, examples, logits.float(), asking, device)
     loss = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
     asked = torch.from_numpy(drawn).to(device)[..., None]
     loss = loss.view_as(target) * asked
@@ -88,16 +89,19 @@ def _batch(examples: Sequence[Example], config: DecoderConfig, device: str) -> B
     return collate(contexts, worlds, texts, config, length).to(device)
 
 
-def _as_seen(
+def _unguided(
     model: Decoder,
     examples: Sequence[Example],
-    logits_BTKV: Tensor,
-    patches: tuple[Tensor, Tensor, Tensor],
+    guided_BTKV: Tensor,
+    asking: tuple[Tensor, Tensor, Tensor],
+    device: str,
 ) -> Tensor:
-    """The logits of pictures that guided logits stand for.
+    """The logits (B, T, K, V) that a model's answers would be guided from; others as they are.
 
-    Those of finer levels are guided away from what they would be without the level above. It is the
-    logits that undo this which are to meet real tokens; so those that are drawn from are guided.
+    Where finer levels are guided g times, they answer `without + g * (with - without)` of what they
+    would answer with the level above and without it. Solved for `with`, which is to meet the real
+    tokens: so what is drawn from comes out guided. Through `without` nothing is learned here, but
+    in the examples whose level above is dropped.
     """
     rows, alone = [], []
     for row, one in enumerate(examples):
@@ -105,15 +109,15 @@ def _as_seen(
         if above_N.any() and one.context.patch.frame == 0:
             rows.append(row)
             alone.append(one._replace(context=one.context.without(above_N)))
-    if not rows:
-        return logits_BTKV
-    share, without_BTKV = logits_BTKV.new_ones(len(examples)), logits_BTKV.detach().clone()
-    share[rows] = 1 / GUIDED
+    if not rows or model.config.guided == 1:
+        return guided_BTKV
+    share_B, without_BTKV = guided_BTKV.new_ones(len(examples)), guided_BTKV.detach().clone()
+    share_B[rows] = 1 / model.config.guided
     with torch.no_grad():
-        batch = _batch(alone, model.config, str(logits_BTKV.device))
+        batch = _batch(alone, model.config, device)
         # As it is written: compiled, it would be compiled once more for each shape.
-        without_BTKV[rows] = model.forward(batch, *(one[rows] for one in patches))[0].float()
-    return without_BTKV + share[:, None, None, None] * (logits_BTKV - without_BTKV)
+        without_BTKV[rows] = model.forward(batch, *(one[rows] for one in asking))[0].float()
+    return without_BTKV + share_B[:, None, None, None] * (guided_BTKV - without_BTKV)
 
 
 def fate_loss(logits_BT2: Tensor, fate_BT: Tensor) -> Tensor:
@@ -181,9 +185,10 @@ def load(folder: Path) -> Decoder:
 
 
 def begin_with(folder: Path) -> Decoder:
-    """The same, to be trained further; layers that it lacks begin as new ones."""
+    """The same, to be trained further and guided; layers that it lacks begin as new ones."""
     model, weights = _left(folder)
     model.load_state_dict({**model.state_dict(), **weights})
+    model.config = replace(model.config, guided=GUIDED)
     return model
 
 
@@ -225,6 +230,7 @@ def main(
         side=PATCH_PX // data.tokenizer["downsampling"],
         codes=data.tokenizer["codes"],
         vocabulary=math.prod(data.tokenizer["levels"]),
+        guided=GUIDED,
     )
     model = Decoder(config) if init is None else begin_with(init)
     if only:

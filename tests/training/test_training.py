@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,7 +231,8 @@ def test_fates_are_what_frames_show() -> None:
 @pytest.mark.parametrize("moving", [0.0, 1.0])
 def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float) -> None:
     """What meets the real codes is what the guided logits stand for; nothing else is guided."""
-    decoder, rng = model.decoder, np.random.default_rng(0)
+    decoder, rng = deepcopy(model.decoder), np.random.default_rng(0)
+    decoder.config = replace(decoder.config, guided=2.0)
     examples = Examples(some_dataset("plane"), clean=True, moving=moving)
     drawn = [examples.draw(rng) for _ in range(16)]
 
@@ -250,7 +252,7 @@ def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float) -
     with torch.no_grad():
         for one, found in zip(drawn, train_decoder.loss_of(decoder, drawn, "cpu"), strict=True):
             patch = one.context.patch
-            guided = train_decoder.GUIDED if patch.level and not patch.frame else 1.0
+            guided = 2.0 if patch.level and not patch.frame else 1.0
             torch.testing.assert_close(found, loss(one, guided), atol=1e-4, rtol=0)
             if guided > 1:
                 assert abs(found - loss(one, 1.0)) > 1e-3
