@@ -4,7 +4,7 @@ A field gives every cell of CELL_PX pixels at level 0 a few values, those of a r
 its mean colour and how much its brightness varies. Anchors stand along the endless axes at a fixed
 spacing; each picks one entry of a palette, a block of cells cut from a real picture or that block's
 mirror image, and lays it around itself; about half way to the next anchor one passes smoothly into
-the other, along a border that a noise bends, as coasts are bent. So most places are laid
+the other, on a map along a border that a noise bends, as coasts are bent. So most places are laid
 out as some picture is, far-apart ones differ as pictures do, any place can be asked for at once,
 and it costs no patches. In the palette like lies next to like, and a slower noise says which part
 of it anchors pick from: ocean, ice, forest and desert do not lie in pieces beside each other.
@@ -23,7 +23,7 @@ scenes or four parts of a map. So horizons and coasts meet, one sky passes into 
 nothing further away is asked.
 
 Shape suffixes: E palette entries, B blocks that they are, R rows and C columns of a block, V values
-of a cell, M cells, W length of an embedding.
+of a cell, M cells, W length of an embedding, P pairs of layers that flow into each other.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _SCENE_REACH = 0.12  # the same where an entry is a whole scene
 _PASSAGE = 0.4  # the share of the way between anchors on which one entry passes into the next
 _BENT = ((1 / 2, 0.3), (1 / 4, 0.15))  # bends of borders: how far apart and how deep, in anchors
 _SCENE_PASSAGE = 0.8  # the share of the way on which one scene flows into the next
-_LEVEL, _STEP = 0.3, 0.02  # what it costs a scene to flow up and down, and any two layers to meet
+_RISE, _MEET = 0.3, 0.02  # what it costs a scene to flow up or down, and any two layers to meet
 _EDGE = 4  # cells of an entry, across its border, that are to match
 _BRIDGES = 4  # how many of the entries that match best a bridge picks from
 _FRAYED = ((6, 2 / 3), (3, 1 / 3))  # what frays a cover: how far apart, in cells, and how much
@@ -146,9 +146,37 @@ class Palette:
         found: NDArray[np.int64] = among_N[np.argsort(np.round(apart_N, 6), kind="stable")]
         return found
 
-    def edge(self, entry: int, step: Step) -> NDArray[np.float64]:
-        """The mean colours (R, 3) along an entry where what is beside it begins."""
-        return self._edges[step][entry].reshape(-1, 3)
+    @cached_property
+    def joined(self) -> Callable[[int, int], NDArray[np.int64]]:
+        """Which layers of an entry and of the one to its right flow into each other: (P, 2),
+        downwards.
+
+        Every layer does, and none crosses another: dynamic time warping (Sakoe and Chiba, 1978) of
+        the colours along the border between them.
+        """
+        return lru_cache(maxsize=4096)(self._joined)
+
+    def _joined(self, left: int, right: int) -> NDArray[np.int64]:
+        left_R3, right_R3 = (
+            self._edges[step][entry].reshape(-1, 3)
+            for entry, step in ((left, (0, 1)), (right, (0, -1)))
+        )
+        count = len(left_R3)
+        layer_R = np.arange(count)
+        apart_RR = ((left_R3[:, None] - right_R3) ** 2).sum(-1)
+        risen_RR = ((layer_R[:, None] - layer_R) / count) ** 2
+        cost_RR = np.round(apart_RR + _RISE * risen_RR, 6) + _MEET
+        total = np.full((count + 1, count + 1), np.inf)  # of the best way to each pair
+        total[0, 0] = 0
+        for i, j in itertools.product(range(count), repeat=2):
+            before = min(total[i, j], total[i, j + 1], total[i + 1, j])
+            total[i + 1, j + 1] = cost_RR[i, j] + before
+        found = []
+        i = j = count
+        while i:
+            found.append((i - 1, j - 1))
+            i, j = min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda at: total[at])
+        return np.array(found[::-1])
 
     @cached_property
     def _edges(self) -> dict[Step, NDArray[np.float64]]:
@@ -248,19 +276,19 @@ class ProceduralField:
         self, layout: Layout, rows: NDArray[np.int64], cols: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """What a layout of layered entries says of cells: each flows into the next."""
-        palette, (middle, first) = self.palette, layout.middle
-        number_C = (cols - first) // palette.spacing
+        palette, (row, start) = self.palette, layout.middle
+        number_C = (cols - start) // palette.spacing
         laid_RCV = np.zeros((palette.blocks_BRCV.shape[1], len(cols), CELL_VALUES))
         for number in np.unique(number_C):
             these_C = number_C == number
-            anchors = [first + int(number + step) * palette.spacing for step in (0, 1)]
-            left, right = (self._entry(layout, middle, anchor) for anchor in anchors)
+            anchors = [start + int(number + step) * palette.spacing for step in (0, 1)]
+            left, right = (self._entry(layout, row, anchor) for anchor in anchors)
             left_RCV, right_RCV = (
                 palette[entry][:, _around(anchor, cols[these_C], palette.blocks_BRCV.shape[2])]
                 for entry, anchor in zip((left, right), anchors, strict=True)
             )
             share_C = 1 - _own((cols[these_C] - anchors[0]) / palette.spacing, _SCENE_PASSAGE)
-            joined_P2 = _joined(palette, left, right)
+            joined_P2 = palette.joined(left, right)
             laid_RCV[:, these_C] = flowing(left_RCV, right_RCV, share_C, joined_P2)
         return self._stretched(laid_RCV, rows)
 
@@ -398,32 +426,6 @@ def _noise(
             weight = np.outer(near(rows - row), near(cols - col))
             noise += weight[..., None] * _pair(seed, row, col, stream)
     return noise
-
-
-@lru_cache(maxsize=4096)
-def _joined(palette: Palette, left: int, right: int) -> NDArray[np.int64]:
-    """Which layers of an entry and of the one to its right flow into each other (P, 2), downwards.
-
-    Every layer does, and none crosses another: dynamic time warping (Sakoe and Chiba, 1978) of the
-    colours along the border between them.
-    """
-    left_R3, right_R3 = (palette.edge(left, (0, 1)), palette.edge(right, (0, -1)))
-    count = len(left_R3)
-    layers = np.arange(count)
-    apart = ((left_R3[:, None] - right_R3) ** 2).sum(-1)
-    steep = ((layers[:, None] - layers) / count) ** 2
-    cost = np.round(apart + _LEVEL * steep, 6) + _STEP
-    total = np.full((count + 1, count + 1), np.inf)
-    total[0, 0] = 0
-    for i, j in itertools.product(range(count), repeat=2):
-        before = min(total[i, j], total[i, j + 1], total[i + 1, j])
-        total[i + 1, j + 1] = cost[i, j] + before
-    i = j = count
-    found = []
-    while i:
-        found.append((i - 1, j - 1))
-        i, j = min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda at: total[at])
-    return np.array(found[::-1])
 
 
 def flowing(

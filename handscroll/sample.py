@@ -275,7 +275,8 @@ class PatchSampler:
 
         Level 0 of the first frame, which lays a canvas out, is moved away from what would be drawn
         without a field and without words, or with the negative prompt's: a small model believes
-        both too little, and paints mist where there should be hills. Finer levels follow.
+        both too little, and paints mist where there should be hills. Finer levels have learned to
+        answer guided (`DecoderConfig.guided`).
         """
         hear = [self._heard(context.patch) for context in contexts]
         if self.sampling.guidance == 1 or not len(contexts[0].field_MV):

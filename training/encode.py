@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,11 +64,11 @@ VARIANTS = {
 NARROWED, NARROWER = 4, (0.75, 1.0)
 """Further variants, and how wide they are; maps are as much lower, too."""
 NEARER = 12
-"""Further variants of the two coarser levels, at most: seen from nearer, see `ENLARGED`."""
+"""Further variants of the two coarser levels, at most, seen from nearer: see `PARTS`."""
 PARTS = {"scroll": ((1.0, 1.3), (1.0, 1.4)), "plane": ENLARGED["plane"]}
 """How many times as high, and as wide, what is seen from nearer is."""
 COARSE_TOK = 200_000
-"""Of a world's maps there are more variants until level 0 has so many tokens."""
+"""Of a world's maps there are such variants until level 0 has so many tokens."""
 GAMMA, WARMTH, COLOUR = 1.15, 1.05, 1.15
 """How much brighter or darker, warmer or cooler, and more or less colourful other light is."""
 
@@ -92,18 +92,21 @@ def laid(picture: Picture, mirror: bool, down: int, right: int) -> Picture:
     rows, cols = np.arange(down, whole.shape[0]), np.arange(right, whole.shape[1])
     if mirror:
         cols = cols[::-1]
-    part = np.ix_(*(line[: len(line) // step * step] for line in (rows, cols)))
-    levels = pictures.pyramid(Image.fromarray(whole[part]), len(picture.levels))
-    water = None if picture.water is None else picture.water[part]
-    return replace(picture, levels=levels, water=water)
+    lines = [line[: len(line) // step * step] for line in (rows, cols)]
+    levels = pictures.pyramid(Image.fromarray(whole[np.ix_(*lines)]), len(picture.levels))
+    water = None if picture.water is None else picture.water[np.ix_(*lines)]
+    heights = picture.heights  # of the coarsest level
+    if heights is not None:
+        heights = heights[np.ix_(*(line[:: 1 << finest] >> finest for line in lines))]
+    return replace(picture, levels=levels, water=water, heights=heights)
 
 
-def further(picture: Picture, rng: np.random.Generator, near: int = NEARER) -> list[Picture]:
+def further(picture: Picture, rng: np.random.Generator, near: int = NEARER) -> Iterator[Picture]:
     """More variants, of photographs in other light; no clips are made of them, nor layouts.
 
     There is but one Earth, and of each photograph two variants: a decoder learns them by heart.
     After 200,000 patches it knew photographs that it had learned from by 0.4 nats a code better
-    than others at level 0.
+    than others at level 0. Small maps, of which several would be of one size, have fewer.
 
     Args:
         picture: whose variants these are.
@@ -111,15 +114,20 @@ def further(picture: Picture, rng: np.random.Generator, near: int = NEARER) -> l
         near: how many of them are seen from nearer; of what has one level, how many are narrower.
     """
     if picture.held_out:
-        return []
+        return
     if len(picture.levels) == 1:
         ways = [narrowed] * near
     else:
         ways = [narrowed] * NARROWED + [from_nearer] * near
-    return [way(_otherwise(picture, number, rng), rng) for number, way in enumerate(ways)]
+    sizes = {picture.levels[0].shape}
+    for number, way in enumerate(ways):
+        found = way(_in_other_light(picture, number, rng), rng)
+        if picture.kind == "scroll" or found.levels[0].shape not in sizes:
+            yield found
+        sizes.add(found.levels[0].shape)
 
 
-def _otherwise(picture: Picture, number: int, rng: np.random.Generator) -> Picture:
+def _in_other_light(picture: Picture, number: int, rng: np.random.Generator) -> Picture:
     """A map as it is; a photograph in other light, every other one mirrored."""
     if picture.kind == "plane":
         return picture
@@ -127,7 +135,7 @@ def _otherwise(picture: Picture, number: int, rng: np.random.Generator) -> Pictu
 
 
 def narrowed(picture: Picture, rng: np.random.Generator) -> Picture:
-    """A picture made narrower, and a map lower: as sharp, and no token of it the same."""
+    """A picture made narrower, and a map lower: as sharp, and other tokens."""
     finest = picture.extent.finest
     least, step = PATCH_PX << finest, 16 << finest
     height, width = (
@@ -179,7 +187,7 @@ def turned(picture: Picture) -> Picture:
     return replace(picture, levels=levels, heights=None)
 
 
-def often(found: Sequence[Picture], f: int) -> int:
+def nearer_variants(found: Sequence[Picture], f: int) -> int:
     """How many variants of each of a world's pictures are seen from nearer.
 
     Of maps, by how many tokens their level 0 has.
@@ -472,6 +480,9 @@ def main(
     def told(picture: Picture) -> list[Grid]:
         return [captions(picture, level, sentences) for level in range(len(picture.levels))]
 
+    def turn(picture: Picture, grids: list[Grid]) -> None:
+        keep(picture, [grid.T for grid in grids], {"codes": turned(picture).levels}, {})
+
     for index, picture in enumerate(track(everything, "encoding")):
         grids = told(picture)
         rng, out_of = (np.random.default_rng((kind, index)) for kind in (4, 5))
@@ -485,25 +496,25 @@ def main(
             for clip in motion.clips(variant, rng):
                 frames = {"codes": clip.frame, "before": clip.before, "first": 0}
                 shown = {name: clip.film.levels(frame) for name, frame in frames.items()}
-                words = [
+                moved = [
                     moving(grid, clip, pixels, level, sentences)
                     for level, (grid, pixels) in enumerate(zip(grids, shown["codes"], strict=True))
                 ]
-                keep(picture, words, shown, seen, clip)
-    count = {
-        name: often([one for one in everything if one.world == name], config.downsampling)
+                keep(picture, moved, shown, seen, clip)
+    near = {
+        name: nearer_variants([one for one in everything if one.world == name], config.downsampling)
         for name in worlds
     }
     for index, picture in enumerate(track(everything, "encoding more")):
-        rng = np.random.default_rng((6, index))
-        more = [(one, told(one)) for one in further(picture, rng, count[picture.world])]
-        for variant, grids in more:
+        rng, is_map = np.random.default_rng((6, index)), picture.heights is not None
+        for variant in further(picture, rng, near[picture.world]):
+            grids = told(variant)
             keep(variant, grids, {"codes": variant.levels}, {})
-        if picture.held_out or picture.heights is None:
-            continue
-        more += [(one, told(one)) for one in variants(picture)]
-        for variant, grids in more:
-            keep(variant, [grid.T for grid in grids], {"codes": turned(variant).levels}, {})
+            if is_map:
+                turn(variant, grids)
+        if is_map and not picture.held_out:
+            for variant in variants(picture):
+                turn(variant, told(variant))
     if sentences:
         encoder, spoken = TextEncoder(), list(sentences)
         arrays["text"] = encoder.embed(spoken)

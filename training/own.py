@@ -129,7 +129,7 @@ class Commission:
             self._train(train_tokenizer.main, tokenizer, minutes, TOKENIZER_STEPS, tell, **given)
         else:
             begin_with(base, self.kind, tokenizer, self.work / "start")
-        tell("Writing the pictures as tokens: about a second each")
+        tell("Writing the pictures as tokens")
         aside = tokens.with_suffix(".new")
         encode.main(data, tokenizer, aside, world=self.name, kind=self.kind)
         aside.replace(tokens)

@@ -93,18 +93,20 @@ def even(model: Tokenizer, crops_BHWC: Iterable[Tensor]) -> None:
     a pixel differs from its cell's mean in vain goes, on average, by its place in the cell and, to
     first order, by the cell's colour. That is linear in what the last layer answers, so it can
     answer without it. Cells count by how plain they are: there it is seen, and little else wrong.
+    Those beside a crop's border do not count: tiles are decoded with what lies around them.
 
     Args:
         model: is changed.
         crops_BHWC: pictures, batch by batch.
     """
-    side = model.config.downsampling // model.cells
+    side, margin = model.config.downsampling // model.cells, 2 * model.config.downsampling
+    inner = (slice(None), slice(margin, -margin), slice(margin, -margin))
     gram = torch.zeros(4, 4, dtype=torch.float64)
     wrong = torch.zeros(4, 3 * side**2, dtype=torch.float64)
     for crops in crops_BHWC:
         found = model.pixels(model.quantizer.values(model.encode(crops)))
         own, real = (
-            split_cells(one, side).flatten(0, 2).unflatten(-1, (-1, 3)).double().cpu()
+            split_cells(one[inner], side).flatten(0, 2).unflatten(-1, (-1, 3)).double().cpu()
             for one in (found, crops)
         )
         means = own.mean(1)

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from handscroll import cli
+from handscroll.errors import InvalidRequest
 from handscroll.tokenizer import Tokenizer, TokenizerConfig, from_rgb, to_rgb
 from training import pictures
 from training.pictures import Picture, Pixels
@@ -134,8 +135,10 @@ def main(
     data: Annotated[Path, typer.Option(help="packed data set, or any folder of pictures")],
     out: Annotated[Path, typer.Option(help="run folder; an earlier run there is resumed")],
     world: Annotated[str | None, typer.Option(help="world of a plain folder")] = None,
-    downsampling: Annotated[int, typer.Option(help="pixels to a token's side")] = 16,
-    codes: Annotated[int, typer.Option(help="of a token")] = 4,
+    downsampling: Annotated[
+        int, typer.Option(help="pixels to a token's side")
+    ] = TokenizerConfig.downsampling,
+    codes: Annotated[int, typer.Option(help="of a token")] = TokenizerConfig.codes,
     steps: int = 6000,
     batch: int = 12,
     learning_rate: float = 2e-3,
@@ -143,9 +146,12 @@ def main(
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Train the tokenizer, or go on training it."""
+    try:
+        config = TokenizerConfig(downsampling, codes)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
     train, held = pictures.split(data, world)
     torch.manual_seed(0)
-    config = TokenizerConfig(downsampling, codes)
     run = Run(out, Tokenizer(config), steps, learning_rate, device)
     average = Tokenizer(config).to(device)
     fixed = np.random.default_rng(1)

@@ -24,12 +24,18 @@ PICTURE = Extent("picture", 2, 704, 1216)
 RNG = np.random.default_rng(11)
 FLAT = RNG.uniform(-1, 1, (20, 1, 1, 4)).astype(np.float32)
 LAYERED = RNG.uniform(-1, 1, (20, LAYERS, 1, 4)).astype(np.float32)
+WIDE = RNG.uniform(-1, 1, (20, LAYERS, 7, 4)).astype(np.float32)
 
 SPACING = 6
 WORLD = ProceduralField(5, PLANE, Palette(FLAT, None, SPACING, layered=False), F)
 LAND = ProceduralField(5, SCROLL, Palette(LAYERED, None, SPACING, layered=True), F)
 FIELDS = st.sampled_from(
-    [WORLD, LAND, ProceduralField(9, PICTURE, Palette(LAYERED, None, 4, layered=True), F)]
+    [
+        WORLD,
+        LAND,
+        ProceduralField(9, PICTURE, Palette(LAYERED, None, 4, layered=True), F),
+        ProceduralField(9, SCROLL, Palette(WIDE, None, 8, layered=True), F),
+    ]
 )
 
 PLACES = st.integers(-20, 20) | st.integers(-(10**9), 10**9)
@@ -212,6 +218,20 @@ def test_one_horizon_rises_to_another(first: int, second: int, col: int) -> None
     low, high = min(first, second), max(first, second)
     assert height.min() >= low and height.max() <= high
     assert np.abs(np.diff(height)).max() <= math.ceil((high - low) * 1.5 / 0.8 / SPACING) + 1
+
+
+@given(st.integers(0, 2**20), st.integers(1, 14))
+def test_all_layers_of_scenes_beside_each_other_are_joined_in_their_order(
+    seed: int, rows: int
+) -> None:
+    blocks = np.random.default_rng(seed).uniform(-1, 1, (3, rows, 16, 4)).astype(np.float32)
+    palette = Palette(blocks, None, SPACING, layered=True)
+    pairs = palette.joined(0, 3)
+    assert pairs[0].tolist() == [0, 0] and pairs[-1].tolist() == [rows - 1, rows - 1]
+    steps = np.diff(pairs, axis=0)
+    assert ((steps >= 0) & (steps <= 1)).all() and steps.any(axis=1).all()
+    alike = palette.joined(2, 3)  # a block, and to its right its mirror image: the same edge
+    np.testing.assert_array_equal(alike, np.arange(rows)[:, None].repeat(2, axis=1))
 
 
 @given(st.floats(0, 1), st.integers(1, 14), st.integers(0, 2**20))

@@ -23,8 +23,9 @@ from training.encode import (
     described,
     further,
     in_sequence,
+    laid,
     mirrored,
-    often,
+    nearer_variants,
     palette,
     redrawn,
     relit,
@@ -53,7 +54,7 @@ def relief() -> Picture:
 def test_a_map_is_shown_narrower_and_from_nearer_with_heights_that_fit() -> None:
     """All of it, the same at every level, and no variant like another."""
     picture = relief()
-    found = further(picture, np.random.default_rng(0), 5)
+    found = list(further(picture, np.random.default_rng(1), 5))
     assert [len(one.levels) for one in found] == [3] * NARROWED + [2] * 5
     height, width = picture.levels[0].shape[:2]
     for number, one in enumerate(found):
@@ -71,24 +72,33 @@ def test_a_map_is_shown_narrower_and_from_nearer_with_heights_that_fit() -> None
     assert len({one.levels[0].shape for one in found}) > 6
 
 
+@pytest.mark.parametrize("down", [0, 24])
+def test_a_shifted_map_has_the_heights_of_what_it_shows(down: int) -> None:
+    found = laid(relief(), False, down, 40)
+    assert found.heights is not None
+    assert np.abs(found.heights.astype(int) - found.levels[0][..., 2]).max() < 6
+
+
 def test_what_has_one_level_is_shown_narrower_alone() -> None:
     picture = relief()
     alone = replace(picture, levels=picture.levels[:1])
-    found = further(alone, np.random.default_rng(0), 5)
+    found = list(further(alone, np.random.default_rng(0), 5))
     assert len(found) == 5
     assert all(len(one.levels) == 1 for one in found)
-    smallest = replace(alone, levels=(alone.levels[0][:PATCH_PX, :PATCH_PX],))
-    for one in further(smallest, np.random.default_rng(0), 2):
-        assert one.levels[0].shape == (PATCH_PX, PATCH_PX, 3)
+    smallest = replace(alone, levels=(alone.levels[0][:PATCH_PX, :PATCH_PX],), heights=None)
+    assert not list(further(smallest, np.random.default_rng(0), 9))
+    lower = replace(alone, levels=(alone.levels[0][:, : PATCH_PX + 16],), heights=None)
+    shapes = [one.levels[0].shape for one in further(lower, np.random.default_rng(0), 20)]
+    assert 1 <= len(shapes) == len(set(shapes)) < 20
 
 
 def test_small_maps_are_seen_from_nearer_more_often() -> None:
     f = TokenizerConfig().downsampling
     sizes = [np.broadcast_to(np.uint8(0), (rows * f, 100 * f, 3)) for rows in (10, 500, 3000)]
     maps = [Picture("one", "planet", False, (pixels,)) for pixels in sizes]
-    assert [often([one], f) for one in maps] == [NEARER, 4, 0]
-    assert often([*maps[:2], replace(maps[2], held_out=True)], f) == 3
-    assert often([replace(maps[2], kind="scroll")], f) == NEARER
+    assert [nearer_variants([one], f) for one in maps] == [NEARER, 4, 0]
+    assert nearer_variants([*maps[:2], replace(maps[2], held_out=True)], f) == 3
+    assert nearer_variants([replace(maps[2], kind="scroll")], f) == NEARER
 
 
 def landscape() -> Picture:
@@ -102,7 +112,7 @@ def landscape() -> Picture:
 def test_a_photograph_is_seen_in_other_light_and_from_nearer_and_is_the_same_at_every_level() -> (
     None
 ):
-    found = further(landscape(), np.random.default_rng(0))
+    found = list(further(landscape(), np.random.default_rng(0)))
     assert [len(one.levels) for one in found] == [3] * NARROWED + [2] * NEARER
     for one in found:
         for coarse, finer in zip(one.levels, one.levels[1:], strict=False):
@@ -115,7 +125,7 @@ def test_a_photograph_is_seen_in_other_light_and_from_nearer_and_is_the_same_at_
 def test_what_is_held_out_has_no_further_variants() -> None:
     rng = np.random.default_rng(0)
     for picture in (landscape(), relief()):
-        assert not further(replace(picture, held_out=True), rng)
+        assert not list(further(replace(picture, held_out=True), rng))
 
 
 @given(st.integers(0, 1000))
