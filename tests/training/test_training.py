@@ -144,8 +144,11 @@ def test_worlds_are_drawn_by_the_root_of_how_much_there_is_of_each() -> None:
     data = some_dataset("plane")
     still, other = data.pictures[0], data.pictures[0]._replace(world=1)
     worlds = [data.worlds[0], replace(data.worlds[0], name="other", index=1)]
-    few = replace(data, worlds=worlds, pictures=[still, *[other] * 4])
+    others = [other._replace(name=f"other {number}") for number in range(4)]
+    few = replace(data, worlds=worlds, pictures=[still, *others])
     np.testing.assert_allclose(Examples(few).odds, [1 / 3, 2 / 3])
+    variants = replace(few, pictures=[*few.pictures, *[still] * 7])
+    np.testing.assert_allclose(Examples(variants).odds, [1 / 3, 2 / 3])
     assert not Examples(few, held_out=True).odds.any()
     assert Examples(few, held_out=True).always(5) == []
 
