@@ -234,7 +234,7 @@ def test_fates_are_what_frames_show() -> None:
 @pytest.mark.parametrize("moving", [0.0, 1.0])
 def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float) -> None:
     """What meets the real codes is what the guided logits stand for; nothing else is guided."""
-    decoder, rng = deepcopy(model.decoder), np.random.default_rng(0)
+    decoder, rng = deepcopy(model.decoder).requires_grad_(), np.random.default_rng(0)
     decoder.config = replace(decoder.config, guided=2.0)
     examples = Examples(some_dataset("plane"), clean=True, moving=moving)
     drawn = [examples.draw(rng) for _ in range(16)]
@@ -248,6 +248,7 @@ def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float) -
             for seen in (one.context, alone)
         )
         here, there = (decoder(batch, codes, place, group)[0] for batch in batches)
+        there = there.detach()  # through it nothing is learned here
         logits = there + (here - there) / guided
         nats = nn.functional.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none")
         return nats.view(-1, 4)[torch.from_numpy(one.drawn_T)].mean()
@@ -261,6 +262,16 @@ def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float) -
                 assert abs(found - loss(one, 1.0)) > 1e-3
     seen = {(one.context.patch.level > 0, one.context.patch.frame > 0) for one in drawn}
     assert seen >= ({(True, True)} if moving else {(True, False), (False, False)})
+    if moving:
+        return
+    finer = next(one for one in drawn if one.context.patch.level)
+    learned = []
+    for total in (train_decoder.loss_of(decoder, [finer], "cpu"), loss(finer, 2.0)):
+        decoder.zero_grad()
+        total.sum().backward()
+        learned.append([one.grad.clone() for one in decoder.parameters() if one.grad is not None])
+    for found, wanted in zip(*learned, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
 
 
 def test_loss_of_fates_asks_what_can_be_told() -> None:
