@@ -309,11 +309,9 @@ class ProceduralField:
                 continue
             row, col = (m + a * palette.spacing for m, a in zip(layout.middle, anchor, strict=True))
             block_RCV = palette[self._entry(layout, row, col)]
-            shown = (
-                _around(at, span, size)
-                for at, span, size in ((row, rows, len(block_RCV)), (col, cols, block_RCV.shape[1]))
-            )
-            blend += weight * block_RCV[np.ix_(*shown)]
+            down = _around(row, rows, len(block_RCV))
+            right = _around(col, cols, block_RCV.shape[1])
+            blend += weight * block_RCV[np.ix_(down, right)]
         return blend
 
     def _bend(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:

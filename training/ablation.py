@@ -39,7 +39,7 @@ from training.captions import landscapes
 from training.evaluate import Report
 from training.examples import Dataset, Example, Examples
 from training.features import Lite0, reconstructed
-from training.likelihood import nats, together, without
+from training.likelihood import nats, together
 from training.metrics import kid
 from training.perceptual import Perceptual
 from training.pictures import Picture
@@ -387,7 +387,7 @@ def further_rows(
     for number, way in enumerate(WAYS):
         with instead(context, "RING_TOK", way.ring):
             held = Examples(data, held_out=True, clean=True)
-            kept = [without(one, *way.hidden) for one in held.always(EXAMPLES)]
+            kept = [one.without(*way.hidden) for one in held.always(EXAMPLES)]
             torch.manual_seed(0)
             start = Decoder(model.config)
             start.load_state_dict(model.state_dict())
@@ -395,7 +395,7 @@ def further_rows(
             before = nats(model, kept)
             for drawn in batches(Examples(data), batch, run.steps_left(1e9)):
                 run.model.train()
-                shown = [without(one, *way.hidden) for one in drawn]
+                shown = [one.without(*way.hidden) for one in drawn]
                 run.update(loss_of(run.model, shown, "cpu").mean())
             after = nats(run.averaged(Decoder(model.config)), kept)
         sees = np.mean([len(one.context.codes_NK) + len(one.context.field_MV) for one in kept])

@@ -274,6 +274,28 @@ class Example(NamedTuple):
     drawn_T: Mask
     fate_T: NDArray[np.int64]
 
+    def has(self, source: str) -> bool:
+        """Whether its context has a source."""
+        if source == "text":
+            return self.text is not None
+        if source == "field":
+            return len(self.context.field_MV) > 0
+        return bool((self.context.source_N == Source[source.upper()]).any())
+
+    def without(self, *sources: str) -> Example:
+        """The same, which does not see some sources of its context."""
+        context = self.context
+        hidden = [Source[source.upper()] for source in sources if source != "text"]
+        cells = slice(0 if Source.FIELD in hidden else None)
+        return self._replace(
+            context=replace(
+                context.without(np.isin(context.source_N, hidden)),
+                field_MV=context.field_MV[cells],
+                field_place_M2=context.field_place_M2[cells],
+            ),
+            text=None if "text" in sources else self.text,
+        )
+
 
 class Examples:
     """Draws examples from encoded pictures.

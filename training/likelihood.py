@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from handscroll.checkpoint import Checkpoint
-from handscroll.context import Context, Source
+from handscroll.context import Source
 from handscroll.decoder import Decoder
 from handscroll.sample import token_order
 from training.examples import SERVED_STEPS, Dataset, Example, Examples
@@ -81,34 +81,9 @@ def _mixed(one: Example, other: Example, source: str) -> Example | None:
     return one._replace(context=replace(mine, codes_NK=codes))
 
 
-def without(one: Example, *sources: str) -> Example:
-    """An example that does not see some sources of its context."""
-    context = one.context
-    hidden = [Source[source.upper()] for source in sources if source != "text"]
-    cells = slice(0 if Source.FIELD in hidden else None)
-    return one._replace(
-        context=replace(
-            context.without(np.isin(context.source_N, hidden)),
-            field_MV=context.field_MV[cells],
-            field_place_M2=context.field_place_M2[cells],
-        ),
-        text=None if "text" in sources else one.text,
-    )
-
-
 def together(one: Example, tokens: int) -> Example:
     """An example whose tokens are drawn so many at a time."""
     return one._replace(group_T=np.arange(len(one.codes_TK)) // tokens)
-
-
-def has(one: Example, source: str) -> bool:
-    """Whether an example's context has a source."""
-    context: Context = one.context
-    if source == "text":
-        return one.text is not None
-    if source == "field":
-        return len(context.field_MV) > 0
-    return bool((context.source_N == Source[source.upper()]).any())
 
 
 def unigram(data: Dataset, examples: Sequence[Example], vocabulary: int) -> float:
@@ -152,7 +127,7 @@ def decoder_rows(model: Decoder, data: Dataset) -> Iterator[tuple[str, str]]:
         served = ", as served" if count == at_once else ""
         yield f"the decoder, tokens at a time: {count}{served}", f"{nats(model, some):.3f}"
     yield "one token at a time, in reading order", f"{nats(model, in_order):.3f}"
-    alone = [without(one, "ring", "field") for one in examples if one.context.patch.level == 0]
+    alone = [one.without("ring", "field") for one in examples if one.context.patch.level == 0]
     for name, some in (
         ("ring", examples),
         ("parent", examples),
@@ -161,8 +136,8 @@ def decoder_rows(model: Decoder, data: Dataset) -> Iterator[tuple[str, str]]:
         ("text with no other context, level 0", alone),
     ):
         source = name.split()[0]
-        own = [one for one in some if has(one, source)]
-        mixed, none = borrow(own, source), [without(one, source) for one in own]
+        own = [one for one in some if one.has(source)]
+        mixed, none = borrow(own, source), [one.without(source) for one in own]
         yield (
             f"{name}: its own / none / another's ({len(own)} patches, {len(mixed)} with another's)",
             f"{nats(model, own):.3f} / {nats(model, none):.3f} / {nats(model, mixed):.3f}",

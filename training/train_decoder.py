@@ -27,7 +27,6 @@ from torch.nn import functional as F
 
 from handscroll import cli
 from handscroll.checkpoint import Checkpoint
-from handscroll.context import Source
 from handscroll.decoder import LAST, SIZES, Batch, Decoder, DecoderConfig
 from handscroll.errors import InvalidRequest
 from handscroll.geometry import PATCH_PX
@@ -103,14 +102,14 @@ def _unguided(
     tokens: so what is drawn from comes out guided. Through `without` nothing is learned here, but
     in the examples whose level above is dropped.
     """
-    rows, alone = [], []
-    for row, one in enumerate(examples):
-        above_N = one.context.source_N == Source.PARENT
-        if above_N.any() and one.context.patch.frame == 0:
-            rows.append(row)
-            alone.append(one._replace(context=one.context.without(above_N)))
+    rows = [
+        row
+        for row, one in enumerate(examples)
+        if one.has("parent") and one.context.patch.frame == 0
+    ]
     if not rows or model.config.guided == 1:
         return guided_BTKV
+    alone = [examples[row].without("parent") for row in rows]
     share_B, without_BTKV = guided_BTKV.new_ones(len(examples)), guided_BTKV.detach().clone()
     share_B[rows] = 1 / model.config.guided
     with torch.no_grad():
