@@ -28,6 +28,6 @@ class TilerSettings(ServiceSettings):
         2**28, ge=1, description="pixels of an export; JPEG and WebP take fewer"
     )
     first_seeds: dict[str, int] = Field(
-        {"scroll": 34, "planet": 37},
+        {"scroll": 34, "planet": 21},
         description="seed of the canvas to open first, by world; 0 for others",
     )
