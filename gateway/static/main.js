@@ -42,6 +42,8 @@ new Saving(() => picture && { canvas: picture.canvas.id, frame: picture.frame, .
 /** Counts what was asked to be opened: only the last is. */
 let opening = 0;
 let addressTimer = 0;
+/** The address as it was last followed or written. */
+let address = "";
 
 function makeMap() {
   const { Map, Browser } = window.L;
@@ -87,8 +89,10 @@ function writeAddress() {
   if (!picture) return;
   const view = picture.view();
   panel.setView(view, picture.frame);
-  const hash = formatLink(picture.canvas.id, view, picture.frame);
-  if (hash !== location.hash) history.replaceState(null, "", hash);
+  // Else somebody went on to a link whose event is still on its way: it must not be written over.
+  if (location.hash !== address) return;
+  address = formatLink(picture.canvas.id, view, picture.frame);
+  if (address !== location.hash) history.replaceState(null, "", address);
 }
 
 /** @param {number} s */
@@ -126,6 +130,7 @@ async function patiently(ask, wanted, starting) {
 
 /** Opens what the address names; without a link, the first world's first canvas. */
 function followAddress() {
+  address = location.hash;
   if (!location.hash || location.hash === "#") {
     open({ canvas: worlds[0].canvas, view: null, frame: 0 });
     return;

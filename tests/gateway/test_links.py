@@ -89,6 +89,29 @@ def test_the_address_follows_the_frame_and_a_link_ends_the_play(
     soon(lambda: opened.hash == "/16/-100/350", "a still has one frame")
 
 
+def test_a_link_is_followed_while_the_address_is_being_written(
+    stack: Stack, canvas: Canvas, opened: Opened
+) -> None:
+    page = opened.page
+    page.goto(f"{stack.url}/#{canvas.id}/16/-100/350/1")
+    opened.at(1)
+    still = stack.canvas("scroll")
+    # The writing falls due while the link is about to be followed, and comes before its event.
+    page.evaluate(
+        """(link) => {
+            const frame = document.getElementById("frame");
+            frame.value = "2";
+            frame.dispatchEvent(new Event("input"));
+            const { port1, port2 } = new MessageChannel();
+            port1.onmessage = () => { location.hash = link };
+            port2.postMessage(null);
+            for (const ends = performance.now() + 500; performance.now() < ends;);
+        }""",
+        f"{still.id}/16/-100/350",
+    )
+    page.wait_for_selector(f"[data-canvas='{still.id}']")
+
+
 def test_what_is_no_link_is_lost(stack: Stack, canvas: Canvas, opened: Opened) -> None:
     for link in ("/16/-100/350/-1", "/16/-100/350/1.5", "/16/-100/350/x", "/16/-100/350/1/1"):
         opened.page.goto(f"{stack.url}/#{canvas.id}{link}")
