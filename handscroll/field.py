@@ -11,7 +11,8 @@ of it anchors pick from: ocean, ice, forest and desert do not lie in pieces besi
 
 Where a canvas has words, anchors pick only from entries whose pictures were described alike: "a
 stormy sea" is painted over colours of seas. A region with words of its own has anchors of its own,
-one of them in its middle. So words decide what is where, and all around agree.
+one of them in its middle; what is around it flows into it at its sides as scenes do, or on a map
+passes into it along a frayed border. So words decide what is where, and all around agree.
 
 Along a bounded axis (the height of a scroll) an entry is as high as the canvas: sky above ground
 stays sky above ground. In a picture of another height it is stretched. Such an entry is a scene,
@@ -148,11 +149,9 @@ class Palette:
 
     @cached_property
     def joined(self) -> Callable[[int, int], NDArray[np.int64]]:
-        """Which layers of an entry and of the one to its right flow into each other: (P, 2),
-        downwards.
+        """Which layers of an entry and of the one to its right flow into each other: (P, 2).
 
-        Every layer does, and none crosses another: dynamic time warping (Sakoe and Chiba, 1978) of
-        the colours along the border between them.
+        Found by `joined` along the border between them.
         """
         return lru_cache(maxsize=4096)(self._joined)
 
@@ -161,22 +160,7 @@ class Palette:
             self._edges[step][entry].reshape(-1, 3)
             for entry, step in ((left, (0, 1)), (right, (0, -1)))
         )
-        count = len(left_R3)
-        layer_R = np.arange(count)
-        apart_RR = ((left_R3[:, None] - right_R3) ** 2).sum(-1)
-        risen_RR = ((layer_R[:, None] - layer_R) / count) ** 2
-        cost_RR = np.round(apart_RR + _RISE * risen_RR, 6) + _MEET
-        total = np.full((count + 1, count + 1), np.inf)  # of the best way to each pair
-        total[0, 0] = 0
-        for i, j in itertools.product(range(count), repeat=2):
-            before = min(total[i, j], total[i, j + 1], total[i + 1, j])
-            total[i + 1, j + 1] = cost_RR[i, j] + before
-        found = []
-        i = j = count
-        while i:
-            found.append((i - 1, j - 1))
-            i, j = min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda at: total[at])
-        return np.array(found[::-1])
+        return joined(left_R3, right_R3)
 
     @cached_property
     def _edges(self) -> dict[Step, NDArray[np.float64]]:
@@ -211,8 +195,8 @@ class Palette:
         return found, np.repeat(which.reshape(-1), 2)
 
 
-def _everywhere(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.ones((len(rows), len(cols)))
+def _everywhere(span: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.ones(len(span))
 
 
 class Layout(NamedTuple):
@@ -221,13 +205,16 @@ class Layout(NamedTuple):
     Attributes:
         sought_W: what its pictures are looked for by; None where nothing is said.
         middle: row and column of a cell that an anchor stands at.
-        cover: how much of each cell of some rows and columns it covers, 0 to 1, if its border were
-            straight.
+        down: how much of each of some rows of cells it covers, 0 to 1, if its border were straight.
+        right: the same of columns.
+        sides: the columns of cells at which it begins and ends, if it does.
     """
 
     sought_W: Floats | None = None
     middle: tuple[int, int] = (0, 0)
-    cover: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]] = _everywhere
+    down: Callable[[NDArray[np.int64]], NDArray[np.float64]] = _everywhere
+    right: Callable[[NDArray[np.int64]], NDArray[np.float64]] = _everywhere
+    sides: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -239,7 +226,7 @@ class ProceduralField:
         extent: the canvas extent.
         palette: of its world.
         f: pixels to a token's side.
-        layouts: what it is laid out of; later ones lie on top.
+        layouts: what it is laid out of; the first lies everywhere, later ones on top.
     """
 
     seed: int
@@ -263,19 +250,53 @@ class ProceduralField:
         return self.cells(rows, cols).reshape(len(place_M2), -1), place_M2.astype(np.float32)
 
     def cells(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Floats:
-        """Values (rows, cols, V) of a block of cells, counted from pixel 0."""
+        """Values (rows, cols, V) of a block of cells, counted from pixel 0; no row outside."""
+        if self.palette.layered:
+            return self._layers(cols, len(self.layouts))[rows].astype(np.float32)
         laid = np.zeros((len(rows), len(cols), CELL_VALUES))
-        lay = self._scenes if self.palette.layered else self._parts
         for layout in self.layouts:
-            cover = frayed(layout.cover(rows, cols), self.seed, rows, cols)[..., None]
+            cover = np.outer(layout.down(rows), layout.right(cols))
+            cover = frayed(cover, self.seed, rows, cols)[..., None]
             if cover.any():
-                laid += cover * (lay(layout, rows, cols) - laid)
+                laid += cover * (self._parts(layout, rows, cols) - laid)
         return laid.astype(np.float32)
 
-    def _scenes(
-        self, layout: Layout, rows: NDArray[np.int64], cols: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """What a layout of layered entries says of cells: each flows into the next."""
+    def _layers(self, cols: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+        """What so many layouts of layered entries say of columns of cells, at all heights.
+
+        What lies below one flows into it at its sides, and is covered by it.
+        """
+        laid = self._scenes(self.layouts[0], cols)
+        rows = np.arange(len(laid))
+        for number, layout in enumerate(self.layouts[1:count], start=1):
+            share_C = near(1 - layout.right(cols))
+            if not share_C.any():
+                continue
+            over, flowed = self._scenes(layout, cols), laid.copy()
+            for side, these_C in enumerate((cols < layout.middle[1], cols >= layout.middle[1])):
+                flowed[:, these_C] = flowing(
+                    laid[:, these_C], over[:, these_C], share_C[these_C], self._sides(number, side)
+                )
+            down_RC = np.broadcast_to(layout.down(rows)[:, None], laid.shape[:2])
+            laid += frayed(down_RC, self.seed, rows, cols)[..., None] * (flowed - laid)
+        return laid
+
+    @cached_property
+    def _sides(self) -> Callable[[int, int], NDArray[np.int64]]:
+        """Which layers below a layout and of it flow into each other at its left or right: (P, 2).
+
+        Found by `joined` along that side.
+        """
+        return lru_cache(maxsize=None)(self._joined)
+
+    def _joined(self, number: int, side: int) -> NDArray[np.int64]:
+        layout = self.layouts[number]
+        cols = layout.sides[side] + np.arange(-_EDGE // 2, _EDGE // 2)
+        below, above = self._layers(cols, number), self._scenes(layout, cols)
+        return joined(below[..., :3].mean(1), above[..., :3].mean(1))
+
+    def _scenes(self, layout: Layout, cols: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What a layout of layered entries says of columns of cells: each flows into the next."""
         palette, (row, start) = self.palette, layout.middle
         number_C = (cols - start) // palette.spacing
         laid_RCV = np.zeros((palette.blocks_BRCV.shape[1], len(cols), CELL_VALUES))
@@ -290,7 +311,7 @@ class ProceduralField:
             share_C = 1 - _own((cols[these_C] - anchors[0]) / palette.spacing, _SCENE_PASSAGE)
             joined_P2 = palette.joined(left, right)
             laid_RCV[:, these_C] = flowing(left_RCV, right_RCV, share_C, joined_P2)
-        return self._stretched(laid_RCV, rows)
+        return self._stretched(laid_RCV)
 
     def _parts(
         self, layout: Layout, rows: NDArray[np.int64], cols: NDArray[np.int64]
@@ -325,14 +346,12 @@ class ProceduralField:
             bend += deep * (2 * _noise(self.seed, _BEND + octave, *spans) - 1)
         return bend
 
-    def _stretched(
-        self, block_RCV: NDArray[np.float64], rows: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Layers at rows of cells of a canvas of this height: (rows, C, V)."""
+    def _stretched(self, block_RCV: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Layers at all rows of cells of a canvas of this height: (rows, C, V)."""
         height = self.extent.size(0)[0]
         assert height is not None
         count, layers = -(-height // CELL_PX), len(block_RCV)
-        place = np.clip((rows + 0.5) * layers / count - 0.5, 0, layers - 1)
+        place = np.clip((np.arange(count) + 0.5) * layers / count - 0.5, 0, layers - 1)
         above = np.floor(place).astype(np.int64)
         below = np.minimum(above + 1, layers - 1)
         share = (place - above)[:, None, None]
@@ -426,13 +445,40 @@ def _noise(
     return noise
 
 
+def joined(left_R3: NDArray[np.float64], right_R3: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which layers of two borders flow into each other: (P, 2), downwards.
+
+    Every layer does, and none crosses another: dynamic time warping (Sakoe and Chiba, 1978) of the
+    colours along both.
+    """
+    count = len(left_R3)
+    layer_R = np.arange(count)
+    apart_RR = ((left_R3[:, None] - right_R3) ** 2).sum(-1)
+    risen_RR = ((layer_R[:, None] - layer_R) / count) ** 2
+    cost_RR = np.round(apart_RR + _RISE * risen_RR, 6) + _MEET
+    total = np.full((count + 1, count + 1), np.inf)  # of the best way to each pair
+    total[0, 0] = 0
+    for i, j in itertools.product(range(count), repeat=2):
+        before = min(total[i, j], total[i, j + 1], total[i + 1, j])
+        total[i + 1, j + 1] = cost_RR[i, j] + before
+    found = []
+    i = j = count
+    while i:
+        found.append((i - 1, j - 1))
+        i, j = min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda at: total[at])
+    return np.array(found[::-1])
+
+
 def flowing(
-    left_RCV: Floats, right_RCV: Floats, share_C: NDArray[np.float64], joined_P2: NDArray[np.int64]
+    left_RCV: NDArray[np.floating],
+    right_RCV: NDArray[np.floating],
+    share_C: NDArray[np.float64],
+    joined_P2: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Layers (R, C, V) on their way from one entry to another: moved, and mixed where they meet.
+    """Layers (R, C, V) on their way from one scene to another: moved, and mixed where they meet.
 
     Args:
-        left_RCV, right_RCV: what the entries show there.
+        left_RCV, right_RCV: what the scenes show there.
         share_C: how far each column is on its way to the right one, 0 to 1.
         joined_P2: which layers flow into each other.
     """

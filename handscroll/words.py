@@ -110,12 +110,14 @@ def layouts_of(canvas: Canvas, vectors: Vectors) -> tuple[Layout, ...]:
         return said_W if negative_W is None else said_W - np.float32(AWAY) * negative_W
 
     def layout(region: PromptRegion) -> Layout:
-        def cover(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
-            down = [_down(region, row * cell, cell) for row in rows.tolist()]
-            right = [_right(region, col * cell, cell) for col in cols.tolist()]
-            return np.outer(down, right)
+        def down(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+            return np.array([_down(region, row * cell, cell) for row in rows.tolist()])
 
-        return Layout(sought(region.prompt), _middle(region, cell), cover)
+        def right(cols: NDArray[np.int64]) -> NDArray[np.float64]:
+            return np.array([_right(region, col * cell, cell) for col in cols.tolist()])
+
+        sides = cell_of(region.left, cell), cell_of(region.left + region.width, cell)
+        return Layout(sought(region.prompt), _middle(region, cell), down, right, sides)
 
     middle = _middle(canvas.branch, cell) if canvas.branch else (0, 0)
     return Layout(sought(canvas.prompt), middle), *map(layout, canvas.regions)

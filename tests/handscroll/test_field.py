@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -461,18 +462,47 @@ def test_a_region_is_laid_out_by_its_own_words(row: int, col: int, layered: bool
     alone = LAYERED if layered else FLAT
     rows = span(0, LAYERS) if layered else span(row - 4, 9)
 
-    def cover(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
-        inside = (rows >= row - 1) & (rows <= row + 1) if not layered else rows >= 0
-        return np.outer(inside, np.abs(cols - col) <= 1).astype(np.float64)
+    def down(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return (rows >= 0 if layered else np.abs(rows - row) <= 1).astype(np.float64)
+
+    def right(cols: NDArray[np.int64]) -> NDArray[np.float64]:
+        return (np.abs(cols - col) <= 1).astype(np.float64)
 
     bare = ProceduralField(5, extent, palette, F).cells(rows, span(col - 4, 9))
-    region = Layout(about, (row, col), cover)
+    region = Layout(about, (row, col), down, right, (col - 1, col + 2))
     both = ProceduralField(5, extent, palette, F, (Layout(), region)).cells(rows, span(col - 4, 9))
-    inside = cover(rows, span(col - 4, 9)) > 0
+    inside = np.outer(down(rows), right(span(col - 4, 9))) > 0
     np.testing.assert_array_equal(both[~inside], bare[~inside])
     low, high = hull(alone[[2, 3, 5, 7, 11]])
     within = (both >= low - 1e-6) & (both <= high + 1e-6)
     assert within[inside].all()
+
+
+@given(st.integers(1, LAYERS - 1), st.integers(1, LAYERS - 1), st.integers(1, 20), PLACES)
+def test_at_the_soft_sides_of_a_region_one_horizon_rises_to_another(
+    outside: int, inside: int, soft: int, col: int
+) -> None:
+    """In one scene, as between scenes; and any part of it may be asked for by itself."""
+    palette = replace(horizons(*[outside] * 5, *[inside] * 5), captions_BW=np.eye(10, dtype="f4"))
+    said = np.repeat([[1.0, 0.0], [0.0, 1.0]], 5, axis=1).astype(np.float32)
+    half = 15 + soft
+
+    def right(cols: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.clip((half - np.abs(cols + 0.5 - col)) / soft + 0.5, 0, 1)
+
+    region = Layout(said[1], (0, col), right=right, sides=(col - half, col + half))
+    field = ProceduralField(3, SCROLL, palette, F, (Layout(said[0]), region))
+    rows, cols = span(0, LAYERS), span(col - 60, 120)
+    cells = field.cells(rows, cols)
+    blue = cells[..., 2]
+    assert (np.diff(blue, axis=0) < 1e-6).all()
+    assert ((blue > -0.35) & (blue < 0.65)).sum(axis=0).max() <= 1
+    height = (blue > 0.15).sum(axis=0)
+    assert set(height[right(cols) == 0]) == {outside}
+    assert set(height[right(cols) == 1]) == {inside}
+    for begin in (0, 17, 50):
+        again = replace(field).cells(rows[3:], cols[begin : begin + 19])
+        np.testing.assert_array_equal(again, cells[3:, begin : begin + 19])
 
 
 def test_later_layouts_lie_on_top() -> None:

@@ -219,10 +219,13 @@ def test_a_region_covers_as_much_of_its_field_as_of_its_patches(
     _, layout = layouts_of(canvas, VECTORS)
     assert (layout.sought_W is None) == (region.prompt == "")
     many = PATCH_PX // CELL_PX
-    cells = layout.cover(*(np.arange(many * at, many * (at + 1)) for at in (row, col)))
-    assert cells.shape == (many, many)
+    rows, cols = (np.arange(many * at, many * (at + 1)) for at in (row, col))
+    down, right = layout.down(rows), layout.right(cols)
+    assert down.shape == right.shape == (many,)
     patch = shares(canvas, Patch(0, 0, row, col))[1]
-    assert cells.mean() == pytest.approx(patch.share)
+    assert down.mean() * right.mean() == pytest.approx(patch.share)
+    for side, edge in zip(layout.sides, (0, region.width), strict=True):
+        assert side * CELL <= region.left + edge < (side + 1) * CELL
     at = region.top + region.height / 2, region.left + region.width / 2
     for cell, px in zip(layout.middle, at, strict=True):
         assert cell * CELL <= px <= (cell + 1) * CELL
