@@ -34,7 +34,7 @@ from handscroll.field import CELL_PX, CELL_VALUES, Palette
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 
-FORMAT = "handscroll-checkpoint/6"
+FORMAT = "handscroll-checkpoint/7"
 SHIPPED = Path(__file__).parent / "weights"
 """The checkpoint that comes with the package."""
 

@@ -50,8 +50,9 @@ class DecoderConfig:
         vocabulary: V, values of a code.
         worlds: how many worlds it paints.
         text_width: length of a prompt's embedding.
-        guided: how far it has learned to go, in finer levels of first frames, from what it would
-            answer without the level above to what it would with it; 1 is as far as that.
+        guided: for each world, how far it has learned to go, in finer levels of first frames, from
+            what it would answer without the level above to what it would with it; 1 is as far as
+            that.
     """
 
     layers: int
@@ -63,14 +64,17 @@ class DecoderConfig:
     vocabulary: int = 256
     worlds: int = 2
     text_width: int = 384
-    guided: float = 1.0
+    guided: tuple[float, ...] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         sizes = {name: value for name, value in vars(self).items() if name != "guided"}
         if any(type(number) is not int or number < 1 for number in sizes.values()):
             raise ValueError("a decoder's sizes are positive whole numbers")
-        if not isinstance(self.guided, int | float) or not 1 <= self.guided < math.inf:
-            raise ValueError(f"guided must be a number from 1 on, not {self.guided!r}")
+        object.__setattr__(self, "guided", tuple(self.guided))  # JSON knows lists alone
+        if any(not isinstance(far, int | float) or not 1 <= far < math.inf for far in self.guided):
+            raise ValueError(f"guided must be numbers from 1 on, not {self.guided!r}")
+        if len(self.guided) != self.worlds:
+            raise ValueError(f"guided must be {self.worlds} numbers, one for each world")
         if self.width % (4 * self.heads):
             raise ValueError(
                 f"width must be a multiple of 4 times {self.heads} heads, not {self.width}"

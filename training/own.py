@@ -242,7 +242,8 @@ def begin_with(base: Checkpoint, kind: WorldKind, tokenizer: Path, decoder: Path
     nearest = min(worlds, key=lambda world: (world.extent.kind != kind, world.index))
     state = base.decoder.state_dict()
     state["world.weight"] = state["world.weight"][[nearest.index]]
-    model = Decoder(replace(base.decoder.config, worlds=1))
+    config = base.decoder.config
+    model = Decoder(replace(config, worlds=1, guided=(config.guided[nearest.index],)))
     model.load_state_dict(state)
     for folder in (tokenizer, decoder):
         folder.mkdir(parents=True, exist_ok=True)

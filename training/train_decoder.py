@@ -40,12 +40,13 @@ AHEAD = 8
 HELD_OUT = 64
 """How many patches the curves are of."""
 GUIDED = 2.0
-"""What decoders are trained to be guided by (`DecoderConfig.guided`).
+"""What landscapes are trained to be guided by (`DecoderConfig.guided`).
 
 A small decoder believes the level above too little, and smears what should be an edge. Guidance
 (Ho and Salimans, arXiv 2207.12598) asks it twice, at twice the cost. Here it learns to answer
-guided at once (Chen et al., arXiv 2501.15420, guidance-free training). Later frames are not: most
-of what they show is the first frame's.
+guided at once (Chen et al., arXiv 2501.15420, guidance-free training). Planes are not: maps have
+edges enough, and guided ones had foam along every coast. Nor are later frames: most of what they
+show is the first frame's.
 """
 
 
@@ -102,16 +103,17 @@ def _unguided(
     tokens: so what is drawn from comes out guided. Through `without` nothing is learned here, but
     in the examples whose level above is dropped.
     """
+    far_B = [model.config.guided[one.world] for one in examples]
     rows = [
         row
         for row, one in enumerate(examples)
-        if one.has("parent") and one.context.patch.frame == 0
+        if far_B[row] > 1 and one.has("parent") and one.context.patch.frame == 0
     ]
-    if not rows or model.config.guided == 1:
+    if not rows:
         return guided_BTKV
     alone = [examples[row].without("parent") for row in rows]
     share_B, without_BTKV = guided_BTKV.new_ones(len(examples)), guided_BTKV.detach().clone()
-    share_B[rows] = 1 / model.config.guided
+    share_B[rows] = 1 / guided_BTKV.new_tensor(far_B)[rows]
     with torch.no_grad():
         batch = _batch(alone, model.config, device)
         # As it is written: compiled, it would be compiled once more for each shape.
@@ -183,11 +185,11 @@ def load(folder: Path) -> Decoder:
     return model.eval()
 
 
-def begin_with(folder: Path) -> Decoder:
-    """The same, to be trained further and guided; layers that it lacks begin as new ones."""
+def begin_with(folder: Path, guided: tuple[float, ...]) -> Decoder:
+    """The same, to be trained further, so guided; layers that it lacks begin as new ones."""
     model, weights = _left(folder)
     model.load_state_dict({**model.state_dict(), **weights})
-    model.config = replace(model.config, guided=GUIDED)
+    model.config = replace(model.config, guided=guided)
     return model
 
 
@@ -223,15 +225,16 @@ def main(
     """Train the decoder, or go on training it."""
     data = Dataset.load(tokens, parents)
     torch.manual_seed(0)
+    guided = tuple(1.0 if world.extent.height_px is None else GUIDED for world in data.worlds)
     config = replace(
         SIZES[size],
         worlds=len(data.worlds),
         side=PATCH_PX // data.tokenizer["downsampling"],
         codes=data.tokenizer["codes"],
         vocabulary=math.prod(data.tokenizer["levels"]),
-        guided=GUIDED,
+        guided=guided,
     )
-    model = Decoder(config) if init is None else begin_with(init)
+    model = Decoder(config) if init is None else begin_with(init, guided)
     if only:
         layers = dict(model.named_children())
         if only not in layers:

@@ -248,8 +248,10 @@ def test_config_of_another_format_is_refused(copy: Path, found: object) -> None:
         lambda config: config["decoder"].update(layers=3),
         lambda config: config["decoder"].update(layers=1),
         lambda config: config["decoder"].update(codes=2),
-        lambda config: config["decoder"].update(worlds=1),
+        lambda config: config["decoder"].update(worlds=1, guided=[1.0]),
         lambda config: config["decoder"].update(text_width=12),
+        lambda config: config["decoder"].update(guided=[2.0]),
+        lambda config: config["decoder"].update(guided=[2.0, 0.5]),
         lambda config: config["tokenizer"].update(width=64),
         lambda config: config["tokenizer"].update(levels=[4, 4]),
         lambda config: config["tokenizer"].update(downsampling=8),
@@ -259,7 +261,7 @@ def test_shapes_that_do_not_fit_are_refused(
     copy: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     rewrite(copy, change)
-    refused(copy, "does not fit its config|in the tokenizer|worlds, each")
+    refused(copy, "does not fit its config|in the tokenizer|worlds, each|guided must be")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from training.ablation import ORDERS, Colours, LearnedCodes, instead, ssim
 from training.pictures import Picture, pyramid
 
 PLANE = Extent("plane", 2)
-TINY = DecoderConfig(layers=1, width=32, heads=2, head_width=16, worlds=1)
+TINY = DecoderConfig(layers=1, width=32, heads=2, head_width=16, worlds=1, guided=(1.0,))
 
 
 def test_learned_codes_are_nearest_values_and_pass_gradients_on() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +116,12 @@ def test_a_new_world_starts_as_the_one_most_like_it(
     tiny: Path, tmp_path: Path, kind: WorldKind, nearest: str
 ) -> None:
     base = checkpoint.load(tiny)
+    base.decoder.config = replace(base.decoder.config, guided=(2.0, 1.0))
     begin_with(base, kind, tmp_path / "tokenizer", tmp_path / "decoder")
     start = train_decoder.load(tmp_path / "decoder")
     there, theirs = start.state_dict(), base.decoder.state_dict()
     assert start.config.worlds == 1
+    assert start.config.guided == (base.decoder.config.guided[base.world(nearest).index],)
     torch.testing.assert_close(
         there.pop("world.weight")[0], theirs.pop("world.weight")[base.world(nearest).index]
     )

@@ -231,11 +231,11 @@ def test_fates_are_what_frames_show() -> None:
     assert (fates(blind, codes) == Fate.UNKNOWN).all()
 
 
-@pytest.mark.parametrize("moving", [0.0, 1.0])
-def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float) -> None:
+@pytest.mark.parametrize(("moving", "far"), [(0.0, 2.0), (0.0, 1.0), (1.0, 2.0)])
+def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float, far: float) -> None:
     """What meets the real codes is what the guided logits stand for; nothing else is guided."""
     decoder, rng = deepcopy(model.decoder).requires_grad_(), np.random.default_rng(0)
-    decoder.config = replace(decoder.config, guided=2.0)
+    decoder.config = replace(decoder.config, guided=(far, 3.0))  # of the other world: no matter
     examples = Examples(some_dataset("plane"), clean=True, moving=moving)
     drawn = [examples.draw(rng) for _ in range(16)]
 
@@ -256,7 +256,7 @@ def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float) -
     with torch.no_grad():
         for one, found in zip(drawn, train_decoder.loss_of(decoder, drawn, "cpu"), strict=True):
             patch = one.context.patch
-            guided = 2.0 if patch.level and not patch.frame else 1.0
+            guided = far if patch.level and not patch.frame else 1.0
             torch.testing.assert_close(found, loss(one, guided), atol=1e-4, rtol=0)
             if guided > 1:
                 assert abs(found - loss(one, 1.0)) > 1e-3
@@ -266,7 +266,7 @@ def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float) -
         return
     finer = next(one for one in drawn if one.context.patch.level)
     learned = []
-    for total in (train_decoder.loss_of(decoder, [finer], "cpu"), loss(finer, 2.0)):
+    for total in (train_decoder.loss_of(decoder, [finer], "cpu"), loss(finer, far)):
         decoder.zero_grad()
         total.sum().backward()
         learned.append([one.grad.clone() for one in decoder.parameters() if one.grad is not None])
@@ -533,7 +533,8 @@ def test_any_folder_of_pictures_becomes_a_world(tmp_path: Path) -> None:
     assert list(model.worlds) == ["scroll"] and model.sampling.group == 64
     log = (decoder / "log.csv").read_text().splitlines()
     assert float(log[-1].split(",")[1]) < math.log(256) * 1.5
-    assert json.loads((decoder / "decoder.json").read_text())["worlds"] == 1
+    config = json.loads((decoder / "decoder.json").read_text())
+    assert config["worlds"] == 1 and config["guided"] == [train_decoder.GUIDED]
     with Painter(model, Canvas(model.digest, "scroll", 1, model.world("scroll").extent)) as painter:
         assert painter.tile(Tile(0, 0, 5)).shape == (256, 256, 3)
         assert Patch(0, 0, 0, 5) in painter.pool
