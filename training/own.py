@@ -109,7 +109,7 @@ class Commission:
             self._write_tokens(base, tokenizer, tokens, tell)
         given: dict[str, Any] = {"tokens": tokens, "tokenizer": tokenizer}
         if not self.from_nothing:
-            given |= {"init": self.work / "start", "learning_rate": LEARNING_RATE}
+            given |= {"init": [self.work / "start"], "learning_rate": LEARNING_RATE}
         passed = (time.monotonic() - self.began) / 60
         minutes = max(LEAST_SHARE, TRAINED_AT - passed / self.minutes) * self.minutes
         tell(f"Learning to paint: at most {minutes:.1f} minutes")

@@ -185,12 +185,23 @@ def load(folder: Path) -> Decoder:
     return model.eval()
 
 
-def begin_with(folder: Path, guided: tuple[float, ...]) -> Decoder:
-    """The same, to be trained further, so guided; layers that it lacks begin as new ones."""
-    model, weights = _left(folder)
-    model.load_state_dict({**model.state_dict(), **weights})
-    model.config = replace(model.config, guided=guided)
-    return model
+def begin_with(folders: Sequence[Path], guided: tuple[float, ...]) -> Decoder:
+    """The mean of finished runs' decoders, to be trained further, so guided.
+
+    Layers that they lack begin as new ones. The mean of decoders each trained from the one before
+    is better than any of them (model soups, Wortsman et al., arXiv 2203.05482).
+
+    Raises:
+        InvalidRequest: they are of several shapes.
+    """
+    models, weights = zip(*map(_left, folders), strict=True)
+    configs = [replace(model.config, guided=guided) for model in models]
+    if any(config != configs[0] for config in configs):
+        raise InvalidRequest("--init must name decoders of one shape")
+    mean = {name: sum(one[name] for one in weights) / len(weights) for name in weights[0]}
+    models[0].load_state_dict({**models[0].state_dict(), **mean})
+    models[0].config = configs[0]
+    return models[0]
 
 
 def _left(folder: Path) -> tuple[Decoder, dict[str, Tensor]]:
@@ -208,7 +219,8 @@ def main(
     batch: int = 8,
     learning_rate: float = 2e-3,
     init: Annotated[
-        Path | None, typer.Option(help="run folder whose decoder a new run starts from")
+        list[Path] | None,
+        typer.Option(help="run folder whose decoder a new run starts from; of several, the mean"),
     ] = None,
     parents: Annotated[
         Path | None, typer.Option(help="file written by training.parents, to stand on")
@@ -234,7 +246,7 @@ def main(
         vocabulary=math.prod(data.tokenizer["levels"]),
         guided=guided,
     )
-    model = Decoder(config) if init is None else begin_with(init, guided)
+    model = begin_with(init, guided) if init else Decoder(config)
     if only:
         layers = dict(model.named_children())
         if only not in layers:

@@ -25,6 +25,7 @@ from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint, World
 from handscroll.context import Codes, Source, gather
 from handscroll.course import STILL, Course, Kind
+from handscroll.decoder import Decoder
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_VALUES, Palette
 from handscroll.geometry import Extent, Patch, Tile
@@ -274,6 +275,25 @@ def test_finer_levels_learn_to_answer_guided(model: Checkpoint, moving: float, f
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
 
 
+def test_a_training_begins_with_the_mean_of_decoders_of_one_shape(
+    model: Checkpoint, tmp_path: Path
+) -> None:
+    decoder = deepcopy(model.decoder)
+    config, weights = decoder.config, model.decoder.state_dict()
+    for name in ("one", "three", "other"):
+        (tmp_path / name).mkdir()
+    train_decoder.save(decoder, tmp_path / "one")
+    decoder.load_state_dict({name: 3 * one for name, one in weights.items()})
+    decoder.config = replace(config, guided=(3.0, 3.0))
+    train_decoder.save(decoder, tmp_path / "three")
+    found = train_decoder.begin_with([tmp_path / "one", tmp_path / "three"], (2.0, 1.0))
+    assert found.config == replace(config, guided=(2.0, 1.0))
+    torch.testing.assert_close(found.state_dict(), {name: 2 * one for name, one in weights.items()})
+    train_decoder.save(Decoder(replace(config, layers=1)), tmp_path / "other")
+    with pytest.raises(InvalidRequest, match="decoders of one shape"):
+        train_decoder.begin_with([tmp_path / "one", tmp_path / "other"], (2.0, 1.0))
+
+
 def test_loss_of_fates_asks_what_can_be_told() -> None:
     fate = torch.tensor([[Fate.UNKNOWN, Fate.STOOD, Fate.CAME, Fate.EITHER, Fate.NEW]])
     right = torch.tensor([[[0.0, 0], [-30, -30], [-30, 30], [-30, 0], [30, 0]]])
@@ -521,7 +541,7 @@ def test_any_folder_of_pictures_becomes_a_world(tmp_path: Path) -> None:
     train_decoder.main(tokens, tokenizer, decoder, size="XS", steps=2, batch=2, device="cpu")
     alone = tmp_path / "alone"
     train_decoder.main(
-        tokens, tokenizer, alone, steps=2, batch=2, init=decoder, only="kind", device="cpu"
+        tokens, tokenizer, alone, steps=2, batch=2, init=[decoder], only="kind", device="cpu"
     )
     first, second = (train_decoder.load(one).state_dict() for one in (decoder, alone))
     changed = [name for name, one in first.items() if not torch.equal(one, second[name])]
