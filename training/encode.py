@@ -385,18 +385,16 @@ def mirrored(block_RCV: Floats, way: int) -> Floats:
     return block_RCV[::down, ::right]
 
 
-def described(
-    captions: Sequence[str], tags: Mapping[str, Sequence[str]], encoder: TextEncoder
-) -> Floats:
+def described(captions: Sequence[str], tags: Mapping[str, str], encoder: TextEncoder) -> Floats:
     """Embeddings (captions, W) by which words find entries of a palette.
 
-    A caption's, as much of its picture's tags', and as much of the first of these: a dune before a
-    strip of sea is a dune, whatever else is said of it.
+    A caption's, and as much of its picture's tags': a dune before a strip of sea is said to be a
+    dune first.
     """
-    found = [tags.get(caption, [caption]) for caption in captions]
-    ways = captions, [", ".join(one) for one in found], [one[0] for one in found]
-    mixed = np.sum([encoder.embed(way) for way in ways], axis=0)
-    return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    text = encoder.embed(captions)
+    tagged = encoder.embed([tags.get(caption, caption) for caption in captions])
+    both = text + tagged
+    return both / np.linalg.norm(both, axis=1, keepdims=True)
 
 
 def _at(values_N: Pixels, place_M: NDArray[np.float64]) -> Floats:
@@ -520,7 +518,7 @@ def main(
     if sentences:
         encoder, spoken = TextEncoder(), list(sentences)
         arrays["text"] = encoder.embed(spoken)
-    tags = {one.caption: one.tags for one in everything if one.tags}
+    tags = {one.caption: ", ".join(one.tags) for one in everything if one.tags}
     for name in worlds:
         blocks, which = palette(extents[name], level0[name], config.downsampling)
         arrays[f"palette.{name}"] = blocks

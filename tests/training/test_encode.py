@@ -209,16 +209,12 @@ def test_words_find_what_a_picture_is_of_and_not_all_that_is_in_it() -> None:
         "Crest of a large golden dune leads towards a strip of dark blue sea under blue sky",
         "White-flecked dark blue ocean, with the hazy outline of a pointed island on the horizon",
     )
-    tags = {dune: ["dune", "sea", "desert"], ocean: ["sea", "waves", "island", "clear"]}
-    others = {dune: ["sea", "dune", "desert"]}
+    tags = {dune: "dune, sea, desert", ocean: "sea, waves, island, clear"}
     encoder = TextEncoder()
     words = encoder.embed(["Waves roll in from a wide blue sea"])[0]
-    plain, tagged, first = (
-        described([dune, ocean], told, encoder) @ words for told in ({}, tags, others)
-    )
+    plain, tagged = (described([dune, ocean], told, encoder) @ words for told in ({}, tags))
     assert plain[0] > plain[1]
     assert tagged[0] < tagged[1]
-    assert first[0] > tagged[0] + 0.05
     np.testing.assert_allclose(
         np.linalg.norm(described([dune, ocean], tags, encoder), axis=1), 1, rtol=1e-5
     )
