@@ -151,7 +151,7 @@ class Palette:
     def joined(self) -> Callable[[int, int], NDArray[np.int64]]:
         """Which layers of an entry and of the one to its right flow into each other: (P, 2).
 
-        Found by `joined` along the border between them.
+        Found by `warping` along the border between them.
         """
         return lru_cache(maxsize=4096)(self._joined)
 
@@ -160,7 +160,7 @@ class Palette:
             self._edges[step][entry].reshape(-1, 3)
             for entry, step in ((left, (0, 1)), (right, (0, -1)))
         )
-        return joined(left_R3, right_R3)
+        return warping(left_R3, right_R3)
 
     @cached_property
     def _edges(self) -> dict[Step, NDArray[np.float64]]:
@@ -285,7 +285,7 @@ class ProceduralField:
     def _sides(self) -> Callable[[int, int], NDArray[np.int64]]:
         """Which layers below a layout and of it flow into each other at its left or right: (P, 2).
 
-        Found by `joined` along that side.
+        Found by `warping` along that side.
         """
         return lru_cache(maxsize=None)(self._joined)
 
@@ -293,7 +293,7 @@ class ProceduralField:
         layout = self.layouts[number]
         cols = layout.sides[side] + np.arange(-_EDGE // 2, _EDGE // 2)
         below, above = self._layers(cols, number), self._scenes(layout, cols)
-        return joined(below[..., :3].mean(1), above[..., :3].mean(1))
+        return warping(below[..., :3].mean(1), above[..., :3].mean(1))
 
     def _scenes(self, layout: Layout, cols: NDArray[np.int64]) -> NDArray[np.float64]:
         """What a layout of layered entries says of columns of cells: each flows into the next."""
@@ -445,7 +445,7 @@ def _noise(
     return noise
 
 
-def joined(left_R3: NDArray[np.float64], right_R3: NDArray[np.float64]) -> NDArray[np.int64]:
+def warping(left_R3: NDArray[np.float64], right_R3: NDArray[np.float64]) -> NDArray[np.int64]:
     """Which layers of two borders flow into each other: (P, 2), downwards.
 
     Every layer does, and none crosses another: dynamic time warping (Sakoe and Chiba, 1978) of the

@@ -19,8 +19,8 @@ FRAMES = 6
 class Opened:
     """A page in which every tile is painted, and the frames that it asked for."""
 
-    def __init__(self, page: Page) -> None:
-        self.page, self.frames, held = page, set[int](), io.BytesIO()
+    def __init__(self, page: Page, url: str) -> None:
+        self.page, self.url, self.frames, held = page, url, set[int](), io.BytesIO()
         Image.new("RGB", (256, 256), "teal").save(held, "WEBP")
         self._tile = held.getvalue()
         page.route("**/tiles/**", self._answer)
@@ -29,6 +29,10 @@ class Opened:
         query = parse_qs(urlsplit(route.request.url).query)
         self.frames.add(int(query.get("frame", ["0"])[0]))
         route.fulfill(body=self._tile, content_type="image/webp")
+
+    def follow(self, link: str) -> None:
+        """Open the canvas with what a link says behind it."""
+        self.page.goto(f"{self.url}{link}")
 
     def at(self, frame: int) -> None:
         """Wait until a frame is in sight, at rest, and in the address."""
@@ -50,17 +54,15 @@ def canvas(stack: Stack) -> Canvas:
 
 
 @pytest.fixture
-def opened(browser: Browser) -> Iterator[Opened]:
-    """A window."""
+def opened(browser: Browser, stack: Stack, canvas: Canvas) -> Iterator[Opened]:
+    """A window onto the canvas."""
     with window(browser, 600, 500) as page:
-        yield Opened(page)
+        yield Opened(page, f"{stack.url}/#{canvas.id}")
 
 
 @pytest.mark.parametrize(("link", "frame"), [("/4", 4), ("", 0), ("/0", 0), ("/99", FRAMES - 1)])
-def test_a_link_opens_its_frame_and_no_other(
-    stack: Stack, canvas: Canvas, opened: Opened, link: str, frame: int
-) -> None:
-    opened.page.goto(f"{stack.url}/#{canvas.id}/16/-100/350{link}")
+def test_a_link_opens_its_frame_and_no_other(opened: Opened, link: str, frame: int) -> None:
+    opened.follow(f"/16/-100/350{link}")
     opened.at(frame)
     assert opened.frames == {frame}
 
@@ -69,7 +71,7 @@ def test_the_address_follows_the_frame_and_a_link_ends_the_play(
     stack: Stack, canvas: Canvas, opened: Opened
 ) -> None:
     page = opened.page
-    page.goto(f"{stack.url}/#{canvas.id}/16/-100/350/1")
+    opened.follow("/16/-100/350/1")
     opened.at(1)
     page.focus("#frame")
     page.keyboard.press("ArrowRight")
@@ -90,14 +92,13 @@ def test_the_address_follows_the_frame_and_a_link_ends_the_play(
 
 
 def test_a_link_is_followed_while_the_address_is_being_written(
-    stack: Stack, canvas: Canvas, opened: Opened
+    stack: Stack, opened: Opened
 ) -> None:
-    page = opened.page
-    page.goto(f"{stack.url}/#{canvas.id}/16/-100/350/1")
+    opened.follow("/16/-100/350/1")
     opened.at(1)
     still = stack.canvas("scroll")
     # The writing falls due while the link is about to be followed, and comes before its event.
-    page.evaluate(
+    opened.page.evaluate(
         """(link) => {
             const frame = document.getElementById("frame");
             frame.value = "2";
@@ -109,11 +110,11 @@ def test_a_link_is_followed_while_the_address_is_being_written(
         }""",
         f"{still.id}/16/-100/350",
     )
-    page.wait_for_selector(f"[data-canvas='{still.id}']")
+    opened.page.wait_for_selector(f"[data-canvas='{still.id}']")
 
 
-def test_what_is_no_link_is_lost(stack: Stack, canvas: Canvas, opened: Opened) -> None:
+def test_what_is_no_link_is_lost(opened: Opened) -> None:
     for link in ("/16/-100/350/-1", "/16/-100/350/1.5", "/16/-100/350/x", "/16/-100/350/1/1"):
-        opened.page.goto(f"{stack.url}/#{canvas.id}{link}")
+        opened.follow(link)
         expect(opened.page.locator("#lost")).to_be_visible()
         opened.page.goto("about:blank")
