@@ -43,7 +43,7 @@ TONE_PX, TONE_WEIGHT = 8, 1.0
 """What is decoded from drawn tokens keeps its mean colours of so many pixels to a side."""
 DISTURBED = 0.1
 """At most this share of a crop's scalars is moved by a level."""
-EVENED, RIDGE, PLAIN = 512, 0.01, 0.01
+EVENED, RIDGE, PLAIN = 1024, 0.0001, 0.01
 """How many crops tell what all pictures have alike, how little of that is put down to colour, and
 the spread of pixels below which a cell is plain."""
 
@@ -91,9 +91,10 @@ def even(model: Tokenizer, crops_BHWC: Iterable[Tensor]) -> None:
 
     A critic does not mind a grid that is a grey level deep, and people see it in every sky. How far
     a pixel differs from its cell's mean in vain goes, on average, by its place in the cell and, to
-    first order, by the cell's colour. That is linear in what the last layer answers, so it can
-    answer without it. Cells count by how plain they are: there it is seen, and little else wrong.
-    Those beside a crop's border do not count: tiles are decoded with what lies around them.
+    second order, by the cell's colour: the deepest is in red skies, which are rare. As far as what
+    the last layer reads tells of colours to second order, it can answer without that. Cells count
+    by how plain they are: there it is seen, and little else wrong. Those beside a crop's border do
+    not count: tiles are decoded with what lies around them.
 
     Args:
         model: is changed.
@@ -101,27 +102,38 @@ def even(model: Tokenizer, crops_BHWC: Iterable[Tensor]) -> None:
     """
     side, margin = model.config.downsampling // model.cells, 2 * model.config.downsampling
     inner = (slice(None), slice(margin, -margin), slice(margin, -margin))
-    gram = torch.zeros(4, 4, dtype=torch.float64)
-    wrong = torch.zeros(4, 3 * side**2, dtype=torch.float64)
+    read: list[Tensor] = []
+    hook = model.to_pixels.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    reads, colours = 1 + model.config.cell_width, 10
+    gram = torch.zeros(reads + colours, reads + colours, dtype=torch.float64)
+    wrong = torch.zeros(colours, 3 * side**2, dtype=torch.float64)
     for crops in crops_BHWC:
         found = model.pixels(model.quantizer.values(model.encode(crops)))
         own, real = (
             split_cells(one[inner], side).flatten(0, 2).unflatten(-1, (-1, 3)).double().cpu()
             for one in (found, crops)
         )
-        means = own.mean(1)
-        colour = F.pad(means, (1, 0), value=1.0)
-        grid = (own - means[:, None]) - (real - real.mean(1, keepdim=True))
-        counted = (colour / (real.var(1).mean(1, keepdim=True) + PLAIN**2)).T
-        gram += counted @ colour
-        wrong += counted @ grid.flatten(1)
-    gram += RIDGE * gram[0, 0] * torch.diag(torch.tensor([0.0, 1.0, 1.0, 1.0]))
+        near = slice(margin // side, -(margin // side))
+        heard = read.pop().permute(0, 2, 3, 1)[:, near, near].flatten(0, 2).double().cpu()
+        colour = F.pad(own.mean(1), (1, 0), value=1.0)
+        rows, cols = torch.triu_indices(4, 4)
+        squares = colour[:, rows] * colour[:, cols]  # 1, the colour, and all products of two
+        told = torch.cat((F.pad(heard, (1, 0), value=1.0), squares), dim=1)
+        counted = (told / (real.var(1).mean(1, keepdim=True) + PLAIN**2)).T
+        grid = (own - own.mean(1, keepdim=True)) - (real - real.mean(1, keepdim=True))
+        gram += counted @ told
+        wrong += counted[reads:] @ grid.flatten(1)
+    hook.remove()
+    by_colour = _least_squares(gram[reads:, reads:], wrong)
+    by_read = _least_squares(gram[:reads, :reads], gram[:reads, reads:]) @ by_colour
     weight, bias = model.to_pixels.parameters()
-    always, by_colour = torch.linalg.solve(gram, wrong).to(weight).split((1, 3))
-    for parameter in (weight, bias):
-        colour = parameter.unflatten(0, (-1, 3)).mean(0)
-        parameter.sub_(torch.tensordot(by_colour, colour, dims=([0], [0])))
-    bias.sub_(always[0])
+    weight[:, :, 1, 1] -= by_read[1:].T.to(weight)
+    bias -= by_read[0].to(bias)
+
+
+def _least_squares(gram: Tensor, wanted: Tensor) -> Tensor:
+    """What is to be multiplied by, kept small by RIDGE."""
+    return torch.linalg.solve(gram + RIDGE * gram.diag().diag(), wanted)
 
 
 def main(

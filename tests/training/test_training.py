@@ -611,16 +611,17 @@ def test_the_grid_that_plain_pictures_have_alike_is_taken_away() -> None:
     striped = plain + torch.tensor([0.4, -0.4, 0.1, -0.1]).repeat(40)[:, None]
 
     def cells() -> tuple[Tensor, Tensor]:
-        """The grid that plain pictures have on average, and their colours, away from borders."""
+        """The grid of each plain picture, and their colours, away from borders."""
         with torch.no_grad():
             pixels = model.pixels(model.quantizer.values(model.encode(plain)))[:, 64:-64, 64:-64]
         found = pixels.unflatten(2, (-1, 4)).unflatten(1, (-1, 4))
         colour = found.mean(dim=(2, 4), keepdim=True)
-        return (found - colour).mean(dim=(0, 1, 3)), colour
+        return (found - colour).mean(dim=(1, 3)), colour
 
     before, colour = cells()
     train_pixels.even(model, [*plain.split(8), *striped.split(8)])
     after, same = cells()
-    assert before.std() > 0.01
-    assert after.std() < 0.1 * before.std()
+    assert before.mean(0).std() > 0.01
+    assert after.mean(0).std() < 0.1 * before.mean(0).std()
+    assert after.std() < 0.2 * before.std()
     torch.testing.assert_close(same, colour, atol=1e-5, rtol=0)
