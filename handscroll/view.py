@@ -86,12 +86,17 @@ class View(NamedTuple):
 
     @property
     def looks(self) -> tuple[tuple[Tile, Moved], ...]:
-        """The tile, the same of frame 0 and, if anything, what has come there from frame 0."""
+        """The tile, the same of frame 0 and, if anything, what has come there from frame 0.
+
+        From beyond a canvas with an end nothing comes.
+        """
         if self.tile.frame == 0:
             return ((self.tile, STANDS),)
         first = self.tile._replace(frame=0)
-        ways = (STANDS,) if self.moved_px == STANDS else (STANDS, self.moved_px)
-        return ((self.tile, STANDS), *((first, way) for way in ways))
+        found = [(self.tile, STANDS), (first, STANDS)]
+        if self.moved_px != STANDS and self._under(first, self.moved_px):
+            found.append((first, self.moved_px))
+        return tuple(found)
 
     @property
     def region(self) -> Region:
@@ -104,11 +109,7 @@ class View(NamedTuple):
 
     def patches(self) -> list[Patch]:
         """The patches of the canvas that all of it is decoded from, some of them twice."""
-        found = (
-            window_patches(tile, self.extent, self._f, self._reach_tok, moved_px)
-            for tile, moved_px in self.looks
-        )
-        return [patch for patches in found for patch in patches]
+        return [patch for look in self.looks for patch in self._under(*look)]
 
     def tokens(self, read: Callable[[Patch], Codes]) -> list[Tokens]:
         """What is to be decoded for each of `looks`, given the codes (side, side, K) of patches."""
@@ -142,6 +143,9 @@ class View(NamedTuple):
             )
         )
         return Painted(self, np.rint(held).astype(np.uint8), tuple(found))
+
+    def _under(self, tile: Tile, moved_px: Moved) -> list[Patch]:
+        return window_patches(tile, self.extent, self._f, self._reach_tok, moved_px)
 
     @property
     def _f(self) -> int:

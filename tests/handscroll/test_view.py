@@ -5,7 +5,7 @@ import pytest
 
 from handscroll.assemble import Pixels
 from handscroll.context import Codes
-from handscroll.geometry import STANDS, TILE_PX, Extent, Patch, Tile, tile_region
+from handscroll.geometry import STANDS, TILE_PX, Extent, Moved, Patch, Tile, tile_region
 from handscroll.view import AROUND_PX, STILL, Painted, View
 
 PLANE = Extent("plane", 2)
@@ -115,3 +115,11 @@ def test_what_has_come_is_decoded_where_it_came_from() -> None:
     expected = stood.codes.astype(int) + (0, -1, 2, 0)
     np.testing.assert_array_equal(came.codes, expected)
     assert set(asked) == set(view.patches())
+
+
+@pytest.mark.parametrize("moved_px", [(0, 2000), (0, -2000), (2000, 0), (-2000, 0)])
+def test_nothing_comes_from_beyond_the_end_of_a_picture(moved_px: Moved) -> None:
+    tile, picture = Tile(2, 1, 2, 31), Extent("picture", 2, 704, 1408)
+    view = View(tile, picture, 16, 4, 56, moved_px)
+    assert view.looks == View(tile, picture, 16, 4, 56).looks
+    assert len(view.tokens(lambda patch: np.zeros((16, 16, 4), np.uint8))) == 2
