@@ -127,8 +127,8 @@ def even(model: Tokenizer, crops_BHWC: Iterable[Tensor]) -> None:
     by_colour = _least_squares(gram[reads:, reads:], wrong)
     by_read = _least_squares(gram[:reads, :reads], gram[:reads, reads:]) @ by_colour
     weight, bias = model.to_pixels.parameters()
-    weight[:, :, 1, 1] -= by_read[1:].T.to(weight)
-    bias -= by_read[0].to(bias)
+    weight[:, :, 1, 1].sub_(by_read[1:].T)
+    bias.sub_(by_read[0])
 
 
 def _least_squares(gram: Tensor, wanted: Tensor) -> Tensor:
