@@ -101,7 +101,7 @@ def even(model: Tokenizer, crops_BHWC: Iterable[Tensor]) -> None:
         crops_BHWC: pictures, batch by batch.
     """
     side, margin = model.config.downsampling // model.cells, 2 * model.config.downsampling
-    inner = (slice(None), slice(margin, -margin), slice(margin, -margin))
+    near, inner = (slice(size, -size) for size in (margin // side, margin))
     read: list[Tensor] = []
     hook = model.to_pixels.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     reads, colours = 1 + model.config.cell_width, 10
@@ -110,10 +110,9 @@ def even(model: Tokenizer, crops_BHWC: Iterable[Tensor]) -> None:
     for crops in crops_BHWC:
         found = model.pixels(model.quantizer.values(model.encode(crops)))
         own, real = (
-            split_cells(one[inner], side).flatten(0, 2).unflatten(-1, (-1, 3)).double().cpu()
-            for one in (found, crops)
+            split_cells(one, side).flatten(0, 2).unflatten(-1, (-1, 3)).double().cpu()
+            for one in (found[:, inner, inner], crops[:, inner, inner])
         )
-        near = slice(margin // side, -(margin // side))
         heard = read.pop().permute(0, 2, 3, 1)[:, near, near].flatten(0, 2).double().cpu()
         colour = F.pad(own.mean(1), (1, 0), value=1.0)
         rows, cols = torch.triu_indices(4, 4)
@@ -127,8 +126,8 @@ def even(model: Tokenizer, crops_BHWC: Iterable[Tensor]) -> None:
     by_colour = _least_squares(gram[reads:, reads:], wrong)
     by_read = _least_squares(gram[:reads, :reads], gram[:reads, reads:]) @ by_colour
     weight, bias = model.to_pixels.parameters()
-    weight[:, :, 1, 1].sub_(by_read[1:].T)
-    bias.sub_(by_read[0])
+    weight[:, :, 1, 1].sub_(by_read[1:].T.to(weight))
+    bias.sub_(by_read[0].to(bias))
 
 
 def _least_squares(gram: Tensor, wanted: Tensor) -> Tensor:
