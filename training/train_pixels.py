@@ -102,27 +102,27 @@ def even(model: Tokenizer, crops_BHWC: Iterable[Tensor]) -> None:
     """
     side, margin = model.config.downsampling // model.cells, 2 * model.config.downsampling
     near, inner = (slice(size, -size) for size in (margin // side, margin))
-    read: list[Tensor] = []
-    hook = model.to_pixels.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    reads, colours = 1 + model.config.cell_width, 10
+    rows, cols = torch.triu_indices(4, 4)
+    reads, colours = 1 + model.config.cell_width, len(rows)
     gram = torch.zeros(reads + colours, reads + colours, dtype=torch.float64)
     wrong = torch.zeros(colours, 3 * side**2, dtype=torch.float64)
-    for crops in crops_BHWC:
-        found = model.pixels(model.quantizer.values(model.encode(crops)))
-        own, real = (
-            split_cells(one, side).flatten(0, 2).unflatten(-1, (-1, 3)).double().cpu()
-            for one in (found[:, inner, inner], crops[:, inner, inner])
-        )
-        heard = read.pop().permute(0, 2, 3, 1)[:, near, near].flatten(0, 2).double().cpu()
-        colour = F.pad(own.mean(1), (1, 0), value=1.0)
-        rows, cols = torch.triu_indices(4, 4)
-        squares = colour[:, rows] * colour[:, cols]  # 1, the colour, and all products of two
-        told = torch.cat((F.pad(heard, (1, 0), value=1.0), squares), dim=1)
-        counted = (told / (real.var(1).mean(1, keepdim=True) + PLAIN**2)).T
-        grid = (own - own.mean(1, keepdim=True)) - (real - real.mean(1, keepdim=True))
-        gram += counted @ told
-        wrong += counted[reads:] @ grid.flatten(1)
-    hook.remove()
+    read: list[Tensor] = []
+    with model.to_pixels.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])):
+        for crops in crops_BHWC:
+            found = model.pixels(model.quantizer.values(model.encode(crops)))
+            own, real = (
+                split_cells(one, side).flatten(0, 2).unflatten(-1, (-1, 3)).double().cpu()
+                for one in (found[:, inner, inner], crops[:, inner, inner])
+            )
+            means = own.mean(1)
+            colour = F.pad(means, (1, 0), value=1.0)
+            squares = colour[:, rows] * colour[:, cols]  # 1, the colour, and all products of two
+            cells = read.pop().permute(0, 2, 3, 1)[:, near, near].flatten(0, 2).double().cpu()
+            told = torch.cat((F.pad(cells, (1, 0), value=1.0), squares), dim=1)
+            counted = (told / (real.var(1).mean(1, keepdim=True) + PLAIN**2)).T
+            grid = (own - means[:, None]) - (real - real.mean(1, keepdim=True))
+            gram += counted @ told
+            wrong += counted[reads:] @ grid.flatten(1)
     by_colour = _least_squares(gram[reads:, reads:], wrong)
     by_read = _least_squares(gram[:reads, :reads], gram[:reads, reads:]) @ by_colour
     weight, bias = model.to_pixels.parameters()
