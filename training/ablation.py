@@ -216,8 +216,7 @@ def tokenizers(
         for step in run.steps_left(1e9):
             rng = np.random.default_rng((2, step))
             crops = to_float([crop(rng, train) for _ in range(batch)], "cpu")
-            with torch.autocast("cpu", torch.bfloat16):
-                painted, _ = run.model(crops)
+            painted, _ = run.model(crops)
             run.update(pixel_loss(painted, crops) + getattr(run.model.quantizer, "pull", 0.0))
         trained = run.averaged(variant.tokenizer())
         if not variant.learned:

@@ -35,6 +35,7 @@ from training.captions import earth_caption
 from training.folder import WorldKind
 from training.motion import Clip
 from training.pictures import Picture, Pixels
+from training.run import precision
 
 Grid = NDArray[np.int32]
 Levels = tuple[Pixels, ...]
@@ -206,7 +207,7 @@ def encode(tokenizer: Tokenizer, pixels: Pixels, device: str, band: int = 1024) 
     for top in range(0, len(pixels), band):
         first, last = max(0, top - margin), min(len(pixels), top + band + margin)
         part = from_rgb(torch.from_numpy(pixels[first:last].copy()).to(device))
-        with torch.autocast(device, torch.bfloat16):
+        with precision(device):
             codes = tokenizer.encode(part[None])[0].to(torch.uint8).cpu().numpy()
         found.append(codes[(top - first) // f : (min(len(pixels), top + band) - first) // f])
     return np.concatenate(found)

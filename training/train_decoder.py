@@ -34,7 +34,7 @@ from handscroll.sample import collate
 from handscroll.tokenizer import Tokenizer
 from training import samples, train_tokenizer
 from training.examples import Dataset, Example, Examples, Fate
-from training.run import Run
+from training.run import Run, precision
 
 AHEAD = 8
 HELD_OUT = 64
@@ -69,7 +69,7 @@ def loss_of(model: Decoder, examples: Sequence[Example], device: str) -> Tensor:
         fate[row, :count] = one.fate_T
     target = torch.from_numpy(codes).to(device)
     asking = target, torch.from_numpy(place).to(device), torch.from_numpy(group).to(device)
-    with torch.autocast(device, torch.bfloat16, enabled=model.training):
+    with precision(device, exact=not model.training):
         logits, fates = model(_batch(examples, config, device), *asking)
         logits = _unguided(model, examples, logits.float(), asking, device)
     loss = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")

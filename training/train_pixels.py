@@ -30,7 +30,7 @@ from training.painted import Painted
 from training.painted import load as load_painted
 from training.perceptual import Perceptual
 from training.pictures import Pixels
-from training.run import Run
+from training.run import Run, precision
 from training.train_tokenizer import CROP_PX, crop, evaluate, pixel_loss, place, sheet, to_float
 
 SEEN_PX = 80
@@ -171,7 +171,7 @@ def main(
         if sources:
             codes, shown = drawn(rng, sources, share, f)
             values = torch.cat((values, run.model.quantizer.values(codes.to(device))))
-        with torch.autocast(device, torch.bfloat16):
+        with precision(device):
             decoded = run.model.pixels(values).float()
             own = decoded[:share]
             loss = pixel_loss(own, crops)
@@ -189,7 +189,7 @@ def main(
                 loss = loss + critic_weight * balance(loss, adversarial, last) * adversarial
         run.update(loss)
         if critic_weight:
-            with torch.autocast(device, torch.bfloat16):
+            with precision(device):
                 told["critic"] = critic_loss(judge.model(crops), judge.model(decoded.detach()))
             judge.update(told["critic"])
         if not run.rank and (run.step % 250 == 0 or run.step == steps):

@@ -26,7 +26,7 @@ from handscroll.errors import InvalidRequest
 from handscroll.tokenizer import Tokenizer, TokenizerConfig, from_rgb, to_rgb
 from training import pictures
 from training.pictures import Picture, Pixels
-from training.run import Run
+from training.run import Run, precision
 
 CROP_PX = 160
 LEVEL_ODDS = (0.2, 0.3, 0.5)
@@ -159,7 +159,7 @@ def main(
     for step in run.steps_left(minutes):
         rng = np.random.default_rng((2, step))
         crops = to_float([crop(rng, train) for _ in range(batch)], device)
-        with torch.autocast(device, torch.bfloat16):
+        with precision(device):
             painted, _ = run.model(crops)
         loss = pixel_loss(painted, crops)
         run.update(loss)
