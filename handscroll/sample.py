@@ -38,6 +38,9 @@ LATER = 0.5
 already, and a code that is drawn off by chance is a speck."""
 IS_NEW = 1.0
 """The logit from which on a token is new: one too many is a blot."""
+UNLIKE = 2.0
+"""How far the logit of a new token's code goes down that what is gone from there had, too: of real
+ones three in four differ. A small decoder leaves ground bare where it knows that snow falls."""
 AROUND_TOK = 1
 """How many tokens to each side have a say in what becomes of one."""
 
@@ -161,7 +164,7 @@ class PatchSampler:
         """Codes (B, side, side, K) of patches with one shape of context and of canvas."""
         config, side = self.decoder.config, self.decoder.config.side
         nothing = np.zeros((side, side, config.codes), np.uint8)
-        kept = Kept.of(
+        kept = Tokens.of(
             (one.known_ssK if one.known_ss.any() else nothing, one.known_ss) for one in contexts
         )
         if contexts[0].patch.frame > 0:
@@ -173,22 +176,23 @@ class PatchSampler:
         return drawn_BSK.reshape(len(contexts), side, side, -1)
 
     def _fill(
-        self, contexts: list[Context], length: int, kept: Kept, pause: Callable[[], None]
+        self, contexts: list[Context], length: int, kept: Tokens, pause: Callable[[], None]
     ) -> Codes:
         """Draw what is not kept: codes (B, S, K) of whole patches."""
         config, sampling, count = self.decoder.config, self.sampling, len(contexts)
-        if contexts[0].patch.frame > 0:
+        later = contexts[0].patch.frame > 0
+        if later:
             sampling = replace(sampling, temperature=LATER * sampling.temperature)
         order = token_order(contexts[0].inside_ss, sampling.token_order)
         # What is kept comes first, so that what is drawn sees all of it.
         order_BT = order[np.argsort(~kept.there_BS[:, order], axis=1, kind="stable")]
-        there_BT = np.take_along_axis(kept.there_BS, order_BT, axis=1)
-        if there_BT.all():
+        if kept.there_BS[:, order].all():
             return kept.codes_BSK
-        codes_BTK = np.take_along_axis(kept.codes_BSK, order_BT[..., None], axis=1)
         device = self.decoder.query.device
-        kept_BTK = torch.from_numpy(codes_BTK).long().to(device)
-        is_kept_BT = torch.from_numpy(there_BT).to(device)
+        kept_BTK, is_kept_BT = kept.ordered(order_BT, device)
+        if later:
+            gone = Tokens.of(one.at(Source.GONE) for one in contexts)
+            gone_BTK, is_gone_BT = gone.ordered(order_BT, device)
         noise_BTKV = self._noise(contexts, order_BT).to(device)
         drawn_BTK = kept_BTK.clone()
 
@@ -211,6 +215,8 @@ class PatchSampler:
                 logits = self.decoder.code_logits(answer, code).float()
                 if ways == 2:
                     logits = guided(logits, sampling.guidance)
+                if later:
+                    logits = unlike(logits, gone_BTK[:, now, code], is_gone_BT[:, now])
                 value = choose(logits, noise_BTKV[:, now, code], sampling)
                 value = torch.where(is_kept_BT[:, now], kept_BTK[:, now, code], value)
                 drawn_BTK[:, now, code] = value
@@ -236,7 +242,7 @@ class PatchSampler:
         noise = [gumbels(key, shape)[order] for key, order in zip(keys, order_BT, strict=True)]
         return torch.from_numpy(np.stack(noise))
 
-    def _kept(self, contexts: list[Context], length: int, known: Kept) -> Kept:
+    def _kept(self, contexts: list[Context], length: int, known: Tokens) -> Tokens:
         """What later frames do not draw: what is known, what stood, and what has come.
 
         Before any token is drawn, all are asked at once: is it new? If not, has it come from the
@@ -258,7 +264,7 @@ class PatchSampler:
         odds_B2S = np.zeros((count, 2, side * side), np.float32)
         odds_B2S[..., inside_S] = self.decoder.fate_logits(answer).float().mT.cpu().numpy()
         stood, came = (
-            Kept.of(one.at(source) for one in contexts)
+            Tokens.of(one.at(source) for one in contexts)
             for source in (Source.PREVIOUS, Source.FIRST)
         )
         differ_BS = ~(came.there_BS & stood.there_BS) | (came.codes_BSK != stood.codes_BSK).any(-1)
@@ -285,8 +291,8 @@ class PatchSampler:
         return contexts + away, hear + [self.negative_W] * len(away)
 
 
-class Kept(NamedTuple):
-    """Tokens of patches that are not drawn: known ones and, in later frames, old ones.
+class Tokens(NamedTuple):
+    """Some tokens of patches: those that are not drawn, or, where others are, what is gone.
 
     Attributes:
         codes_BSK: their codes; 0 elsewhere.
@@ -297,20 +303,26 @@ class Kept(NamedTuple):
     there_BS: Mask
 
     @classmethod
-    def of(cls, grids: Iterable[tuple[Codes, Mask]]) -> Kept:
+    def of(cls, grids: Iterable[tuple[Codes, Mask]]) -> Tokens:
         """Of codes (side, side, K) and masks (side, side) of patches."""
         codes, there = (np.stack(parts) for parts in zip(*grids, strict=True))
         count, side = there.shape[:2]
         return cls(codes.reshape(count, side**2, -1), there.reshape(count, side**2))
 
-    def where(self, these_BS: Mask) -> Kept:
+    def ordered(self, order_BT: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Their codes (B, T, K) in the order of drawing, and which are there (B, T)."""
+        codes_BTK = np.take_along_axis(self.codes_BSK, order_BT[..., None], axis=1)
+        there_BT = np.take_along_axis(self.there_BS, order_BT, axis=1)
+        return torch.from_numpy(codes_BTK).long().to(device), torch.from_numpy(there_BT).to(device)
+
+    def where(self, these_BS: Mask) -> Tokens:
         """Of all tokens these."""
         there_BS = self.there_BS & these_BS
-        return Kept(np.where(there_BS[..., None], self.codes_BSK, 0).astype(np.uint8), there_BS)
+        return Tokens(np.where(there_BS[..., None], self.codes_BSK, 0).astype(np.uint8), there_BS)
 
-    def over(self, other: Kept) -> Kept:
+    def over(self, other: Tokens) -> Tokens:
         """These, and where there are none, others."""
-        return Kept(
+        return Tokens(
             np.where(self.there_BS[..., None], self.codes_BSK, other.codes_BSK),
             self.there_BS | other.there_BS,
         )
@@ -346,6 +358,12 @@ def guided(logits_BQV: Tensor, guidance: float) -> Tensor:
     """Logits moved away from those in the second half of a batch to those in the first."""
     here, there = logits_BQV.chunk(2)
     return there + guidance * (here - there)
+
+
+def unlike(logits_BQV: Tensor, gone_BQ: Tensor, is_gone_BQ: Tensor) -> Tensor:
+    """Logits of new codes: those of what is gone from there are less likely by `UNLIKE`."""
+    down_BQ1 = -UNLIKE * is_gone_BQ[..., None].to(logits_BQV.dtype)
+    return logits_BQV.scatter_add(-1, gone_BQ[..., None], down_BQ1)
 
 
 def choose(logits_BQV: Tensor, noise_BQV: Tensor, sampling: Sampling) -> Tensor:

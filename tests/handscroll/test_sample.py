@@ -444,6 +444,24 @@ def test_what_is_new_sees_what_is_kept_and_what_is_gone(
         assert (other[new_ss] != found[new_ss]).any()
 
 
+@pytest.mark.parametrize("unlike", [-1e3, 1e3])
+def test_what_is_new_is_unlike_what_is_gone(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, unlike: float
+) -> None:
+    """Each of its codes, and only where a frame before is seen; first frames have none."""
+    monkeypatch.setattr(sample, "UNLIKE", unlike)
+    say(monkeypatch, new=True, came=False)
+    context = moved_context(model)
+    stood, _ = context.at(Source.PREVIOUS)
+    assert ((film(model, context) == stood) == (unlike < 0)).all()
+    unseen = context.without(np.isin(context.source_N, (Source.PREVIOUS, Source.FIRST)))
+    assert 0 < (film(model, unseen) == stood).mean() < 0.1
+    first = context_of(model, FILL)
+    found = film(model, first)
+    monkeypatch.setattr(sample, "UNLIKE", 0.0)
+    np.testing.assert_array_equal(film(model, first), found)
+
+
 def test_tokens_around_have_a_say_in_what_becomes_of_one(
     model: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
