@@ -40,7 +40,7 @@ IS_NEW = 1.0
 """The logit from which on a token is new: one too many is a blot."""
 HAS_COME = -1.0
 """The logit from which on one that is not has come. At level 0 this finds 93 % of what has, and
-nothing that stood; 0 would find 71 %, and what it missed of a grey sky would hold the rest of it."""
+nothing that stood; 0 would find 71 %, and what it missed of a grey sky would hold the rest."""
 UNLIKE = 2.0
 """How far the logit of a new token's code goes down that what is gone from there had, too: of real
 ones three in four differ. A small decoder leaves ground bare where it knows that snow falls."""
