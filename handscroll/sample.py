@@ -187,10 +187,11 @@ class PatchSampler:
         if later:
             sampling = replace(sampling, temperature=LATER * sampling.temperature)
         order = token_order(contexts[0].inside_ss, sampling.token_order)
-        # What is kept comes first, so that what is drawn sees all of it.
-        order_BT = order[np.argsort(~kept.there_BS[:, order], axis=1, kind="stable")]
-        if kept.there_BS[:, order].all():
+        missing_BT = ~kept.there_BS[:, order]
+        if not missing_BT.any():
             return kept.codes_BSK
+        # What is kept comes first, so that what is drawn sees all of it.
+        order_BT = order[np.argsort(missing_BT, axis=1, kind="stable")]
         device = self.decoder.query.device
         kept_BTK, is_kept_BT = kept.ordered(order_BT, device)
         if later:
