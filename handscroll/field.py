@@ -343,7 +343,7 @@ class ProceduralField:
         bend = np.zeros((len(rows), len(cols), 2))
         for octave, (apart, deep) in enumerate(_BENT):
             spans = (span / (apart * self.palette.spacing) for span in (rows, cols))
-            bend += deep * (2 * _noise(self.seed, _BEND + octave, *spans) - 1)
+            bend += deep * (2 * smooth_noise(self.seed, _BEND + octave, *spans) - 1)
         return bend
 
     def _stretched(self, block_RCV: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -382,7 +382,7 @@ class ProceduralField:
         if sought is not None:
             return int(sought[_index(pick, len(sought))])
         climates = np.array([[row], [col]]) / (palette.spacing * _CLIMATE_SPACING)
-        climate = float(_noise(self.seed, _CLIMATE, *climates)[0, 0, 0])
+        climate = float(smooth_noise(self.seed, _CLIMATE, *climates)[0, 0, 0])
         reach = _SCENE_REACH if palette.layered else _PICK_REACH
         at = 0.5 + _SPREAD * (climate - 0.5) + reach * (pick - 0.5)
         folded = abs(at - 2 * round(at / 2))  # beyond an end, back into the palette
@@ -422,7 +422,7 @@ def frayed(
         return cover_RC
     noise_RC = np.zeros_like(cover_RC)
     for octave, (apart, share) in enumerate(_FRAYED):
-        noise_RC += share * _noise(seed, _FRAY + octave, rows / apart, cols / apart)[..., 0]
+        noise_RC += share * smooth_noise(seed, _FRAY + octave, rows / apart, cols / apart)[..., 0]
     spread_RC = np.clip(0.5 + _SPREAD * (noise_RC - 0.5), 0, 1)
     return near(1 - np.clip((cover_RC - (1 - _PASSAGE) * spread_RC) / _PASSAGE, 0, 1))
 
@@ -433,10 +433,16 @@ def _pair(seed: int, row: int, col: int, stream: int) -> NDArray[np.float64]:
     return uniforms(patch_key(seed, (0, 0, row, col), stream), 2)
 
 
-def _noise(
+def smooth_noise(
     seed: int, stream: int, rows: NDArray[np.float64], cols: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Two value noises, smooth between random numbers at whole places: (rows, cols, 2), 0 to 1."""
+    """Two value noises, smooth between random numbers at whole places: (rows, cols, 2), 0 to 1.
+
+    Args:
+        seed: of the canvas.
+        stream: noises for different purposes come from different ones.
+        rows, cols: places, from the least to the greatest.
+    """
     noise = np.zeros((len(rows), len(cols), 2))
     for row in range(math.floor(rows[0]), math.floor(rows[-1]) + 2):
         for col in range(math.floor(cols[0]), math.floor(cols[-1]) + 2):

@@ -476,6 +476,41 @@ def test_tokens_around_have_a_say_in_what_becomes_of_one(
     np.testing.assert_array_equal((found == came).all(-1), came_ss)
 
 
+def test_snow_begins_at_some_places_of_a_canvas(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all tokens are as unlikely to be new: the same places in every frame, others by seed.
+
+    They go on across the borders of patches, and lie at the same places of all levels.
+    """
+    stood = 7
+
+    def fallen(seed: int, patch: Patch, kind: Kind = Kind.FREEZE) -> Mask:
+        extent = model.worlds["planet"].extent
+        context = gather(patch, Lattice(extent), SIDE, lambda _: codes, None)
+        sampler = PatchSampler(model.decoder, seed, 0, Sampling(group=64))
+        found = drawn(sampler, [replace(context, kind=kind)])[patch]
+        return (np.frombuffer(found, np.uint8).reshape(SIDE, SIDE, CODES) != stood).any(-1)
+
+    codes = np.full((SIDE, SIDE, CODES), stood, np.uint8)
+    odds = (sample.BEGINS[Kind.FREEZE] + sample.IS_NEW) / 2
+    say(monkeypatch, new=(1 + odds / 9) / 2, came=False)
+    rows = range(-2, 2)
+    world = {
+        frame: np.block([[fallen(SEED, Patch(0, frame, r, c)) for c in rows] for r in rows])
+        for frame in (1, 5)
+    }
+    assert 0.1 < world[1].mean() < 0.9
+    np.testing.assert_array_equal(world[1], world[5])
+    changes = (world[1][:, 1:] != world[1][:, :-1]).mean(axis=0)
+    assert changes[SIDE - 1 :: SIDE].mean() < 0.2  # of tokens on both sides of a border
+    finer = fallen(SEED, Patch(1, 1, 0, 0))
+    coarse = world[1][2 * SIDE : 2 * SIDE + SIDE // 2, 2 * SIDE : 2 * SIDE + SIDE // 2]
+    assert (finer[::2, ::2] == coarse).mean() > 0.9
+    assert (fallen(SEED + 1, Patch(0, 1, 0, 0)) != fallen(SEED, Patch(0, 1, 0, 0))).any()
+    assert not fallen(SEED, Patch(0, 1, 0, 0), Kind.CLOUDS).any()
+
+
 def test_what_comes_from_outside_is_new(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a picture's side nothing is, and what stood there has gone."""
     order = drifting(Extent("picture", 2, 1024, 1024))
