@@ -46,7 +46,7 @@ INWARDS = 0.6
 """Where the mirror stands, from a picture's edge (0) to the middle of its outermost pixels (1). At
 0 the same would stand there twice in a row, and across the join there would be less change than
 beside it; at 1 twice as much, as what was lost is noise to what is painted."""
-RIM_PX = 24
+RIM_PX = 64
 """How far around a known picture what the tokenizer has lost of it is given back."""
 TONE_PX = 96
 """How far around a known picture what is painted takes on its tones."""
