@@ -1,12 +1,11 @@
-"""What the design claims, tried: ``python -m training.ablation
-tokenizers|downsampling|decoders|sampling --out FOLDER``.
+"""What the design claims, tried: ``python -m training.ablation tokenizers|decoders|sampling
+--out FOLDER``.
 
 ``tokenizers`` trains a few from nothing, alike but for one thing, and what decodes of the first of
-them further, by other losses; ``downsampling`` trains decoders from nothing over the tokens of two
-of these; ``decoders`` takes things away from a trained one, and trains it further alike but for one
-thing; ``sampling`` paints with a trained one, with one setting changed. All of it is small, made to
-compare and not to ship: figures are to be read within a table. Leaves ``tokenizers.md`` and so on;
-a run that was stopped goes on.
+them further, by other losses; ``decoders`` takes things away from a trained one, and trains it
+further alike but for one thing; ``sampling`` paints with a trained one, with one setting changed.
+All of it is small, made to compare and not to ship: figures are to be read within a table. Leaves
+``tokenizers.md``, ``decoders.md`` and ``sampling.md``; a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
@@ -24,7 +22,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import typer
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,15 +34,7 @@ from handscroll.geometry import PATCH_PX, TILE_PX, Extent, Patch, Tile, window_p
 from handscroll.order import Lattice, Order
 from handscroll.sample import PatchSampler
 from handscroll.tokenizer import RADIUS_TOK, Tokenizer, TokenizerConfig
-from training import (
-    encode,
-    pictures,
-    quality,
-    samples,
-    train_decoder,
-    train_pixels,
-    train_tokenizer,
-)
+from training import pictures, quality, train_pixels, train_tokenizer
 from training.captions import landscapes
 from training.evaluate import Report
 from training.examples import Dataset, Example, Examples
@@ -183,24 +172,6 @@ def decode_ms(model: Tokenizer) -> float:
     return 1000 * seconds(lambda: model.pixels(values, inside, (part, part)))
 
 
-def from_nothing(
-    number: int, out: Path, train: Sequence[Picture], steps: int, batch: int
-) -> Tokenizer:
-    """One of the variants, trained on pixels alone; what has been trained before is there."""
-    variant = VARIANTS[number]
-    torch.manual_seed(0)
-    run = Run(out / f"tokenizer-{number}", variant.tokenizer(), steps, 2e-3, "cpu")
-    for step in run.steps_left(1e9):
-        rng = np.random.default_rng((2, step))
-        crops = to_float([crop(rng, train) for _ in range(batch)], "cpu")
-        painted, _ = run.model(crops)
-        run.update(pixel_loss(painted, crops) + getattr(run.model.quantizer, "pull", 0.0))
-    trained = run.averaged(variant.tokenizer())
-    if not variant.learned:
-        train_tokenizer.save(trained, run.folder)
-    return trained
-
-
 @app.command()
 def tokenizers(
     data: Annotated[Path, typer.Option(help="packed data set")],
@@ -238,10 +209,19 @@ def tokenizers(
             f"{decode_ms(one):.0f}",
         )
 
-    rows = [
-        row(variant.name, from_nothing(number, out, train, steps, batch))
-        for number, variant in enumerate(VARIANTS)
-    ]
+    rows = []
+    for number, variant in enumerate(VARIANTS):
+        torch.manual_seed(0)
+        run = Run(out / f"tokenizer-{number}", variant.tokenizer(), steps, 2e-3, "cpu")
+        for step in run.steps_left(1e9):
+            rng = np.random.default_rng((2, step))
+            crops = to_float([crop(rng, train) for _ in range(batch)], "cpu")
+            painted, _ = run.model(crops)
+            run.update(pixel_loss(painted, crops) + getattr(run.model.quantizer, "pull", 0.0))
+        trained = run.averaged(variant.tokenizer())
+        if not variant.learned:
+            train_tokenizer.save(trained, run.folder)
+        rows.append(row(variant.name, trained))
     rows.append(row("what ships, trained longer and for texture", checkpoint.load(model).tokenizer))
     by_losses = []
     for number, loss in enumerate(LOSSES):
@@ -380,103 +360,6 @@ def downsampling_rows(model: Decoder, extent: Extent) -> Iterator[tuple[str, ...
         near = gather(fill, Lattice(extent), side, _always(drawn), None)
         took = draw_s(Decoder(config).eval(), near, group)
         yield name, str(side**2 * codes), f"{took * 1000:.0f}"
-
-
-class Tokens(NamedTuple):
-    """Tokens of one size to train a decoder over.
-
-    Attributes:
-        variant: the tokenizer's, in VARIANTS.
-        slower: a step takes about so many times as long as with the largest.
-        group: tokens drawn in one step.
-    """
-
-    variant: int
-    slower: int
-    group: int
-
-
-SIZES = Tokens(0, 1, 16), Tokens(3, 5, 64)
-
-
-def learn(model: Decoder, shown: Sequence[Example]) -> None:
-    """Gradients of some examples: what takes the time of a step of training."""
-    loss_of(model.train(), shown, "cpu").mean().backward()
-
-
-@app.command()
-def downsampling(
-    data: Annotated[Path, typer.Option(help="a folder of landscapes")],
-    out: Annotated[Path, typer.Option(help="folder for the runs and the report")],
-    steps: Annotated[int, typer.Option(help="of a decoder of the largest tokens")] = 1000,
-    batch: int = 8,
-    tokenizer_steps: int = 800,
-    crops: int = 12,
-    number: Annotated[int, typer.Option("--samples", min=2, help="pictures painted")] = 16,
-) -> None:
-    """Train decoders from nothing over tokens of two sizes, for about as long, and paint."""
-    train, held = pictures.split(data, "scroll")
-    lite0 = Lite0(out / "features", 2)
-    levels = range(SEEN_LEVELS)
-    wanted = [lite0.describe(held, level) for level in levels]
-    rows = []
-    for size in SIZES:
-        variant = VARIANTS[size.variant]
-        tokenizer = from_nothing(size.variant, out, train, tokenizer_steps, crops)
-        tokens = out / f"tokens-{size.variant}.safetensors"
-        if not tokens.exists():
-            encode.main(data, out / f"tokenizer-{size.variant}", tokens, "scroll", device="cpu")
-        run = out / f"from-nothing-{size.variant}"
-        share = steps // size.slower
-        train_decoder.main(
-            tokens, out / f"tokenizer-{size.variant}", run, steps=share, batch=batch, device="cpu"
-        )
-        decoder, learned = train_decoder.load(run), Dataset.load(tokens)
-        surprise = nats(decoder, Examples(learned, held_out=True, clean=True).always(EXAMPLES))
-        shown = next(batches(Examples(learned), batch, [0]))
-        step_s = seconds(partial(learn, decoder, shown))
-        painter = Checkpoint(
-            f"{variant.name}, {share} steps",
-            tokenizer,
-            decoder.eval(),
-            {world.name: world for world in learned.worlds},
-            text_encoder="",
-            sampling=Sampling(group=size.group, top_p=0.99, guidance=2.5),
-        )
-        painted = Studio(painter, out, 2).pictures("scroll", number, SEEN_LEVELS)
-        through = [lite0.describe(held, level, reconstructed(tokenizer)) for level in levels]
-        drawn = [lite0.describe(painted, level) for level in levels]
-        far = [kid(found, real) for found, real in zip(through + drawn, wanted * 2, strict=True)]
-        rows.append(
-            (
-                variant.name,
-                f"{share} of {batch} patches",
-                f"{step_s:.1f}",
-                f"{surprise:.3f}",
-                *(one.text(scale=1000) for one in far),
-            )
-        )
-        sheet = samples.rows([picture.levels[-1] for picture in painted[:8]], 2)
-        Image.fromarray(sheet).save(out / f"from-nothing-{size.variant}.webp", quality=90)
-    report = Report("Larger and smaller tokens")
-    report.section(
-        "Decoders from nothing",
-        f"Tokenizers of {tokenizer_steps} steps on pixels alone, and over the tokens of each a "
-        "decoder from nothing, trained for about as long. Seconds a step; nats per code of "
-        f"{EXAMPLES} held-out patches, of 1,024 codes each; KID × 1000 of {len(held)} held-out "
-        f"landscapes through the tokenizer, against themselves, and of {number} painted ones.",
-        (
-            "",
-            "steps",
-            "seconds",
-            "nats",
-            *(f"tokenizer, level {level}" for level in levels),
-            *(f"painted, level {level}" for level in levels),
-        ),
-        rows,
-    )
-    (out / "downsampling.md").write_text(report.text(), encoding="utf-8")
-    typer.echo(report.text())
 
 
 class Further(NamedTuple):

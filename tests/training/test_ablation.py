@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,9 @@ from handscroll.order import Lattice
 from handscroll.tokenizer import TokenizerConfig
 from tests.training.test_metrics import Plain
 from tests.training.test_training import some_dataset
-from training import ablation, pictures, train_decoder
+from training import ablation
 from training.ablation import ORDERS, Colours, LearnedCodes, instead, ssim
-from training.pictures import Picture, is_held_out, pyramid
+from training.pictures import Picture, pyramid
 
 PLANE = Extent("plane", 2)
 TINY = DecoderConfig(layers=1, width=32, heads=2, head_width=16, worlds=1, guided=(1.0,))
@@ -106,46 +105,6 @@ def test_decoders_are_trained_further_from_the_same_weights(tmp_path: Path) -> N
     assert narrow < ours < wide
     assert flat < ours and alone < ours
     assert all(np.isfinite(float(value)) for row in rows.values() for value in row[2:])
-
-
-def test_decoders_are_trained_over_tokens_of_each_size_and_paint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As many steps of each as take about as long; the same held-out pictures judge both."""
-    folder, rng = tmp_path / "pictures", np.random.default_rng(0)
-    folder.mkdir()
-    assert is_held_out("18") and is_held_out("72")
-    for name in ("1", "2", "18", "72"):
-        pixels = rng.integers(0, 256, (11, 16, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-    variants = [
-        one._replace(config=replace(one.config, width=32, cell_width=16))
-        for one in ablation.VARIANTS
-    ]
-    for module, name, value in (
-        (pictures, "FEW", 1),
-        (ablation, "VARIANTS", variants),
-        (ablation, "SEEN_LEVELS", 1),
-        (ablation, "EXAMPLES", 2),
-        (ablation, "TIMES", 1),
-        (ablation, "Lite0", lambda *_: Plain()),
-        (train_decoder, "HELD_OUT", 1),
-        (train_decoder, "sample_sheet", lambda *_: None),
-    ):
-        monkeypatch.setattr(module, name, value)
-    out = tmp_path / "out"
-    ablation.downsampling(folder, out, steps=5, batch=1, tokenizer_steps=1, crops=1, number=2)
-    larger, smaller = (
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in (out / "downsampling.md").read_text().splitlines()
-        if line.startswith("| f=")
-    )
-    assert larger[:2] == ["f=16, 4 codes of FSQ (ships)", "5 of 1 patches"]
-    assert smaller[:2] == ["f=8, 1 code of FSQ", "1 of 1 patches"]
-    for row in (larger, smaller):
-        assert all(np.isfinite(float(cell.split()[0])) for cell in row[2:])
-    sides = [train_decoder.load(out / f"from-nothing-{number}").config.side for number in (0, 3)]
-    assert sides == [16, 32]
 
 
 def test_every_setting_paints_as_it_says(
