@@ -46,8 +46,12 @@ INWARDS = 0.6
 """Where the mirror stands, from a picture's edge (0) to the middle of its outermost pixels (1). At
 0 the same would stand there twice in a row, and across the join there would be less change than
 beside it; at 1 twice as much, as what was lost is noise to what is painted."""
-RIM_PX = 64
+RIM_PX = 24
 """How far around a known picture what the tokenizer has lost of it is given back."""
+GRAIN, GRAIN_PX = 12, 64
+"""How strong what is given back farther out may be, in grey levels, and how far out: it is grain
+there. What is stronger are things, whose mirror images would be seen. Pixels of twice as far around
+a tile are at hand."""
 TONE_PX = 96
 """How far around a known picture what is painted takes on its tones."""
 BESIDE_PX = 32
@@ -210,11 +214,12 @@ class KnownPixels:
         """Show the picture where it lies.
 
         What a pixel of the picture has and the one decoded in its place has not, the tokenizer has
-        lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards. So
-        in frame 0 the picture is as it was given and its grain passes into what is painted. Later
-        it is so where nothing moves; where something has come from elsewhere in frame 0, its own
-        detail goes along. By as much as the picture is brighter at its edge than what is painted
-        beside it, what is painted is brightened, fading outwards over TONE_PX, in all frames alike.
+        lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards, as
+        grain farther than whole. So in frame 0 the picture is as it was given and its grain passes
+        into what is painted. Later it is so where nothing moves; where something has come from
+        elsewhere in frame 0, its own detail goes along. By as much as the picture is brighter at
+        its edge than what is painted beside it, what is painted is brightened, fading outwards over
+        TONE_PX, in all frames alike.
 
         Returns:
             (h, w, 3), of what is painted there.
@@ -225,24 +230,29 @@ class KnownPixels:
         shown_HW3 = painted.pixels.astype(np.float64)
         toned_HW = np.ones(shown_HW3.shape[:2])
         for first in painted.firsts:
-            share_HW, lost_HW3 = self._lost(view, first)
-            shown_HW3 += share_HW[..., None] * lost_HW3
+            share_HW, given_HW3 = self._given_back(view, first)
+            shown_HW3 += given_HW3
             if first.moved_px != STANDS:
                 toned_HW -= share_HW  # what has come brings its tones along
         shown_HW3 += toned_HW[..., None] * self._step(painted)
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
-    def _lost(self, view: View, first: First) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """How much of what the tokenizer has lost is given back (h, w), and that (h, w, 3)."""
+    def _given_back(
+        self, view: View, first: First
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How much of what the tokenizer has lost is given back (h, w), and what is (h, w, 3)."""
         rows, cols = self._axes(view.region, first.moved_px)
         mirrored = np.ix_(rows.mirrored, cols.mirrored)
-        share_HW = first.share * near(np.hypot(rows.away[:, None], cols.away) / RIM_PX)
-        share_HW *= near(np.maximum(first.change, first.change[mirrored]) / OTHER)
         lost_HW3 = (self._own(view, rows, cols) - first.pixels).astype(np.float64)
         for axis, line in enumerate((rows, cols)):
             at_edge = lost_HW3.take(line.mirrored, axis)
             lost_HW3 = at_edge + INWARDS * (lost_HW3.take(line.inwards, axis) - at_edge)
-        return share_HW, lost_HW3
+        away_HW = np.hypot(rows.away[:, None], cols.away)
+        seen_HW = first.share * near(np.maximum(first.change, first.change[mirrored]) / OTHER)
+        share_HW = seen_HW * near(away_HW / RIM_PX)
+        grain_HW = seen_HW * near(away_HW / GRAIN_PX) - share_HW
+        grain_HW3 = grain_HW[..., None] * np.clip(lost_HW3, -GRAIN, GRAIN)
+        return share_HW, share_HW[..., None] * lost_HW3 + grain_HW3
 
     def _step(self, painted: Painted) -> NDArray[np.float64]:
         """By how much what is painted beside the picture is brightened (h, w, 3)."""

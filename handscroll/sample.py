@@ -48,7 +48,7 @@ BEGINS = {Kind.THAW: -3.0, Kind.FREEZE: -4.0}
 snow falls, so each place is unlikely and a threshold would leave all of them bare: it is as low as
 this at some, the same in every frame, and rises to `IS_NEW` between them. Thawing goes by less:
 lower, it leaves marks in snow that stays."""
-BEGINS_APART_TOK, BEGINS_WITHIN = 6, 0.6
+BEGINS_APART_TOK, BEGINS_WITHIN = 3, 0.6
 """How far apart such places may be, in tokens of level 0, and the share of the noise around them in
 which the threshold rises."""
 UNLIKE = 2.0

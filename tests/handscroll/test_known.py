@@ -31,6 +31,8 @@ from handscroll.geometry import (
 )
 from handscroll.known import (
     BESIDE_PX,
+    GRAIN,
+    GRAIN_PX,
     INWARDS,
     MARGIN_TOK,
     MIXED_PX,
@@ -311,6 +313,12 @@ def faded(distance: float) -> float:
     return float((1 - gone) ** 2 * (1 + 2 * gone))
 
 
+def given_back(away: float, lost: Any) -> Any:
+    """All of what is lost near by, farther out no more than grain."""
+    near_by = faded(away / RIM_PX)
+    return near_by * lost + (faded(away / GRAIN_PX) - near_by) * np.clip(lost, -GRAIN, GRAIN)
+
+
 def compared(picture: KnownPixels, level: int, at: Any, first: Pixels) -> Any:
     """By how much a picture is brighter around a pixel than what is painted not far outside."""
     place, size = picture.place.region(level), 2 * BESIDE_PX + 1
@@ -373,7 +381,7 @@ def test_a_tile_shows_the_picture_and_what_it_gives_to_its_rim(
         elif frame == 0:
             np.testing.assert_array_equal(shown[down, right], picture.levels[level][tuple(at)])
         if not moves:
-            expected += faded(away / RIM_PX) * lost
+            expected += given_back(away, lost)
         assert np.abs(shown[down, right] - np.clip(expected, 0, 255)).max() <= 0.51
 
 
@@ -418,7 +426,7 @@ def test_a_strip_too_narrow_to_compare_keeps_its_tones() -> None:
     shown, painted = laid(picture, Tile(0, 0, 0), painting, painting)
     top, left = 160 - tile_region(Tile(0, 0, 0), SCROLL).top, 10
     for away in range(1, 16):
-        expected = 60 + faded(away / RIM_PX) * (40 - 60)
+        expected = 60 + given_back(away, 40 - 60)
         assert np.abs(shown[top + away - 1, left].astype(float) - expected).max() <= 0.51
 
 
