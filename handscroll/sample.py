@@ -4,7 +4,7 @@ Every token's noise has a name (seed, patch, token, code, value), so what is dra
 on when, where or beside which other patch it was drawn. All frames have that of the first: what
 sees the same is drawn the same, and does not flicker. Most of a later frame is not drawn at all:
 the decoder is first asked which tokens are new, and the others are kept, as they stood or came.
-Where seasons begin, a noise of the canvas has a say in it.
+Where snow falls, a noise of the canvas has a say in it.
 
 The network's own rounding might depend on it, and so every call has a canonical shape: contexts are
 padded to lengths that follow from the patch alone, and patches go through the decoder
@@ -43,12 +43,12 @@ IS_NEW = 1.0
 HAS_COME = -1.0
 """The logit from which on one that is not has come. At level 0 this finds 93 % of what has, and
 nothing that stood; 0 would find 71 %, and what it missed of a grey sky would hold the rest."""
-BEGINS = {Kind.THAW: -3.0, Kind.FREEZE: -4.0}
-"""The least logit from which on a token is new where seasons turn. Nothing tells where the first
-snow falls, so each place is unlikely and a threshold would leave all of them bare: it is as low as
-this at some, the same in every frame, and rises to `IS_NEW` between them. Thawing goes by less:
-lower, it leaves marks in snow that stays."""
-BEGINS_APART_TOK, BEGINS_WITHIN = 3, 0.6
+SNOWS = -4.0
+"""The least logit from which on a token is new where snow falls. Nothing tells where the first of
+it does, so each place is unlikely, and a threshold would leave all of them bare: it is as low as
+this at some, the same in every frame, and rises to `IS_NEW` between them. Where it thaws the same
+would leave marks in snow that stays."""
+SNOWS_APART_TOK, SNOWS_WITHIN = 3, 0.6
 """How far apart such places may be, in tokens of level 0, and the share of the noise around them in
 which the threshold rises."""
 UNLIKE = 2.0
@@ -57,7 +57,7 @@ ones three in four differ. A small decoder leaves ground bare where it knows tha
 AROUND_TOK = 1
 """How many tokens to each side have a say in what becomes of one."""
 
-_BEGINS = 7  # a stream of random numbers; those before are the field's
+_SNOW = 7  # a stream of random numbers; those before are the field's
 
 
 def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
@@ -293,14 +293,13 @@ class PatchSampler:
     def _is_new(self, patch: Patch, kind: Kind) -> Floats:
         """The logit from which on each token (S,) of a patch is new."""
         side = self.decoder.config.side
-        if kind not in BEGINS:
+        if kind != Kind.FREEZE:
             return np.full(side * side, IS_NEW, np.float32)
-        apart = BEGINS_APART_TOK << patch.level
+        apart = SNOWS_APART_TOK << patch.level
         rows, cols = ((at * side + np.arange(side) + 0.5) / apart for at in (patch.row, patch.col))
-        noise_S = smooth_noise(self.seed, _BEGINS, rows, cols)[..., 0].reshape(-1)
-        least = BEGINS[kind]
-        rise_S = np.minimum(noise_S / BEGINS_WITHIN, 1)
-        return (least + (IS_NEW - least) * rise_S).astype(np.float32)
+        noise_S = smooth_noise(self.seed, _SNOW, rows, cols)[..., 0].reshape(-1)
+        rise_S = np.minimum(noise_S / SNOWS_WITHIN, 1)
+        return (SNOWS + (IS_NEW - SNOWS) * rise_S).astype(np.float32)
 
     def _heard(self, patch: Patch) -> Floats | None:
         return self.words(patch) if self.words is not None else None

@@ -493,7 +493,7 @@ def test_snow_begins_at_some_places_of_a_canvas(
         return (np.frombuffer(found, np.uint8).reshape(SIDE, SIDE, CODES) != stood).any(-1)
 
     codes = np.full((SIDE, SIDE, CODES), stood, np.uint8)
-    odds = (sample.BEGINS[Kind.FREEZE] + sample.IS_NEW) / 2
+    odds = (sample.SNOWS + sample.IS_NEW) / 2
     say(monkeypatch, new=(1 + odds / 9) / 2, came=False)
     rows = range(-2, 2)
     world = {
@@ -508,7 +508,8 @@ def test_snow_begins_at_some_places_of_a_canvas(
     coarse = world[1][2 * SIDE : 2 * SIDE + SIDE // 2, 2 * SIDE : 2 * SIDE + SIDE // 2]
     assert (finer[::2, ::2] == coarse).mean() > 0.9
     assert (fallen(SEED + 1, Patch(0, 1, 0, 0)) != fallen(SEED, Patch(0, 1, 0, 0))).any()
-    assert not fallen(SEED, Patch(0, 1, 0, 0), Kind.CLOUDS).any()
+    for kind in (Kind.CLOUDS, Kind.THAW):
+        assert not fallen(SEED, Patch(0, 1, 0, 0), kind).any()
 
 
 def test_what_comes_from_outside_is_new(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
