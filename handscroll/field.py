@@ -50,7 +50,8 @@ CELL_VALUES = 4
 MARGIN = 2
 """Cells around its own that a patch sees."""
 
-_PICK, _CLIMATE, _BEND, _FRAY = 1, 2, 3, 5  # streams of random numbers; an octave has its own
+# Streams of random numbers; an octave has its own, and 7 is that of snow (`sample`).
+_PICK, _CLIMATE, _BEND, _FRAY = 1, 2, 3, 5
 _CLIMATE_SPACING = 4  # anchors between two climates
 _SPREAD = 1.6  # a blend of uniform numbers keeps to the middle: this spreads it again
 _PICK_REACH = 0.3  # how much of the palette the anchors of one climate share

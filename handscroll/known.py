@@ -240,7 +240,8 @@ class KnownPixels:
     def _given_back(
         self, view: View, first: First
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """How much of what the tokenizer has lost is given back (h, w), and what is (h, w, 3)."""
+        """How much of what the tokenizer has lost is given back whole (h, w), and all that is given
+        back, grain too (h, w, 3)."""
         rows, cols = self._axes(view.region, first.moved_px)
         mirrored = np.ix_(rows.mirrored, cols.mirrored)
         lost_HW3 = (self._own(view, rows, cols) - first.pixels).astype(np.float64)

@@ -57,7 +57,7 @@ ones three in four differ. A small decoder leaves ground bare where it knows tha
 AROUND_TOK = 1
 """How many tokens to each side have a say in what becomes of one."""
 
-_SNOW = 7  # a stream of random numbers; those before are the field's
+_SNOW = 7  # a stream of random numbers, beside the field's
 
 
 def token_order(inside_ss: Mask, name: TokenOrder) -> NDArray[np.int64]:
