@@ -28,7 +28,7 @@ may be told of another motion, which then moves what is in the rectangle alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -36,6 +36,7 @@ import numpy as np
 from handscroll.assemble import Pixels
 from handscroll.canvas import Branch, Canvas, order_of
 from handscroll.context import Codes, Field, Floats, Given
+from handscroll.detail import STEP_PX
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import CELL_PX, frayed
 from handscroll.geometry import PATCH_PX, STANDS, Extent, Mask, Patch, Region, Tile, tile_region
@@ -44,8 +45,9 @@ from handscroll.view import AROUND_PX, View
 
 MAX_BRANCHES = 64
 """How long a chain of branches, each of the one before, may be."""
-NEAR_KNOWN_PX = TONE_PX + BESIDE_PX
-"""How much around a tile is decoded near a known picture: where tones are compared."""
+NEAR_KNOWN_PX = TONE_PX + BESIDE_PX + STEP_PX
+"""How much around a tile is decoded near a known picture: where tones are compared, of what has
+been given detail."""
 _DEEP = 3 / 8
 """How far inside the rectangle the field is all the branch's own, as a share of its shorter side:
 in a small one, too, its words are to be seen."""
@@ -224,6 +226,14 @@ class Lineage:
             found = cls(canvas, side, found)
         return found
 
+    @property
+    def line(self) -> Iterator[Lineage]:
+        """The canvas itself, what it was branched from, and so on."""
+        one: Lineage | None = self
+        while one is not None:
+            yield one
+            one = one.parent
+
     def home(self, patch: Patch) -> Lineage:
         """Whose a patch is: the youngest that draws any of it, or the one without a parent."""
         one = self
@@ -237,23 +247,19 @@ class Lineage:
 
     def view(self, tile: Tile, radius_tok: int) -> View:
         """How a tile is decoded by what needs ``radius_tok`` tokens of margin."""
-        one: Lineage | None = self
         margin_px, extent = AROUND_PX if tile.frame else 0, self.canvas.extent
         moved_px = STANDS
         came_px = self.order.course.moved_px(tile.level, tile.frame, extent.finest)
-        while one is not None:
-            if one.known is not None and one.known.shows(tile, came_px):
-                margin_px, moved_px = NEAR_KNOWN_PX, came_px
-            one = one.parent
+        pictures = [one.known for one in self.line if one.known is not None]
+        if pictures:
+            margin_px += STEP_PX
+        if any(known.shows(tile, came_px) for known in pictures):
+            margin_px, moved_px = NEAR_KNOWN_PX, came_px
         return View(tile, extent, self.side, radius_tok, margin_px, moved_px)
 
     def member(self, canvas_id: str) -> Lineage:
         """The canvas itself or an ancestor, by its id."""
-        one: Lineage | None = self
-        while one is not None and one.id != canvas_id:
-            one = one.parent
-        assert one is not None, f"{canvas_id} is not of this lineage"
-        return one
+        return next(one for one in self.line if one.id == canvas_id)
 
     def cone(self, patches: Iterable[Patch], since: int = 0) -> set[tuple[str, Patch]]:
         """Everything that must be drawn for these patches to stand, and of which canvas it is.

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes, Field, Floats
+from handscroll.detail import Detail
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_PX, cell_values, near
 from handscroll.geometry import (
     PATCH_PX,
     STANDS,
+    TILE_PX,
     Extent,
     Mask,
     Moved,
@@ -35,23 +37,20 @@ from handscroll.geometry import (
     Tile,
     tile_region,
 )
-from handscroll.view import First, Painted, View
+from handscroll.view import First, Painted, Tokens, View
 
 WINDOW_TOK = 32
 """Pictures are encoded in windows of so many tokens to a side, each alone, so that what encodes
 them decides nothing."""
 MARGIN_TOK = 4
-"""How far a token's codes reach: tokens to each side."""
+"""How far tokens reach to each side: what encodes them as well as what decodes them."""
 INWARDS = 0.6
 """Where the mirror stands, from a picture's edge (0) to the middle of its outermost pixels (1). At
 0 the same would stand there twice in a row, and across the join there would be less change than
 beside it; at 1 twice as much, as what was lost is noise to what is painted."""
 RIM_PX = 24
-"""How far around a known picture what the tokenizer has lost of it is given back."""
-GRAIN, GRAIN_PX = 12, 64
-"""How strong what is given back farther out may be, in grey levels, and how far out: it is grain
-there. What is stronger are things, whose mirror images would be seen. Pixels of twice as far around
-a tile are at hand."""
+"""How far around a known picture what the tokenizer has lost of it is given back, mirrored. Pixels
+of twice as far around a tile are at hand."""
 TONE_PX = 96
 """How far around a known picture what is painted takes on its tones."""
 BESIDE_PX = 32
@@ -85,8 +84,14 @@ class Window(NamedTuple):
 
     def pixels(self, picture: Pixels, f: int) -> Pixels:
         """What is to be encoded (h * f, w * f, 3) of a picture."""
-        rows, cols = (slice(at.start * f, at.stop * f) for at in self.seen)
-        return np.ascontiguousarray(picture[rows, cols])
+        return np.ascontiguousarray(picture[_pixels_of(self.seen, f)])
+
+    def tokens(self, codes: Codes, f: int) -> Tokens:
+        """What is to be decoded, given a picture's codes (h, w, K)."""
+        seen = codes[self.seen]
+        rows, cols = _pixels_of(self.inner, f)
+        size = rows.stop - rows.start, cols.stop - cols.start
+        return Tokens(seen, np.ones(seen.shape[:2], bool), rows.start, cols.start, *size)
 
 
 def windows(height_tok: int, width_tok: int) -> Iterator[Window]:
@@ -197,6 +202,14 @@ class KnownTokens:
         """Whether all tokens of a patch that lie in the canvas are known."""
         return patch in self.place
 
+    def decoded(self, level: int, decode: Callable[[Tokens], Pixels]) -> Pixels:
+        """What is decoded of a level (h * f, w * f, 3), in windows that are each decoded alone."""
+        f, codes = PATCH_PX // self.place.side, self.codes[level]
+        parts = [
+            (window.part, decode(window.tokens(codes, f))) for window in windows(*codes.shape[:2])
+        ]
+        return joined(codes.shape[:2], parts, f)
+
 
 @dataclass(frozen=True)
 class KnownPixels:
@@ -210,63 +223,72 @@ class KnownPixels:
     place: KnownPlace
     levels: Sequence[Pixels]
 
-    def lay_over(self, painted: Painted) -> Pixels:
-        """Show the picture where it lies.
+    def detail(self, level: int, decoded: Pixels) -> Detail:
+        """What the tokenizer has lost of the picture at a level, given what is decoded of it."""
+        return Detail(self.levels[level], decoded, self.place.region(level), self.place.extent)
+
+    def lay_over(self, painted: Painted, detail: Detail) -> Pixels:
+        """Show the picture where it lies, and its detail all around.
 
         What a pixel of the picture has and the one decoded in its place has not, the tokenizer has
-        lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards, as
-        grain farther than whole. So in frame 0 the picture is as it was given and its grain passes
-        into what is painted. Later it is so where nothing moves; where something has come from
-        elsewhere in frame 0, its own detail goes along. By as much as the picture is brighter at
-        its edge than what is painted beside it, what is painted is brightened, fading outwards over
-        TONE_PX, in all frames alike.
+        lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards. So
+        in frame 0 the picture is as it was given and passes into what is painted. Later it is so
+        where nothing moves; where something has come from elsewhere in frame 0, its own detail goes
+        along. Everywhere else is given what was lost of what looks like it. By as much as the
+        picture is brighter at its edge than what is then beside it, that is brightened, fading
+        outwards over TONE_PX, in all frames alike.
+
+        Args:
+            painted: what came of a view.
+            detail: of the picture at the view's level.
 
         Returns:
             (h, w, 3), of what is painted there.
         """
         view = painted.view
         if not self.place.shows(view.tile, view.moved_px):
-            return painted.pixels
-        shown_HW3 = painted.pixels.astype(np.float64)
+            return detail.laid(painted)
+        found_HW3 = first_found_HW3 = detail.of(painted.pixels, view)
+        first = painted.firsts[0]
+        if first.pixels is not painted.pixels:
+            first_found_HW3 = detail.of(first.pixels, view)
+        shown_HW3 = painted.pixels + found_HW3
         toned_HW = np.ones(shown_HW3.shape[:2])
         for first in painted.firsts:
-            share_HW, given_HW3 = self._given_back(view, first)
-            shown_HW3 += given_HW3
+            share_HW, lost_HW3 = self._lost(view, first)
+            shown_HW3 += share_HW[..., None] * (lost_HW3 - found_HW3)
             if first.moved_px != STANDS:
                 toned_HW -= share_HW  # what has come brings its tones along
-        shown_HW3 += toned_HW[..., None] * self._step(painted)
+        step_HW3 = self._step(view, np.rint(painted.firsts[0].pixels + first_found_HW3))
+        shown_HW3 += toned_HW[..., None] * step_HW3
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
-    def _given_back(
-        self, view: View, first: First
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """How much of what the tokenizer has lost is given back whole (h, w), and all that is given
-        back, grain too (h, w, 3)."""
+    def _lost(self, view: View, first: First) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How much of what the tokenizer has lost is given back (h, w), and what it has (h, w, 3),
+        mirrored outside the picture."""
         rows, cols = self._axes(view.region, first.moved_px)
         mirrored = np.ix_(rows.mirrored, cols.mirrored)
         lost_HW3 = (self._own(view, rows, cols) - first.pixels).astype(np.float64)
         for axis, line in enumerate((rows, cols)):
             at_edge = lost_HW3.take(line.mirrored, axis)
             lost_HW3 = at_edge + INWARDS * (lost_HW3.take(line.inwards, axis) - at_edge)
-        away_HW = np.hypot(rows.away[:, None], cols.away)
         seen_HW = first.share * near(np.maximum(first.change, first.change[mirrored]) / OTHER)
-        share_HW = seen_HW * near(away_HW / RIM_PX)
-        grain_HW = seen_HW * near(away_HW / GRAIN_PX) - share_HW
-        grain_HW3 = grain_HW[..., None] * np.clip(lost_HW3, -GRAIN, GRAIN)
-        return share_HW, share_HW[..., None] * lost_HW3 + grain_HW3
+        return seen_HW * near(np.hypot(rows.away[:, None], cols.away) / RIM_PX), lost_HW3
 
-    def _step(self, painted: Painted) -> NDArray[np.float64]:
-        """By how much what is painted beside the picture is brightened (h, w, 3)."""
-        view, first_HW3 = painted.view, painted.firsts[0].pixels.astype(np.int32)
+    def _step(self, view: View, first_HW3: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By how much what is painted beside the picture, and was in frame 0, is brightened."""
         rows, cols = self._axes(view.region)
         away_HW = np.hypot(rows.away[:, None], cols.away)
         step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
-        if not painted.cut(step_HW).any():  # a tile inside the picture takes on nothing
+        tile = slice(view.margin_px, view.margin_px + TILE_PX)
+        if not step_HW[tile, tile].any():  # a tile inside the picture takes on nothing
             return np.zeros(first_HW3.shape)
         level, top, left, height, width, _ = view.region
         inside_HW = view.extent.inside(level, top, left, (height, width), 1)
         own_mean_HW3 = _mean_around(self._own(view, rows, cols), away_HW == 0)
-        step_HW3 = own_mean_HW3 - _mean_around(first_HW3, inside_HW & (away_HW > MIXED_PX))
+        step_HW3 = own_mean_HW3 - _mean_around(
+            first_HW3.astype(np.int32), inside_HW & (away_HW > MIXED_PX)
+        )
         edge = np.ix_(rows.nearest, cols.nearest)
         step_HW3 = np.nan_to_num(step_HW3[edge])  # where there is nothing to compare: none
         step_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)
@@ -429,9 +451,18 @@ def known_tokens(picture: KnownPixels, encode: Callable[[Pixels], Codes]) -> Kno
     return KnownTokens(place, levels)
 
 
-def joined(shape_tok: tuple[int, int], parts: Sequence[tuple[Slices, Codes]]) -> Codes:
-    """Codes (h, w, K) of a picture from those of its windows."""
-    codes = np.zeros((*shape_tok, parts[0][1].shape[2]), np.uint8)
+def joined(
+    shape_tok: tuple[int, int], parts: Sequence[tuple[Slices, NDArray[np.uint8]]], f: int = 1
+) -> NDArray[np.uint8]:
+    """Codes (h, w, K) of a picture, or its pixels (h * f, w * f, 3), from those of its windows."""
+    height, width = shape_tok
+    whole = np.zeros((height * f, width * f, parts[0][1].shape[2]), np.uint8)
     for part, found in parts:
-        codes[part] = found
-    return codes
+        whole[_pixels_of(part, f)] = found
+    return whole
+
+
+def _pixels_of(part: Slices, f: int) -> Slices:
+    """The pixels of some tokens."""
+    rows, cols = (slice(at.start * f, at.stop * f) for at in part)
+    return rows, cols

@@ -19,6 +19,7 @@ from handscroll.branch import BranchField, BranchTokens, Lineage
 from handscroll.canvas import Canvas, check_learned
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context, Field, Given, NearbyContextPool
+from handscroll.detail import Detail
 from handscroll.drawn import DrawnPatches
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import ProceduralField, statistics
@@ -81,6 +82,7 @@ class Painter:
             canvas.seed, canvas.extent, world.palette, self.f, layouts_of(canvas, vectors)
         )
         self.known: KnownPixels | None = None
+        self.details: Sequence[Detail] = parent.details if parent else ()
         given: Given | None = None
         if self.line.place is not None and parent is not None:
             field = BranchField(self.line.place, parent.field, canvas.seed, field)
@@ -88,7 +90,11 @@ class Painter:
             if picture is None:
                 raise InvalidRequest("the canvas is painted around a picture, and none is given")
             self.known = known_pixels(canvas, picture, self.side)
-            given = known_tokens(self.known, self._encode)
+            given = tokens = known_tokens(self.known, self._encode)
+            self.details = [
+                self.known.detail(level, tokens.decoded(level, self._pixels))
+                for level in range(canvas.extent.finest + 1)
+            ]
             field = KnownField(field, self.known.place, statistics(self.known.levels[0], self.f))
         if self.line.place is not None and parent is not None:
             codes = checkpoint.decoder.config.codes
@@ -197,7 +203,10 @@ class Painter:
 
     def _lay_over(self, painted: Painted) -> Pixels:
         """What is painted with the pictures that are known, the parents' outside the branch."""
-        own = painted.pixels if self.known is None else self.known.lay_over(painted)
+        own = painted.pixels
+        if self.details:
+            detail = self.details[painted.view.tile.level]
+            own = self.known.lay_over(painted, detail) if self.known else detail.laid(painted)
         if self.line.place is None or self.parent is None:
             return own
         return self.line.place.laid(painted.view.region, self.parent._lay_over(painted), own)

@@ -47,21 +47,22 @@ class Tokens(NamedTuple):
         codes: (h, w, K).
         inside: which of them lie in the canvas, (h, w).
         top_px, left_px: where in the window the pixels begin that are wanted.
-        side_px: how many rows and columns there are of them.
+        height_px, width_px: how many rows and columns there are of them.
     """
 
     codes: Codes
     inside: Mask
     top_px: int
     left_px: int
-    side_px: int
+    height_px: int
+    width_px: int
 
     @property
     def crop(self) -> tuple[slice, slice]:
         """The rows and columns of pixels that are wanted."""
         return (
-            slice(self.top_px, self.top_px + self.side_px),
-            slice(self.left_px, self.left_px + self.side_px),
+            slice(self.top_px, self.top_px + self.height_px),
+            slice(self.left_px, self.left_px + self.width_px),
         )
 
 
@@ -113,13 +114,13 @@ class View(NamedTuple):
 
     def tokens(self, read: Callable[[Patch], Codes]) -> list[Tokens]:
         """What is to be decoded for each of `looks`, given the codes (side, side, K) of patches."""
-        found = []
+        found, side_px = [], TILE_PX + 2 * self.margin_px
         for tile, moved_px in self.looks:
             codes, inside, at = window_codes(
                 tile, self.extent, self.side, self._reach_tok, read, moved_px
             )
             top_px, left_px = at.top_px - self.margin_px, at.left_px - self.margin_px
-            found.append(Tokens(codes, inside, top_px, left_px, TILE_PX + 2 * self.margin_px))
+            found.append(Tokens(codes, inside, top_px, left_px, side_px, side_px))
         return found
 
     def painted(self, pixels: Sequence[Pixels]) -> Painted:

@@ -110,7 +110,7 @@ class Tokenizer:
 
     async def decode(self, model: str, tokens: Tokens) -> Pixels:
         """The pixels (h, w, 3) that are wanted of a window, by a model's digest."""
-        codes, inside, top_px, left_px, side_px = tokens
+        codes, inside, top_px, left_px, height_px, width_px = tokens
         rows, cols, _ = codes.shape
         request = tokenizer_pb.DecodeRequest(
             model=model,
@@ -119,12 +119,12 @@ class Tokenizer:
             codes=codes.tobytes(),
             inside=b"" if inside.all() else inside.tobytes(),
             crop=tokenizer_pb.Crop(
-                top_px=top_px, left_px=left_px, height_px=side_px, width_px=side_px
+                top_px=top_px, left_px=left_px, height_px=height_px, width_px=width_px
             ),
         )
         with calling("the tokenizer"):
             answer = await self._stub.Decode(request)
-        return np.frombuffer(answer.rgb, np.uint8).reshape(side_px, side_px, 3)
+        return np.frombuffer(answer.rgb, np.uint8).reshape(height_px, width_px, 3)
 
     async def encode(self, model: Model, pixels: Pixels) -> Codes:
         """The codes (h, w, K) of pixels (h * f, w * f, 3)."""

@@ -23,6 +23,7 @@ from handscroll.assemble import Pixels
 from handscroll.branch import BranchPlace
 from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes
+from handscroll.detail import Detail
 from handscroll.errors import (
     InvalidRequest,
     NotFound,
@@ -51,7 +52,7 @@ from svckit.keys import (
     use_key,
     uses_prefix,
 )
-from svckit.known import content_bytes, load_pixels, place_of, tokens_content
+from svckit.known import content_bytes, load_pixels, load_tokens, tokens_content
 from svckit.refusal import Refusal
 from svckit.store import Store
 from svckit.wire import Model
@@ -62,10 +63,11 @@ from tiler_svc.peers import Tokenizer, again
 UPLOADS = 2
 """Pictures taken in at a time: each takes up to 250 MB for a moment."""
 KEPT = 4
-"""Pictures in memory: one takes up to 64 MiB."""
-ENCODES = 2
-"""Windows of one picture that are encoded at a time."""
-LONGEST_ENCODE_S = 600.0
+"""Pictures in memory: one takes up to 64 MiB, and as much again as what is decoded of it."""
+AT_ONCE = 2
+"""Windows of one picture that are encoded or decoded at a time."""
+LONGEST_S = 600.0
+"""How long the windows of a picture may take in all."""
 RETRY_S = 2.0
 MAKING_S = 3600.0
 """After how long the making of a canvas counts as given up; clocks may differ by some of it."""
@@ -92,25 +94,39 @@ class OwnPicture(NamedTuple):
     made_at: datetime
 
 
+class _Kept(NamedTuple):
+    """A canvas' picture in memory.
+
+    Attributes:
+        picture: the picture.
+        details: what the tokenizer has lost of it, by level, as far as that was asked for.
+    """
+
+    picture: KnownPixels
+    details: dict[int, Detail]
+
+
 class Pictures:
     """All pictures of a store.
 
     Args:
         store: the store.
-        tokenizer: encodes them.
+        tokenizer: encodes them, and decodes what it has made of them.
     """
 
     def __init__(self, store: Store, tokenizer: Tokenizer) -> None:
         self._store, self._tokenizer = store, tokenizer
-        self._kept: LRUCache[tuple[Known, Extent], KnownPixels] = LRUCache(KEPT)
+        self._kept: LRUCache[tuple[Known, Extent, str], _Kept] = LRUCache(KEPT)
         self._uploads = asyncio.Semaphore(UPLOADS)
         self._reading = asyncio.Semaphore(1)  # each takes a hundred megabytes for a moment
         self._marks = Marks(store, marks.PICTURES)
-        self._encoding = Jobs[Key, None]("encode", LONGEST_ENCODE_S)
+        self._encoding = Jobs[Key, None]("encode", LONGEST_S)
+        self._finding = Jobs[tuple[Known | None, Extent, str, int], None]("detail", LONGEST_S)
 
     async def close(self) -> None:
         """Stop all work."""
         await self._encoding.close()
+        await self._finding.close()
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:
@@ -241,29 +257,48 @@ class Pictures:
         Raises:
             Unavailable: a picture is not in the store any more, or was cut short.
         """
-        laid = painted.pixels
+        laid, level = painted.pixels, painted.view.tile.level
+        detail: Detail | None = None
         for canvas in reversed(line):
             own = painted.pixels
-            if canvas.known and place_of(canvas, model).shows(
-                painted.view.tile, painted.view.moved_px
-            ):
-                picture = await self._pixels(canvas, model)
-                own = await asyncio.to_thread(picture.lay_over, painted)
+            if canvas.known is not None:
+                kept = await self._read(canvas, model)
+                detail = await self._detail(kept, canvas, model, level)
+                own = await asyncio.to_thread(kept.picture.lay_over, painted, detail)
+            elif detail is not None:
+                own = await asyncio.to_thread(detail.laid, painted)
             if canvas.branch is not None and laid is not own:
                 place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
                 own = place.laid(painted.view.region, laid, own)
             laid = own
         return laid
 
-    async def _pixels(self, canvas: Canvas, model: Model) -> KnownPixels:
+    async def _read(self, canvas: Canvas, model: Model) -> _Kept:
         """A canvas' picture, read once however many wait for it."""
         assert canvas.known is not None
-        key = (canvas.known, canvas.extent)
+        key = (canvas.known, canvas.extent, model.digest)
         if key not in self._kept:
             async with self._reading:
                 if key not in self._kept:
-                    self._kept[key] = await load_pixels(self._store, canvas, model)
+                    self._kept[key] = _Kept(await load_pixels(self._store, canvas, model), {})
         return self._kept[key]
+
+    async def _detail(self, kept: _Kept, canvas: Canvas, model: Model, level: int) -> Detail:
+        """What the tokenizer has lost of a picture at a level, found once however many wait."""
+        if level not in kept.details:
+            key = (canvas.known, canvas.extent, model.digest, level)
+
+            async def find() -> None:
+                tokens, _ = await load_tokens(self._store, canvas, model)
+                codes, f = tokens.codes[level], PATCH_PX // model.side_tok
+                shape = (codes.shape[0], codes.shape[1])
+                decode = partial(self._decoded, model, codes)
+                parts = await at_once(AT_ONCE, decode, windows(*shape))
+                decoded = joined(shape, parts, f)
+                kept.details[level] = await asyncio.to_thread(kept.picture.detail, level, decoded)
+
+            await self._finding.join(key, lambda _: find(), urgent=True)
+        return kept.details[level]
 
     async def _encode(self, key: Key, canvas: Canvas, model: Model) -> None:
         stored = await self._store.get(key)
@@ -271,12 +306,12 @@ class Pictures:
             if len(stored) == content_bytes(canvas, model):
                 return
             await self._store.delete(key)  # a power cut has cut it short
-        picture, f = await self._pixels(canvas, model), PATCH_PX // model.side_tok
+        picture, f = (await self._read(canvas, model)).picture, PATCH_PX // model.side_tok
         levels = []
         for level, pixels in enumerate(picture.levels):
             shape = picture.place.shape_tok(level)
             encode = partial(self._encoded, model, pixels)
-            levels.append(joined(shape, await at_once(ENCODES, encode, windows(*shape))))
+            levels.append(joined(shape, await at_once(AT_ONCE, encode, windows(*shape))))
         tokens = KnownTokens(picture.place, levels)
         content = tokens_content(tokens, statistics(picture.levels[0], f))
         await self._store.create(key, content)
@@ -285,6 +320,11 @@ class Pictures:
         pixels = window.pixels(picture, PATCH_PX // model.side_tok)
         codes = await again("the tokenizer", lambda: self._tokenizer.encode(model, pixels))
         return window.part, codes[window.inner]
+
+    async def _decoded(self, model: Model, codes: Codes, window: Window) -> tuple[Slices, Pixels]:
+        tokens = window.tokens(codes, PATCH_PX // model.side_tok)
+        decode = partial(self._tokenizer.decode, model.digest, tokens)
+        return window.part, await again("the tokenizer", decode)
 
     async def _size(self, picture: str) -> tuple[int, int]:
         file = await self._store.get(picture_key(picture))

@@ -545,7 +545,7 @@ def test_a_known_picture_stays_outside_and_is_painted_over_inside(model: Checkpo
     with painter_of(model, parent, child, **{f"of_{digest_of(pixels)}": pixels}) as painter:
         found = painted(painter, Region(FINEST, 0, 0, 320, 384))
     same = (found == pixels).all(-1)
-    assert not same[64:192, 128:256].any()
+    assert same[64:192, 128:256].mean() < 0.001  # by chance
     same[64:192, 128:256] = True
     assert same.all()
 

@@ -1,5 +1,6 @@
 """The laws of `handscroll.known`: what is given stays, and everybody near sees it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -15,6 +16,7 @@ from handscroll.branch import NEAR_KNOWN_PX, Lineage
 from handscroll.canvas import Canvas, Known, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import RING_TOK, Codes, Source, gather
+from handscroll.detail import STEP_PX, Detail
 from handscroll.errors import InvalidRequest
 from handscroll.field import ProceduralField, statistics
 from handscroll.geometry import (
@@ -31,8 +33,6 @@ from handscroll.geometry import (
 )
 from handscroll.known import (
     BESIDE_PX,
-    GRAIN,
-    GRAIN_PX,
     INWARDS,
     MARGIN_TOK,
     MIXED_PX,
@@ -51,6 +51,7 @@ from handscroll.known import (
 )
 from handscroll.order import Lattice, Order, Outward, Raster
 from handscroll.paint import Painter
+from handscroll.tokenizer import to_rgb
 from handscroll.view import AROUND_PX, First, Painted, View
 
 SIDE, F, FINEST = 16, 16, 2
@@ -244,11 +245,21 @@ def test_the_picture_decides_what_is_drawn_near_it_and_not_what_is_far(model: Ch
     for pixels in (noise(300, 450, 1), noise(300, 450, 2)):
         canvas = canvas_of(model, pixels, -128, 192)
         with Painter(model, canvas, picture=pixels) as painter:
-            tiles = (Tile(FINEST, -1, -1), Tile(FINEST, 40, 40))
-            painted.append([painter.tile(tile) for tile in tiles])
+            near_it, far = Patch(FINEST, 0, -1, 0), Patch(FINEST, 0, 40, 40)
+            painted.append([dict(painter.patches([one]))[one] for one in (near_it, far)])
     (near_one, far_one), (near_other, far_other) = painted
     assert (near_one != near_other).any()
     np.testing.assert_array_equal(far_one, far_other)
+
+
+def test_what_is_decoded_of_a_picture_in_windows_is_as_if_it_were_one(model: Checkpoint) -> None:
+    pixels = noise(64 * F, 70 * F)
+    with Painter(model, canvas_of(model, pixels, 0, 0), picture=pixels) as painter:
+        assert painter.known
+        tokens = known_tokens(painter.known, painter._encode)
+        for level, codes in enumerate(tokens.codes):
+            whole = to_rgb(painter.tokenizer.decode(torch.from_numpy(codes)[None])[0]).numpy()
+            np.testing.assert_array_equal(tokens.decoded(level, painter._pixels), whole)
 
 
 @settings(max_examples=50)
@@ -313,10 +324,17 @@ def faded(distance: float) -> float:
     return float((1 - gone) ** 2 * (1 + 2 * gone))
 
 
-def given_back(away: float, lost: Any) -> Any:
-    """All of what is lost near by, farther out no more than grain."""
-    near_by = faded(away / RIM_PX)
-    return near_by * lost + (faded(away / GRAIN_PX) - near_by) * np.clip(lost, -GRAIN, GRAIN)
+def kept_whole(picture: KnownPixels, level: int) -> Detail:
+    """The detail of a picture of which the tokenizer has lost nothing."""
+    return picture.detail(level, picture.levels[level])
+
+
+def blurred(picture: KnownPixels, level: int) -> Detail:
+    """The detail of a picture of which the means of squares of 16 px are kept alone."""
+    pixels, squares = picture.levels[level], np.ones((16, 16, 1), np.uint8)
+    height, width = (size // 16 for size in pixels.shape[:2])
+    cells = pixels[: 16 * height, : 16 * width].reshape(height, 16, width, 16, 3)
+    return picture.detail(level, np.kron(cells.mean(axis=(1, 3)).astype(np.uint8), squares))
 
 
 def compared(picture: KnownPixels, level: int, at: Any, first: Pixels) -> Any:
@@ -333,13 +351,20 @@ def compared(picture: KnownPixels, level: int, at: Any, first: Pixels) -> Any:
     return own - painted[away > MIXED_PX].mean(axis=0)
 
 
-def laid(picture: KnownPixels, tile: Tile, *paintings: Pixels, margin_px: int | None = None) -> Any:
+def laid(
+    picture: KnownPixels,
+    tile: Tile,
+    *paintings: Pixels,
+    detail: Callable[[KnownPixels, int], Detail] = kept_whole,
+    margin_px: int | None = None,
+) -> Any:
     """A tile with a picture laid over, seen with so much around it; as much as it takes if None."""
     if margin_px is None:
-        margin_px = NEAR_KNOWN_PX if picture.place.shows(tile) else 0
+        margin_px = NEAR_KNOWN_PX if picture.place.shows(tile) else STEP_PX
     view = View(tile, picture.place.extent, SIDE, 4, margin_px)
     painted = painting(view, *paintings)
-    return painted.cut(picture.lay_over(painted)), painted.cut(painted.pixels)
+    shown = picture.lay_over(painted, detail(picture, tile.level))
+    return painted.cut(shown), painted.cut(painted.pixels)
 
 
 @settings(max_examples=15)
@@ -381,7 +406,7 @@ def test_a_tile_shows_the_picture_and_what_it_gives_to_its_rim(
         elif frame == 0:
             np.testing.assert_array_equal(shown[down, right], picture.levels[level][tuple(at)])
         if not moves:
-            expected += given_back(away, lost)
+            expected += faded(away / RIM_PX) * lost
         assert np.abs(shown[down, right] - np.clip(expected, 0, 255)).max() <= 0.51
 
 
@@ -396,7 +421,8 @@ def test_what_has_come_shows_the_pictures_own_pixels(level: int, moved_px: Moved
         shape = (view.region.height, view.region.width)
         now, stood = noise(*shape, seed=8), noise(*shape, seed=9)
         painted = view.painted([now, stood, now])
-        shown = painted.cut(picture.lay_over(painted)).astype(int)
+        detail = kept_whole(picture, level)
+        shown = painted.cut(picture.lay_over(painted, detail)).astype(int)
         own = tile_region(tile, PLANE)
         rows, cols = (
             np.arange(start, start + TILE_PX) - moved - corner
@@ -415,7 +441,7 @@ def test_what_has_come_shows_the_pictures_own_pixels(level: int, moved_px: Moved
             for corner, size, start in zip(place[1:3], place[3:5], (own.top, own.left), strict=True)
         )
         np.testing.assert_array_equal(
-            new.cut(picture.lay_over(new))[down, right], new.cut(new.pixels)[down, right]
+            new.cut(picture.lay_over(new, detail))[down, right], new.cut(new.pixels)[down, right]
         )
 
 
@@ -426,7 +452,7 @@ def test_a_strip_too_narrow_to_compare_keeps_its_tones() -> None:
     shown, painted = laid(picture, Tile(0, 0, 0), painting, painting)
     top, left = 160 - tile_region(Tile(0, 0, 0), SCROLL).top, 10
     for away in range(1, 16):
-        expected = 60 + given_back(away, 40 - 60)
+        expected = 60 + faded(away / RIM_PX) * (40 - 60)
         assert np.abs(shown[top + away - 1, left].astype(float) - expected).max() <= 0.51
 
 
@@ -437,23 +463,23 @@ def test_a_tile_is_the_same_however_much_is_seen_around_it(
 ) -> None:
     picture = pixels_on(PLANE, -STEP, STEP, noise(200, 300))
     tile, paintings = Tile(level, row, col, frame), (noise(512, 512, 8), noise(512, 512, 9))
-    wide, _ = laid(picture, tile, *paintings, margin_px=400)
-    np.testing.assert_array_equal(laid(picture, tile, *paintings)[0], wide)
+    wide, _ = laid(picture, tile, *paintings, detail=blurred, margin_px=400)
+    np.testing.assert_array_equal(laid(picture, tile, *paintings, detail=blurred)[0], wide)
 
 
-def test_far_from_the_picture_no_more_is_decoded_than_of_any_canvas() -> None:
+def test_far_from_the_picture_no_more_is_drawn_than_of_any_canvas() -> None:
     given = Canvas("0" * 64, "any", 1, PLANE, known=Known("0" * 64, 0, 0, 256, 256), frames=3)
     line, other = Lineage(given, SIDE), Lineage(replace(given, known=None), SIDE)
     for frame in (0, 2):
         near_it = line.view(Tile(2, -1, -1, frame), 4)
         assert near_it.margin_px == NEAR_KNOWN_PX
         far = line.view(Tile(2, 0, 9, frame), 4)
-        assert far == other.view(far.tile, 4)
-    assert far.margin_px == AROUND_PX
+        assert far.margin_px == STEP_PX + (AROUND_PX if frame else 0)
+        assert other.view(far.tile, 4).margin_px == far.margin_px - STEP_PX
     moving = Lineage(replace(given, motion="the camera moves left"), SIDE)
     for tile, moved_px in ((Tile(2, -1, 0, 2), (0, 64)), (far.tile, STANDS)):
         assert moving.view(tile, 4).moved_px == moved_px
-    still = line.view(Tile(2, 0, 9), 4)
+    still = line.view(Tile(2, 0, 9), 4)  # what its detail takes lies in the same patches
     assert still.patches() == window_patches(still.tile, PLANE, F, 4)
 
 

@@ -13,14 +13,15 @@ import pytest
 from PIL import Image
 
 from handscroll.assemble import Pixels
+from handscroll.branch import NEAR_KNOWN_PX
 from handscroll.canvas import Canvas, Known
 from handscroll.checkpoint import Checkpoint
 from handscroll.errors import InvalidRequest, NotFound, Overloaded
-from handscroll.geometry import STANDS, Tile, tile_to_xyz
+from handscroll.geometry import STANDS, TILE_PX, Tile, tile_to_xyz
 from handscroll.known import KnownPixels, digest_of
 from handscroll.paint import Painter
 from handscroll.picture import MAX_FILE_BYTES
-from handscroll.view import First, Painted, View
+from handscroll.view import First, Painted, Tokens, View
 from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from svckit import wire
@@ -135,33 +136,44 @@ async def test_what_a_power_cut_has_cut_short_is_whole_again(home: House) -> Non
     assert await load_tokens(home.store, canvas, home.model)
 
 
-async def test_a_picture_is_read_once_and_only_where_it_lies(
+async def test_a_picture_is_read_once_and_decoded_once_at_each_level(
     home: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = await upload(home, png(PIXELS))
     canvas = await create(home, picture=told.picture, top_px=256, left_px=384)
-    reads = list[str]()
+    reads, decoded = list[str](), list[tuple[int, int]]()
 
     async def counted(store: Store, canvas: Canvas, model: Model) -> KnownPixels:
         reads.append(canvas.id)
         await asyncio.sleep(0.05)
         return await load_pixels(store, canvas, model)
 
+    class Grey:
+        """A tokenizer of which all that is decoded is grey."""
+
+        async def decode(self, model: str, tokens: Tokens) -> Pixels:
+            decoded.append((tokens.height_px, tokens.width_px))
+            await asyncio.sleep(0.05)
+            return np.full((*decoded[-1], 3), 128, np.uint8)
+
     monkeypatch.setattr(pictures, "load_pixels", counted)
-    kept = Pictures(home.store, home.tokenizer)  # type: ignore[arg-type]
-    blank = np.zeros((352, 352, 3), np.uint8)
+    kept = Pictures(home.store, Grey())  # type: ignore[arg-type]
+    grey = np.full((TILE_PX + 2 * NEAR_KNOWN_PX,) * 2 + (3,), 128, np.uint8)
 
     async def shown(tile: Tile) -> Pixels:
-        view = View(tile, canvas.extent, home.model.side_tok, home.model.radius_tok, 48)
-        ones = np.ones(blank.shape[:2], np.float32)
-        painted = Painted(view, blank, (First(STANDS, blank, ones, ones),))
+        view = View(tile, canvas.extent, home.model.side_tok, home.model.radius_tok, NEAR_KNOWN_PX)
+        ones = np.ones(grey.shape[:2], np.float32)
+        painted = Painted(view, grey, (First(STANDS, grey, ones, ones),))
         return await kept.lay_over([canvas], home.model, painted)
 
-    far = [shown(Tile(2, 10**5, col)) for col in range(8)]
-    assert all(one is blank for one in await asyncio.gather(*far)) and not reads
-    there = [shown(Tile(2, 0, col, frame)) for col in (0, 1) for frame in (0, 1)]
-    assert all(one.any() for one in await asyncio.gather(*there))
-    assert len(reads) == 1
+    places = [(2, 0, 0, 0), (2, 0, 0, 1), (2, 0, 1, 0), (2, 0, 10**5, 0)]
+    for one in await asyncio.gather(*(shown(Tile(*place)) for place in places)):
+        assert one.any() and (one != grey).any()
+    assert len(reads) == 1 and decoded == [(192, 400)]
+    await shown(Tile(1, 0, 10**5))
+    await shown(Tile(1, 0, 0))
+    assert len(reads) == 1 and decoded[1:] == [(96, 192)]
+    await kept.close()
 
 
 async def test_more_pictures_at_a_time_are_refused(home: House) -> None:

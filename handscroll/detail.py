@@ -1,0 +1,257 @@
+"""Detail: what the tokenizer loses, found again by example.
+
+A tokenizer keeps what a picture shows and loses its grain: blades of grass, stones, ripples. Of a
+picture that is given (see `handscroll.known`) both are at hand, itself and what is decoded of its
+tokens, so each place of it is an example of what is lost of what looks so. What is painted around
+it is cut into blocks, and each is given what was lost at the place of the picture that looks most
+like it (image analogies, Hertzmann et al. 2001; example-based super-resolution, Freeman et al.
+2002).
+
+Which place that is, is found in whole numbers: it does not depend on what else is looked at, nor on
+how a machine adds.
+
+Shape suffixes: E examples, n m blocks, r c squares of half a block's side, V values of a block.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from handscroll.assemble import Pixels
+from handscroll.field import near
+from handscroll.geometry import Extent, Mask, Region, Tile, tile_region
+from handscroll.view import Painted, View
+
+STEP_PX = 16
+"""How far apart blocks of what is painted begin, from a tile's corner on; each is twice as large.
+So of so many pixels around a tile must be known what is painted."""
+EVERY_PX = 8
+"""How far apart examples lie, at least."""
+MOST = 2**14
+"""How many examples there are of a picture: of a larger one they lie farther apart."""
+TURNS = 4
+"""Of so many blocks in a row each has examples of its own, of which the others take none: what was
+given to many side by side would be seen to be repeated."""
+UNLIKE = 32
+"""How far, in grey levels, a block is from what is most like it if nothing that was lost there is
+given to it; the nearer, the more."""
+SOFT = 2
+"""The contrast of a block, in grey levels, from which on it counts: of what was lost where there is
+more contrast, a softer block is given the less."""
+_BLOCK_PX = 2 * STEP_PX
+_CELL_PX = 4
+"""Blocks are compared by the means of squares of so many pixels."""
+_AT_ONCE = 256
+"""How many blocks are compared at a time; each takes up to 64 KiB."""
+_RISES = np.sin(np.pi * (np.arange(STEP_PX) + 0.5) / _BLOCK_PX) ** 2
+_LEAST = 1e-9
+
+Number = TypeVar("Number", bound=np.generic)
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+
+class _Examples(NamedTuple):
+    """Some places of a picture, and what they are found by.
+
+    Attributes:
+        corner_E2: of each, from the picture's corner.
+        values_EV: of each, as it is decoded.
+        half_E: half the sum of their squares.
+    """
+
+    corner_E2: Ints
+    values_EV: Singles
+    half_E: Singles
+
+    @classmethod
+    def of(cls, values_EV: Singles, corner_E2: Ints) -> _Examples:
+        """Of these values."""
+        return cls(corner_E2, values_EV, np.square(values_EV).sum(axis=1) / np.float32(2))
+
+    def most_like(self, values_nmV: Singles) -> tuple[Ints, Floats]:
+        """Where what is most like each block is, (n, m, 2), and how much of what was lost there it
+        is given, (n, m)."""
+        shape, values_BV = values_nmV.shape[:2], values_nmV.reshape(-1, values_nmV.shape[2])
+        best_B, like_B = np.zeros(len(values_BV), np.int64), np.zeros(len(values_BV))
+        for start in range(0, len(values_BV), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            like_BE = values_BV[some] @ self.values_EV.T - self.half_E
+            best_B[some], like_B[some] = like_BE.argmax(axis=1), like_BE.max(axis=1)
+        squared_B = np.square(values_BV).sum(axis=1) - 2 * like_B
+        unlike_B = np.sqrt(np.maximum(squared_B, 0) / values_BV.shape[1])
+        fainter_B = (_contrast(values_BV) + SOFT) / (_contrast(self.values_EV[best_B]) + SOFT)
+        share_B = np.minimum(fainter_B, 1) * near(unlike_B / UNLIKE)
+        return self.corner_E2[best_B].reshape(*shape, 2), share_B.reshape(shape)
+
+
+class Detail:
+    """What the tokenizer has lost of a picture at one level, to be found again.
+
+    Args:
+        picture: the picture (H, W, 3).
+        decoded: what is decoded of its tokens (h, w, 3), which are as many as are whole, from its
+            corner on.
+        region: where it lies.
+        extent: of the canvas.
+    """
+
+    def __init__(self, picture: Pixels, decoded: Pixels, region: Region, extent: Extent) -> None:
+        height, width, _ = decoded.shape
+        self._picture_HW3, self._decoded_HW3 = picture[:height, :width], decoded
+        tile = tile_region(Tile(region.level, 0, 0), extent)
+        # To tokens they lie as blocks of tiles do: what is painted as it is decoded finds itself.
+        begin_2 = [(tile.top - region.top) % EVERY_PX, (tile.left - region.left) % EVERY_PX]
+        places = math.prod(max(0, size - _BLOCK_PX) // EVERY_PX + 1 for size in (height, width))
+        apart_px = EVERY_PX * math.ceil(math.sqrt(places / MOST))
+        values_nmV = _values(decoded[begin_2[0] :, begin_2[1] :], apart_px)
+        corner_nm2 = apart_px * np.moveaxis(np.indices(values_nmV.shape[:2]), 0, 2) + begin_2
+        turn_nm2 = (corner_nm2 + np.subtract(region[1:3], tile[1:3])) // STEP_PX % TURNS
+        self._examples = {
+            turn: _Examples.of(values_nmV[mine], corner_nm2[mine])
+            for turn in product(range(TURNS), repeat=2)
+            if (mine := (turn_nm2 == turn).all(axis=2)).any()
+        }
+
+    def of(self, painted: Pixels, view: View) -> Floats:
+        """What the tokenizer would have lost of what is painted.
+
+        Where blocks overlap that have found the same place, that is what is there. Others are mixed
+        by weights of which the squares add up to one, so that grain stays as strong as it is; but
+        the means of blocks, which are tones, by weights that add up themselves. Blocks that reach
+        out of the canvas count for nothing.
+
+        Args:
+            painted: (h, w, 3).
+            view: where it lies. Within STEP_PX of its rim not all blocks are seen.
+
+        Returns:
+            Grey levels to be added, (h, w, 3).
+        """
+        found_HW3 = np.zeros(painted.shape)
+        level, top, left, height, width, _ = view.region
+        first = view.margin_px % STEP_PX
+        rows, cols = (slice(first, size - (size - first) % STEP_PX) for size in (height, width))
+        inside = view.extent.inside(level, top, left, (height, width), 1)[rows, cols]
+        if not self._examples or min(inside.shape) < _BLOCK_PX:
+            return found_HW3
+        first = (first - view.margin_px) // STEP_PX
+        corner_nm2, share_nm = self._most_like(_values(painted[rows, cols], STEP_PX), first)
+        whole_nm = np.asarray(_windows(inside, _BLOCK_PX, STEP_PX).all(axis=(2, 3)))
+        mixed = self._mixed(corner_nm2, share_nm, whole_nm)
+        found_HW3[rows, cols] = mixed.transpose(0, 2, 1, 3, 4).reshape(*inside.shape, 3)
+        return found_HW3
+
+    def laid(self, painted: Painted) -> Pixels:
+        """What is painted, with what was lost of it: (h, w, 3)."""
+        shown_HW3 = painted.pixels + self.of(painted.pixels, painted.view)
+        return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
+
+    def _most_like(self, values_nmV: Singles, first: int) -> tuple[Ints, Floats]:
+        """Where in the picture is what is most like each block, and how much of what was lost there
+        it is given.
+
+        Args:
+            values_nmV: of the blocks.
+            first: how many steps from a tile's corner they begin.
+        """
+        share_nm = np.zeros(values_nmV.shape[:2])
+        corner_nm2 = np.zeros((*share_nm.shape, 2), np.int64)
+        for (down, right), examples in self._examples.items():
+            mine = np.s_[(down - first) % TURNS :: TURNS, (right - first) % TURNS :: TURNS]
+            corner_nm2[mine], share_nm[mine] = examples.most_like(values_nmV[mine])
+        return corner_nm2, share_nm
+
+    def _mixed(self, corner_nm2: Ints, share_nm: Floats, whole_nm: Mask) -> Floats:
+        """What blocks are given, mixed: (r, c, STEP_PX, STEP_PX, 3).
+
+        A square lies under four blocks: two that begin there, or began a step before, each way.
+        """
+        tone_nm3 = self._lost(corner_nm2, _BLOCK_PX).mean(axis=(2, 3))
+        corner, tone, share, whole = (
+            np.pad(one, ((1, 1), (1, 1), *((0, 0),) * (one.ndim - 2)))
+            for one in (corner_nm2, tone_nm3, share_nm, whole_nm)
+        )
+        rows, cols = share_nm.shape
+        parts = []
+        for down, right in product((0, 1), (0, 1)):  # half a block farther on in it than its corner
+            over = np.s_[1 - down : rows + 2 - down, 1 - right : cols + 2 - right]
+            weight_HW = np.outer(*(_RISES[:: 1 - 2 * farther] for farther in (down, right)))
+            parts.append(
+                _Part(
+                    corner[over] + STEP_PX * np.array([down, right]),
+                    whole[over][..., None, None] * weight_HW,
+                    share[over][..., None, None, None],
+                    tone[over][:, :, None, None],
+                )
+            )
+        total = np.maximum(sum(one.weight for one in parts), _LEAST)
+        mixed = np.zeros((*total.shape, 3))
+        for part in parts:
+            alike = sum(
+                one.weight * (one.place == part.place).all(axis=2)[..., None, None] for one in parts
+            )
+            grain = self._lost(part.place, STEP_PX) - part.tone
+            grain /= np.sqrt(np.maximum(alike / total, _LEAST))[..., None]
+            mixed += (part.weight / total)[..., None] * part.share * (part.tone + grain)
+        return mixed
+
+    def _lost(self, corner_nm2: Ints, side: int) -> NDArray[np.int16]:
+        """What was lost of squares of the picture: (n, m, side, side, 3)."""
+        at = corner_nm2[..., 0], corner_nm2[..., 1]
+        own, decoded = (
+            _windows(one, side, 1)[at] for one in (self._picture_HW3, self._decoded_HW3)
+        )
+        return own.astype(np.int16) - decoded
+
+
+class _Part(NamedTuple):
+    """What the blocks that begin there, or half a block before, give to squares, (r, c, …).
+
+    Attributes:
+        place: of the picture that was found, (r, c, 2).
+        weight: of each pixel, (r, c, STEP_PX, STEP_PX).
+        share: how much of it is given.
+        tone: the mean of what was lost in the block.
+    """
+
+    place: Ints
+    weight: Floats
+    share: Floats
+    tone: Floats
+
+
+def _windows(values: NDArray[Number], side: int, apart: int) -> NDArray[Number]:
+    """The squares (n, m, side, side, …) of an array (h, w, …), so far apart."""
+    windows = sliding_window_view(values, (side, side), axis=(0, 1))[::apart, ::apart]
+    return np.moveaxis(windows, (-2, -1), (2, 3))
+
+
+def _values(pixels: Pixels, apart_px: int) -> Singles:
+    """What blocks are compared by, (n, m, V): whole numbers from -128 to 127.
+
+    Products of them add up to less than 2**24 in a block, so that in float32 sums are exact.
+    """
+    height, width = (size // _CELL_PX for size in pixels.shape[:2])
+    cells = pixels[: height * _CELL_PX, : width * _CELL_PX]
+    cells = cells.reshape(height, _CELL_PX, width, _CELL_PX, 3)
+    means_hw3 = cells.sum(axis=(1, 3), dtype=np.int32) // _CELL_PX**2 - 128
+    side = _BLOCK_PX // _CELL_PX
+    if min(height, width) < side:
+        return np.zeros((0, 0, 3 * side**2), np.float32)
+    blocks = _windows(means_hw3.astype(np.float32), side, apart_px // _CELL_PX)
+    return blocks.reshape(*blocks.shape[:2], -1)
+
+
+def _contrast(values_EV: Singles) -> Floats:
+    """How far blocks are from their mean, in grey levels."""
+    cells_Ep3 = values_EV.reshape(len(values_EV), -1, 3).astype(np.float64)
+    squares_E3, means_E3 = np.square(cells_Ep3).mean(axis=1), cells_Ep3.mean(axis=1)
+    return np.sqrt((squares_E3 - np.square(means_E3)).mean(axis=1))
