@@ -44,6 +44,9 @@ given to it; the nearer, the more."""
 SOFT = 2
 """The contrast of a block, in grey levels, from which on it counts: of what was lost where there is
 more contrast, a softer block is given the less."""
+STANDS_OUT = 6
+"""How many times as much as the median of its block may be lost of a pixel to be given to another,
+rounded up by a grey level: it is grain. What stands out are things, and would be seen repeated."""
 _BLOCK_PX = 2 * STEP_PX
 _CELL_PX = 4
 """Blocks are compared by the means of squares of so many pixels."""
@@ -63,27 +66,29 @@ class _Examples(NamedTuple):
 
     Attributes:
         corner_E2: of each, from the picture's corner.
-        values_EV: of each, as it is decoded.
+        values_EV: of each, as it is decoded, a byte each.
         half_E: half the sum of their squares.
     """
 
     corner_E2: Ints
-    values_EV: Singles
+    values_EV: NDArray[np.int8]
     half_E: Singles
 
     @classmethod
     def of(cls, values_EV: Singles, corner_E2: Ints) -> _Examples:
         """Of these values."""
-        return cls(corner_E2, values_EV, np.square(values_EV).sum(axis=1) / np.float32(2))
+        half_E = np.square(values_EV).sum(axis=1) / np.float32(2)
+        return cls(corner_E2, values_EV.astype(np.int8), half_E)
 
     def most_like(self, values_nmV: Singles) -> tuple[Ints, Floats]:
         """Where what is most like each block is, (n, m, 2), and how much of what was lost there it
         is given, (n, m)."""
+        values_VE = self.values_EV.T.astype(np.float32)
         shape, values_BV = values_nmV.shape[:2], values_nmV.reshape(-1, values_nmV.shape[2])
         best_B, like_B = np.zeros(len(values_BV), np.int64), np.zeros(len(values_BV))
         for start in range(0, len(values_BV), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
-            like_BE = values_BV[some] @ self.values_EV.T - self.half_E
+            like_BE = values_BV[some] @ values_VE - self.half_E
             best_B[some], like_B[some] = like_BE.argmax(axis=1), like_BE.max(axis=1)
         squared_B = np.square(values_BV).sum(axis=1) - 2 * like_B
         unlike_B = np.sqrt(np.maximum(squared_B, 0) / values_BV.shape[1])
@@ -108,25 +113,27 @@ class Detail:
         self._picture_HW3, self._decoded_HW3 = picture[:height, :width], decoded
         tile = tile_region(Tile(region.level, 0, 0), extent)
         # To tokens they lie as blocks of tiles do: what is painted as it is decoded finds itself.
-        begin_2 = [(tile.top - region.top) % EVERY_PX, (tile.left - region.left) % EVERY_PX]
+        corner_2 = np.subtract(tile[1:3], region[1:3])
         places = math.prod(max(0, size - _BLOCK_PX) // EVERY_PX + 1 for size in (height, width))
         apart_px = EVERY_PX * math.ceil(math.sqrt(places / MOST))
+        begin_2 = corner_2 % min(apart_px, STEP_PX)
         values_nmV = _values(decoded[begin_2[0] :, begin_2[1] :], apart_px)
         corner_nm2 = apart_px * np.moveaxis(np.indices(values_nmV.shape[:2]), 0, 2) + begin_2
-        turn_nm2 = (corner_nm2 + np.subtract(region[1:3], tile[1:3])) // STEP_PX % TURNS
-        self._examples = {
-            turn: _Examples.of(values_nmV[mine], corner_nm2[mine])
-            for turn in product(range(TURNS), repeat=2)
-            if (mine := (turn_nm2 == turn).all(axis=2)).any()
-        }
+        turn_nm2 = (corner_nm2 - corner_2) // STEP_PX % TURNS
+        self._examples: dict[tuple[int, int], _Examples] = {}
+        for turn in product(range(TURNS), range(TURNS)) if values_nmV.size else ():
+            mine = (turn_nm2 == turn).all(axis=2)
+            if not mine.any():  # of few examples, or some far apart, there are none for some turns
+                mine[:] = True
+            self._examples[turn] = _Examples.of(values_nmV[mine], corner_nm2[mine])
 
     def of(self, painted: Pixels, view: View) -> Floats:
         """What the tokenizer would have lost of what is painted.
 
-        Where blocks overlap that have found the same place, that is what is there. Others are mixed
-        by weights of which the squares add up to one, so that grain stays as strong as it is; but
-        the means of blocks, which are tones, by weights that add up themselves. Blocks that reach
-        out of the canvas count for nothing.
+        Where blocks overlap that have found the same place, that is what is there, but for what
+        stands out. Others are mixed by weights of which the squares add up to one, so that grain
+        stays as strong as it is; but the means of blocks, which are tones, by weights that add up
+        themselves. Blocks that reach out of the canvas count for nothing.
 
         Args:
             painted: (h, w, 3).
@@ -140,7 +147,7 @@ class Detail:
         first = view.margin_px % STEP_PX
         rows, cols = (slice(first, size - (size - first) % STEP_PX) for size in (height, width))
         inside = view.extent.inside(level, top, left, (height, width), 1)[rows, cols]
-        if not self._examples or min(inside.shape) < _BLOCK_PX:
+        if not self._examples:
             return found_HW3
         first = (first - view.margin_px) // STEP_PX
         corner_nm2, share_nm = self._most_like(_values(painted[rows, cols], STEP_PX), first)
@@ -174,10 +181,13 @@ class Detail:
 
         A square lies under four blocks: two that begin there, or began a step before, each way.
         """
-        tone_nm3 = self._lost(corner_nm2, _BLOCK_PX).mean(axis=(2, 3))
-        corner, tone, share, whole = (
+        lost_nmBB3 = self._lost(corner_nm2, _BLOCK_PX)
+        most_nm = STANDS_OUT * np.median(np.abs(lost_nmBB3), axis=(2, 3, 4)) + 1
+        bound = most_nm[:, :, None, None, None]
+        tone_nm3 = np.clip(lost_nmBB3, -bound, bound).mean(axis=(2, 3))
+        corner, tone, most, share, whole = (
             np.pad(one, ((1, 1), (1, 1), *((0, 0),) * (one.ndim - 2)))
-            for one in (corner_nm2, tone_nm3, share_nm, whole_nm)
+            for one in (corner_nm2, tone_nm3, most_nm, share_nm, whole_nm)
         )
         rows, cols = share_nm.shape
         parts = []
@@ -190,6 +200,7 @@ class Detail:
                     whole[over][..., None, None] * weight_HW,
                     share[over][..., None, None, None],
                     tone[over][:, :, None, None],
+                    most[over][..., None, None, None],
                 )
             )
         total = np.maximum(sum(one.weight for one in parts), _LEAST)
@@ -198,7 +209,8 @@ class Detail:
             alike = sum(
                 one.weight * (one.place == part.place).all(axis=2)[..., None, None] for one in parts
             )
-            grain = self._lost(part.place, STEP_PX) - part.tone
+            lost = self._lost(part.place, STEP_PX)
+            grain = np.clip(lost, -part.most, part.most) - part.tone
             grain /= np.sqrt(np.maximum(alike / total, _LEAST))[..., None]
             mixed += (part.weight / total)[..., None] * part.share * (part.tone + grain)
         return mixed
@@ -220,12 +232,14 @@ class _Part(NamedTuple):
         weight: of each pixel, (r, c, STEP_PX, STEP_PX).
         share: how much of it is given.
         tone: the mean of what was lost in the block.
+        most: what is given of a pixel at most, either way.
     """
 
     place: Ints
     weight: Floats
     share: Floats
     tone: Floats
+    most: Floats
 
 
 def _windows(values: NDArray[Number], side: int, apart: int) -> NDArray[Number]:
@@ -250,8 +264,8 @@ def _values(pixels: Pixels, apart_px: int) -> Singles:
     return blocks.reshape(*blocks.shape[:2], -1)
 
 
-def _contrast(values_EV: Singles) -> Floats:
+def _contrast(values_BV: Singles | NDArray[np.int8]) -> Floats:
     """How far blocks are from their mean, in grey levels."""
-    cells_Ep3 = values_EV.reshape(len(values_EV), -1, 3).astype(np.float64)
-    squares_E3, means_E3 = np.square(cells_Ep3).mean(axis=1), cells_Ep3.mean(axis=1)
-    return np.sqrt((squares_E3 - np.square(means_E3)).mean(axis=1))
+    cells_Bp3 = values_BV.reshape(len(values_BV), -1, 3).astype(np.float64)
+    squares_B3, means_B3 = np.square(cells_Bp3).mean(axis=1), cells_Bp3.mean(axis=1)
+    return np.sqrt((squares_B3 - np.square(means_B3)).mean(axis=1))

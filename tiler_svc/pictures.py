@@ -62,8 +62,10 @@ from tiler_svc.peers import Tokenizer, again
 
 UPLOADS = 2
 """Pictures taken in at a time: each takes up to 250 MB for a moment."""
-KEPT = 4
-"""Pictures in memory: one takes up to 64 MiB, and as much again as what is decoded of it."""
+KEPT_BYTES = 2**28
+"""Of pictures in memory: one takes up to 64 MiB, and as much again for what is decoded of it."""
+LAID = 4
+"""Tiles at a time over which a picture, or its detail, is laid."""
 AT_ONCE = 2
 """Windows of one picture that are encoded or decoded at a time."""
 LONGEST_S = 600.0
@@ -116,12 +118,16 @@ class Pictures:
 
     def __init__(self, store: Store, tokenizer: Tokenizer) -> None:
         self._store, self._tokenizer = store, tokenizer
-        self._kept: LRUCache[tuple[Known, Extent, str], _Kept] = LRUCache(KEPT)
+        self._kept: LRUCache[tuple[Known, Extent, str], _Kept] = LRUCache(
+            KEPT_BYTES, getsizeof=lambda kept: 2 * sum(one.nbytes for one in kept.picture.levels)
+        )
         self._uploads = asyncio.Semaphore(UPLOADS)
-        self._reading = asyncio.Semaphore(1)  # each takes a hundred megabytes for a moment
+        # Each takes a hundred megabytes for a moment.
+        self._reading, self._decoding = asyncio.Semaphore(1), asyncio.Semaphore(1)
+        self._laying = asyncio.Semaphore(LAID)  # each up to 70
         self._marks = Marks(store, marks.PICTURES)
         self._encoding = Jobs[Key, None]("encode", LONGEST_S)
-        self._finding = Jobs[tuple[Known | None, Extent, str, int], None]("detail", LONGEST_S)
+        self._finding = Jobs[tuple[Known | None, Extent, str, int], Detail]("detail", LONGEST_S)
 
     async def close(self) -> None:
         """Stop all work."""
@@ -264,9 +270,11 @@ class Pictures:
             if canvas.known is not None:
                 kept = await self._read(canvas, model)
                 detail = await self._detail(kept, canvas, model, level)
-                own = await asyncio.to_thread(kept.picture.lay_over, painted, detail)
+                async with self._laying:
+                    own = await asyncio.to_thread(kept.picture.lay_over, painted, detail)
             elif detail is not None:
-                own = await asyncio.to_thread(detail.laid, painted)
+                async with self._laying:
+                    own = await asyncio.to_thread(detail.laid, painted)
             if canvas.branch is not None and laid is not own:
                 place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
                 own = place.laid(painted.view.region, laid, own)
@@ -288,16 +296,18 @@ class Pictures:
         if level not in kept.details:
             key = (canvas.known, canvas.extent, model.digest, level)
 
-            async def find() -> None:
+            async def find() -> Detail:
                 tokens, _ = await load_tokens(self._store, canvas, model)
                 codes, f = tokens.codes[level], PATCH_PX // model.side_tok
                 shape = (codes.shape[0], codes.shape[1])
                 decode = partial(self._decoded, model, codes)
-                parts = await at_once(AT_ONCE, decode, windows(*shape))
-                decoded = joined(shape, parts, f)
-                kept.details[level] = await asyncio.to_thread(kept.picture.detail, level, decoded)
+                async with self._decoding:
+                    parts = await at_once(AT_ONCE, decode, windows(*shape))
+                    return await asyncio.to_thread(
+                        lambda: kept.picture.detail(level, joined(shape, parts, f))
+                    )
 
-            await self._finding.join(key, lambda _: find(), urgent=True)
+            kept.details[level] = await self._finding.join(key, lambda _: find(), urgent=True)
         return kept.details[level]
 
     async def _encode(self, key: Key, canvas: Canvas, model: Model) -> None:

@@ -398,8 +398,8 @@ async def build(settings: TilerSettings) -> AsyncIterator[Sequence[Servicer]]:
         finally:
             await canvases.close()
             await exports.close()
-            await pictures.close()
             await engine.close()
+            await pictures.close()
 
 
 def _tile(address: tiler_pb.TileAddress, frame: int) -> Tile:
