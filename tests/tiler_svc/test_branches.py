@@ -20,9 +20,12 @@ from handscroll.paint import Painter
 from handscroll.picture import to_png
 from handscroll.tokenizer import RADIUS_TOK
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
+from svckit.client import connect
 from svckit.keys import patch_key, patches_prefix, picture_key, tile_key, tiles_prefix
 from tests.tiler_svc.fakes import House, house
 from tests.tiler_svc.test_admission import ask, draw, keyed, make_key
+from tiler_svc.peers import Tokenizer
+from tiler_svc.pictures import Pictures
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +69,9 @@ async def test_a_branch_is_painted_as_the_algorithm_alone_does(
     async with house(model, tmp_path, paint=True) as home:
         await home.store.create(picture_key(digest_of(PIXELS)), to_png(PIXELS))
         parent, child = await family(home, known=known, frames=frame + 1)
+        if around:
+            async with connect(f"127.0.0.1:{home.ports[1]}") as channel:
+                await Pictures(home.store, Tokenizer(channel)).encode(parent, home.model)
         with (
             Painter(model, parent, picture=PIXELS if around else None) as before,
             Painter(model, child, parent=before) as painter,
