@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes, Field, Floats
-from handscroll.detail import Detail, Pieces
+from handscroll.detail import Detail
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_PX, cell_values, near
 from handscroll.geometry import (
     PATCH_PX,
     STANDS,
+    TILE_PX,
     Extent,
     Mask,
     Moved,
@@ -224,36 +225,42 @@ class KnownPixels:
 
     def detail(self, level: int, decoded: Pixels) -> Detail:
         """What the tokenizer has lost of the picture at a level, given what is decoded of it."""
-        height, width, _ = decoded.shape
-        pieces = Pieces(self.levels[level][None, :height, :width], decoded[None])
-        region, tile = self.place.region(level), tile_region(Tile(level, 0, 0), self.place.extent)
-        return Detail(pieces, (tile.top - region.top, tile.left - region.left))
+        return Detail(self.levels[level], decoded, self.place.region(level), self.place.extent)
 
-    def lay_over(self, painted: Painted) -> Pixels:
-        """Show the picture where it lies.
+    def lay_over(self, painted: Painted, detail: Detail) -> Pixels:
+        """Show the picture where it lies, and its detail all around.
 
         What a pixel of the picture has and the one decoded in its place has not, the tokenizer has
         lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards. So
         in frame 0 the picture is as it was given and passes into what is painted. Later it is so
         where nothing moves; where something has come from elsewhere in frame 0, its own detail goes
-        along. By as much as the picture is brighter at its edge than what is beside it, that is
-        brightened, fading outwards over TONE_PX, in all frames alike.
+        along. Everywhere else is given what was lost of what looks like it. By as much as the
+        picture is brighter at its edge than what is then beside it, that is brightened, fading
+        outwards over TONE_PX, in all frames alike.
+
+        Args:
+            painted: what came of a view.
+            detail: of the picture at the view's level.
 
         Returns:
             (h, w, 3), of what is painted there.
         """
         view = painted.view
         if not self.place.shows(view.tile, view.moved_px):
-            return painted.shown()
-        shown_HW3 = painted.pixels + painted.lost
+            return detail.laid(painted)
+        found_HW3 = first_found_HW3 = detail.of(painted.pixels, view)
+        first = painted.firsts[0]
+        if first.pixels is not painted.pixels:
+            first_found_HW3 = detail.of(first.pixels, view)
+        shown_HW3 = painted.pixels + found_HW3
         toned_HW = np.ones(shown_HW3.shape[:2])
         for first in painted.firsts:
             share_HW, lost_HW3 = self._lost(view, first)
-            shown_HW3 += share_HW[..., None] * (lost_HW3 - painted.lost)
+            shown_HW3 += share_HW[..., None] * (lost_HW3 - found_HW3)
             if first.moved_px != STANDS:
                 toned_HW -= share_HW  # what has come brings its tones along
-        stood = painted.firsts[0]
-        shown_HW3 += toned_HW[..., None] * self._step(view, np.rint(stood.pixels + stood.lost))
+        step_HW3 = self._step(view, np.rint(painted.firsts[0].pixels + first_found_HW3))
+        shown_HW3 += toned_HW[..., None] * step_HW3
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
     def _lost(self, view: View, first: First) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -273,7 +280,8 @@ class KnownPixels:
         rows, cols = self._axes(view.region)
         away_HW = np.hypot(rows.away[:, None], cols.away)
         step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
-        if not view.cut(step_HW).any():  # a tile inside the picture takes on nothing
+        tile = slice(view.margin_px, view.margin_px + TILE_PX)
+        if not step_HW[tile, tile].any():  # a tile inside the picture takes on nothing
             return np.zeros(first_HW3.shape)
         level, top, left, height, width, _ = view.region
         inside_HW = view.extent.inside(level, top, left, (height, width), 1)
