@@ -259,7 +259,9 @@ class Lineage:
 
     def member(self, canvas_id: str) -> Lineage:
         """The canvas itself or an ancestor, by its id."""
-        return next(one for one in self.line if one.id == canvas_id)
+        found = next((one for one in self.line if one.id == canvas_id), None)
+        assert found is not None, f"{canvas_id} is not of this lineage"
+        return found
 
     def cone(self, patches: Iterable[Patch], since: int = 0) -> set[tuple[str, Patch]]:
         """Everything that must be drawn for these patches to stand, and of which canvas it is.

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from handscroll.assemble import Pixels
 from handscroll.field import near
 from handscroll.geometry import Extent, Mask, Region, Tile, tile_region
-from handscroll.view import Painted, View
+from handscroll.view import Number, Painted, View
 
 STEP_PX = 16
 """How far apart blocks of what is painted begin, from a tile's corner on; each is twice as large.
@@ -55,7 +55,6 @@ _AT_ONCE = 256
 _RISES = np.sin(np.pi * (np.arange(STEP_PX) + 0.5) / _BLOCK_PX) ** 2
 _LEAST = 1e-9
 
-Number = TypeVar("Number", bound=np.generic)
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -143,12 +142,12 @@ class Detail:
             Grey levels to be added, (h, w, 3).
         """
         found_HW3 = np.zeros(painted.shape)
+        if not self._examples:
+            return found_HW3
         level, top, left, height, width, _ = view.region
         first = view.margin_px % STEP_PX
         rows, cols = (slice(first, size - (size - first) % STEP_PX) for size in (height, width))
         inside = view.extent.inside(level, top, left, (height, width), 1)[rows, cols]
-        if not self._examples:
-            return found_HW3
         first = (first - view.margin_px) // STEP_PX
         corner_nm2, share_nm = self._most_like(_values(painted[rows, cols], STEP_PX), first)
         whole_nm = np.asarray(_windows(inside, _BLOCK_PX, STEP_PX).all(axis=(2, 3)))

@@ -28,7 +28,6 @@ from handscroll.field import CELL_PX, cell_values, near
 from handscroll.geometry import (
     PATCH_PX,
     STANDS,
-    TILE_PX,
     Extent,
     Mask,
     Moved,
@@ -248,10 +247,8 @@ class KnownPixels:
         view = painted.view
         if not self.place.shows(view.tile, view.moved_px):
             return detail.laid(painted)
-        found_HW3 = first_found_HW3 = detail.of(painted.pixels, view)
-        first = painted.firsts[0]
-        if first.pixels is not painted.pixels:
-            first_found_HW3 = detail.of(first.pixels, view)
+        stood, found_HW3 = painted.firsts[0].pixels, detail.of(painted.pixels, view)
+        stood_HW3 = stood + (found_HW3 if stood is painted.pixels else detail.of(stood, view))
         shown_HW3 = painted.pixels + found_HW3
         toned_HW = np.ones(shown_HW3.shape[:2])
         for first in painted.firsts:
@@ -259,8 +256,7 @@ class KnownPixels:
             shown_HW3 += share_HW[..., None] * (lost_HW3 - found_HW3)
             if first.moved_px != STANDS:
                 toned_HW -= share_HW  # what has come brings its tones along
-        step_HW3 = self._step(view, np.rint(painted.firsts[0].pixels + first_found_HW3))
-        shown_HW3 += toned_HW[..., None] * step_HW3
+        shown_HW3 += toned_HW[..., None] * self._step(painted, np.rint(stood_HW3).astype(np.int32))
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
     def _lost(self, view: View, first: First) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -275,20 +271,19 @@ class KnownPixels:
         seen_HW = first.share * near(np.maximum(first.change, first.change[mirrored]) / OTHER)
         return seen_HW * near(np.hypot(rows.away[:, None], cols.away) / RIM_PX), lost_HW3
 
-    def _step(self, view: View, first_HW3: NDArray[np.float64]) -> NDArray[np.float64]:
-        """By how much what is painted beside the picture, and was in frame 0, is brightened."""
+    def _step(self, painted: Painted, stood_HW3: NDArray[np.int32]) -> NDArray[np.float64]:
+        """By how much what is painted beside the picture is brightened (h, w, 3), by what stood
+        there in frame 0."""
+        view = painted.view
         rows, cols = self._axes(view.region)
         away_HW = np.hypot(rows.away[:, None], cols.away)
         step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
-        tile = slice(view.margin_px, view.margin_px + TILE_PX)
-        if not step_HW[tile, tile].any():  # a tile inside the picture takes on nothing
-            return np.zeros(first_HW3.shape)
+        if not painted.cut(step_HW).any():  # a tile inside the picture takes on nothing
+            return np.zeros(stood_HW3.shape)
         level, top, left, height, width, _ = view.region
         inside_HW = view.extent.inside(level, top, left, (height, width), 1)
         own_mean_HW3 = _mean_around(self._own(view, rows, cols), away_HW == 0)
-        step_HW3 = own_mean_HW3 - _mean_around(
-            first_HW3.astype(np.int32), inside_HW & (away_HW > MIXED_PX)
-        )
+        step_HW3 = own_mean_HW3 - _mean_around(stood_HW3, inside_HW & (away_HW > MIXED_PX))
         edge = np.ix_(rows.nearest, cols.nearest)
         step_HW3 = np.nan_to_num(step_HW3[edge])  # where there is nothing to compare: none
         step_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)

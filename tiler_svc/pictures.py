@@ -265,16 +265,19 @@ class Pictures:
         """
         laid, level = painted.pixels, painted.view.tile.level
         detail: Detail | None = None
+        plain: Pixels | None = None  # with detail alone, for as many branches as have no picture
         for canvas in reversed(line):
             own = painted.pixels
             if canvas.known is not None:
                 kept = await self._read(canvas, model)
-                detail = await self._detail(kept, canvas, model, level)
+                detail, plain = await self._detail(kept, canvas, model, level), None
                 async with self._laying:
                     own = await asyncio.to_thread(kept.picture.lay_over, painted, detail)
             elif detail is not None:
-                async with self._laying:
-                    own = await asyncio.to_thread(detail.laid, painted)
+                if plain is None:
+                    async with self._laying:
+                        plain = await asyncio.to_thread(detail.laid, painted)
+                own = plain
             if canvas.branch is not None and laid is not own:
                 place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
                 own = place.laid(painted.view.region, laid, own)
