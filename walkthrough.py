@@ -10,16 +10,17 @@ import torch
 from PIL import Image
 
 from handscroll import checkpoint
-from handscroll.assemble import window_codes
 from handscroll.canvas import Canvas
 from handscroll.context import Codes, gather
+from handscroll.detail import STEP_PX, Detail
 from handscroll.field import ProceduralField
-from handscroll.geometry import PATCH_PX, TILE_PX, Patch, Tile, window_patches
+from handscroll.geometry import PATCH_PX, Patch, Tile, window_patches
 from handscroll.order import Lattice
 from handscroll.paint import Painter
 from handscroll.sample import choose, collate, guided, token_order, without_field
 from handscroll.seeds import gumbels, patch_key
 from handscroll.tokenizer import RADIUS_TOK, to_rgb
+from handscroll.view import View
 
 torch.set_num_threads(1)
 
@@ -90,14 +91,20 @@ for patch in (patch for wave in waves for patch in wave):
     pool[patch] = drawn.reshape(side, side, 4)
     print(f"  drew {tuple(patch)}, which saw {len(context.codes_NK)} tokens")
 
-# Tokens to pixels, with four tokens of margin on every side, so that no border shows.
+# Tokens to pixels, and a few pixels around the tile, with four tokens of margin on every side, so
+# that no border shows.
 
-window, inside, where = window_codes(tile, canvas.extent, side, RADIUS_TOK, pool.__getitem__)
-rows, cols = (slice(at, at + TILE_PX) for at in (where.top_px, where.left_px))
+view = View(tile, canvas.extent, side, RADIUS_TOK, margin_px=STEP_PX)
+(window,) = view.tokens(pool.__getitem__)
 pixels = model.tokenizer.decode(
-    torch.from_numpy(window)[None], torch.from_numpy(inside)[None], (rows, cols)
+    torch.from_numpy(window.codes)[None], torch.from_numpy(window.inside)[None], window.crop
 )
-picture = to_rgb(pixels[0]).numpy()
+
+# What the tokenizer loses, grain and ripples, is found again by example: each block of 32 pixels is
+# given what was lost of the piece of a real picture that looks most like it.
+
+painted = view.painted([to_rgb(pixels[0]).numpy()], Detail(world.pieces[tile.level]))
+picture = view.cut(painted.shown())
 Image.fromarray(picture).save("walkthrough.png")
 
 # And the library, which batches, caches and forgets as it goes, agrees.

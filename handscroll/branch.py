@@ -41,7 +41,7 @@ from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.field import CELL_PX, frayed
 from handscroll.geometry import PATCH_PX, STANDS, Extent, Mask, Patch, Region, Tile, tile_region
 from handscroll.known import BESIDE_PX, TONE_PX, KnownPlace
-from handscroll.view import AROUND_PX, View
+from handscroll.view import View
 
 MAX_BRANCHES = 64
 """How long a chain of branches, each of the one before, may be."""
@@ -247,13 +247,10 @@ class Lineage:
 
     def view(self, tile: Tile, radius_tok: int) -> View:
         """How a tile is decoded by what needs ``radius_tok`` tokens of margin."""
-        margin_px, extent = AROUND_PX if tile.frame else 0, self.canvas.extent
+        extent, margin_px = self.canvas.extent, STEP_PX
         moved_px = STANDS
         came_px = self.order.course.moved_px(tile.level, tile.frame, extent.finest)
-        pictures = [one.known for one in self.line if one.known is not None]
-        if pictures:
-            margin_px += STEP_PX
-        if any(known.shows(tile, came_px) for known in pictures):
+        if any(one.known and one.known.shows(tile, came_px) for one in self.line):
             margin_px, moved_px = NEAR_KNOWN_PX, came_px
         return View(tile, extent, self.side, radius_tok, margin_px, moved_px)
 

@@ -1,7 +1,7 @@
 """A checkpoint: a folder of safetensors and one ``config.json``, never a pickle.
 
     config.json              shapes, worlds, the text encoder's digest, SHA-256 of each file below
-    tokenizer.safetensors    decoder.safetensors    palettes.safetensors
+    tokenizer.safetensors    decoder.safetensors    palettes.safetensors    pieces.safetensors
 
 The model digest is the SHA-256 of ``config.json``, which names the digest of every weight file: it
 names exactly these weights and this configuration. Every digest is checked before its file is read.
@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,21 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Sampling, read_spec
 from handscroll.context import Floats
 from handscroll.decoder import Decoder, DecoderConfig
+from handscroll.detail import Pieces
 from handscroll.errors import BrokenCheckpoint, InvalidRequest, NotFound
 from handscroll.field import CELL_PX, CELL_VALUES, Palette
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.tokenizer import Tokenizer, TokenizerConfig
 
-FORMAT = "handscroll-checkpoint/7"
+FORMAT = "handscroll-checkpoint/8"
 SHIPPED = Path(__file__).parent / "weights"
 """The checkpoint that comes with the package."""
 
-_FILES = ("tokenizer.safetensors", "decoder.safetensors", "palettes.safetensors")
+_FILES = tuple(f"{name}.safetensors" for name in ("tokenizer", "decoder", "palettes", "pieces"))
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,15 @@ class World:
         index: its number in the decoder.
         extent: what a canvas of this world covers unless it says otherwise.
         palette: what its fields are made of.
+        pieces: of the pictures it was learned from, by level: examples of what the tokenizer loses;
+            none of levels that are shown as they are decoded.
     """
 
     name: str
     index: int
     extent: Extent
     palette: Palette
+    pieces: Mapping[int, Pieces] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         Canvas("", self.name, 0, self.extent)  # refuses an extent that no canvas can have
@@ -79,6 +84,24 @@ class World:
         spacing = self.palette.spacing
         if type(spacing) is not int or spacing < 1:
             raise ValueError(f"spacing must be a positive whole number, not {spacing!r}")
+        for level, pieces in self.pieces.items():
+            for pixels in pieces:
+                shape = pixels.shape
+                if pixels.dtype != np.uint8 or len(shape) != 4 or 0 in shape or shape[3] != 3:
+                    raise ValueError(
+                        f"pieces of {self.name} must be bytes of shape (pieces, height, width, 3), "
+                        f"not {pixels.dtype} of {shape}"
+                    )
+            if pieces.pictures_NHW3.shape != pieces.decoded_NHW3.shape:
+                raise ValueError(
+                    f"pieces of {self.name} and what is decoded of them must be as many and as "
+                    f"large: {pieces.pictures_NHW3.shape}, not {pieces.decoded_NHW3.shape}"
+                )
+            if not 0 <= level <= self.extent.finest:
+                raise ValueError(
+                    f"pieces of {self.name} must be of levels 0 to {self.extent.finest}, "
+                    f"not {level}"
+                )
 
 
 @dataclass(frozen=True)
@@ -110,6 +133,11 @@ class Checkpoint:
             raise NotFound(f"no world {name!r}; this model paints {', '.join(sorted(self.worlds))}")
         return self.worlds[name]
 
+    def as_decoded(self) -> Checkpoint:
+        """The same, but what it paints is shown as it is decoded, without detail."""
+        plain = {name: replace(world, pieces={}) for name, world in self.worlds.items()}
+        return replace(self, worlds=plain)
+
 
 def save(
     folder: Path,
@@ -125,6 +153,7 @@ def save(
         "tokenizer.safetensors": save_tensors(tokenizer.state_dict()),
         "decoder.safetensors": save_tensors(decoder.state_dict()),
         "palettes.safetensors": save_arrays(dict(_palette_arrays(worlds))),
+        "pieces.safetensors": save_arrays(dict(_piece_arrays(worlds))),
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -133,7 +162,12 @@ def save(
         "tokenizer": asdict(tokenizer.config),
         "decoder": asdict(decoder.config),
         "worlds": [
-            {"name": one.name, "extent": asdict(one.extent), "spacing": one.palette.spacing}
+            {
+                "name": one.name,
+                "extent": asdict(one.extent),
+                "spacing": one.palette.spacing,
+                "pieces": sorted(one.pieces),
+            }
             for one in worlds
         ],
         "text_encoder": text_encoder,
@@ -167,8 +201,10 @@ def load(folder: Path = SHIPPED) -> Checkpoint:
         contents = {name: _read(folder / name, config["files"][name]) for name in _FILES}
         tokenizer = Tokenizer(TokenizerConfig(**_tuples(config["tokenizer"])))
         decoder = Decoder(DecoderConfig(**config["decoder"]))
-        palettes = _arrays(contents["palettes.safetensors"])
-        worlds = [_world(one, index, palettes) for index, one in enumerate(config["worlds"])]
+        palettes, pieces = (_arrays(contents[name], name) for name in _FILES[2:])
+        worlds = [
+            _world(one, index, palettes, pieces) for index, one in enumerate(config["worlds"])
+        ]
         encoder = config["text_encoder"]
         sampling = read_spec(Sampling, config["sampling"])
         _agree(tokenizer.config, decoder.config, worlds, encoder)
@@ -182,10 +218,20 @@ def load(folder: Path = SHIPPED) -> Checkpoint:
     return Checkpoint(_sha256(text), tokenizer, decoder, by_name, encoder, sampling)
 
 
-def _world(told: dict[str, Any], index: int, palettes: Mapping[str, NDArray[Any]]) -> World:
+def _world(
+    told: dict[str, Any],
+    index: int,
+    palettes: Mapping[str, NDArray[Any]],
+    pieces: Mapping[str, NDArray[Any]],
+) -> World:
     name, extent = told["name"], Extent(**told["extent"])
     captions, layered = palettes.get(f"{name}.captions"), extent.height_px is not None
-    return World(name, index, extent, Palette(palettes[name], captions, told["spacing"], layered))
+    palette = Palette(palettes[name], captions, told["spacing"], layered)
+    by_level = {
+        level: Pieces(pieces[f"{name}.{level}.pictures"], pieces[f"{name}.{level}.decoded"])
+        for level in told["pieces"]
+    }
+    return World(name, index, extent, palette, by_level)
 
 
 def _palette_arrays(worlds: Sequence[World]) -> Iterator[tuple[str, Floats]]:
@@ -194,6 +240,13 @@ def _palette_arrays(worlds: Sequence[World]) -> Iterator[tuple[str, Floats]]:
         yield world.name, np.ascontiguousarray(world.palette.blocks_BRCV)
         if world.palette.captions_BW is not None:
             yield f"{world.name}.captions", np.ascontiguousarray(world.palette.captions_BW)
+
+
+def _piece_arrays(worlds: Sequence[World]) -> Iterator[tuple[str, Pixels]]:
+    for world in worlds:
+        for level, pieces in world.pieces.items():
+            yield f"{world.name}.{level}.pictures", np.ascontiguousarray(pieces.pictures_NHW3)
+            yield f"{world.name}.{level}.decoded", np.ascontiguousarray(pieces.decoded_NHW3)
 
 
 def _agree(
@@ -234,11 +287,11 @@ def _read(path: Path, digest: str) -> bytes:
     return content
 
 
-def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
+def _arrays(content: bytes, name: str) -> dict[str, NDArray[Any]]:
     try:
         return load_arrays(content)
     except SafetensorError as error:
-        raise BrokenCheckpoint(f"palettes are not safetensors: {error}") from error
+        raise BrokenCheckpoint(f"{name} is not safetensors: {error}") from error
 
 
 def _fill(model: nn.Module, content: bytes, path: Path) -> None:

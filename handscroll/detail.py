@@ -1,23 +1,24 @@
 """Detail: what the tokenizer loses, found again by example.
 
-A tokenizer keeps what a picture shows and loses its grain: blades of grass, stones, ripples. Of a
-picture that is given (see `handscroll.known`) both are at hand, itself and what is decoded of its
-tokens, so each place of it is an example of what is lost of what looks so. What is painted around
-it is cut into blocks, and each is given what was lost at the place of the picture that looks most
-like it (image analogies, Hertzmann et al. 2001; example-based super-resolution, Freeman et al.
-2002).
+A tokenizer keeps what a picture shows and loses its grain: blades of grass, stones, ripples. Of the
+pictures that a model has learned from, pieces are kept, themselves and what is decoded of their
+tokens, and of a picture that is given (see `handscroll.known`) both are at hand; so each place of
+them is an example of what is lost of what looks so. What is painted is cut into blocks, and each is
+given what was lost at the place that looks most like it (image analogies, Hertzmann et al. 2001;
+example-based super-resolution, Freeman et al. 2002).
 
 Which place that is, is found in whole numbers: it does not depend on what else is looked at, nor on
 how a machine adds.
 
-Shape suffixes: E examples, n m blocks, r c squares of half a block's side, V values of a block.
+Shape suffixes: N pieces, E examples, n m blocks, r c squares of half a block's side, V values of a
+block.
 """
 
 from __future__ import annotations
 
 import math
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -25,8 +26,7 @@ from numpy.typing import NDArray
 
 from handscroll.assemble import Pixels
 from handscroll.field import near
-from handscroll.geometry import Extent, Mask, Region, Tile, tile_region
-from handscroll.view import Number, Painted, View
+from handscroll.geometry import Mask
 
 STEP_PX = 16
 """How far apart blocks of what is painted begin, from a tile's corner on; each is twice as large.
@@ -34,7 +34,7 @@ So of so many pixels around a tile must be known what is painted."""
 EVERY_PX = 8
 """How far apart examples lie, at least."""
 MOST = 2**14
-"""How many examples there are of a picture: of a larger one they lie farther apart."""
+"""How many examples there are at most: of more or larger pictures they lie farther apart."""
 TURNS = 4
 """Of so many blocks in a row each has examples of its own, of which the others take none: what was
 given to many side by side would be seen to be repeated."""
@@ -55,32 +55,45 @@ _AT_ONCE = 256
 _RISES = np.sin(np.pi * (np.arange(STEP_PX) + 0.5) / _BLOCK_PX) ** 2
 _LEAST = 1e-9
 
+Number = TypeVar("Number", bound=np.generic)
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 
-class _Examples(NamedTuple):
-    """Some places of a picture, and what they are found by.
+class Pieces(NamedTuple):
+    """Pieces of pictures of one level, all of one size.
 
     Attributes:
-        corner_E2: of each, from the picture's corner.
+        pictures_NHW3: themselves.
+        decoded_NHW3: what is decoded of their tokens.
+    """
+
+    pictures_NHW3: Pixels
+    decoded_NHW3: Pixels
+
+
+class _Examples(NamedTuple):
+    """Some places, and what they are found by.
+
+    Attributes:
+        place_E3: of each, its piece and its corner in that.
         values_EV: of each, as it is decoded, a byte each.
         half_E: half the sum of their squares.
     """
 
-    corner_E2: Ints
+    place_E3: Ints
     values_EV: NDArray[np.int8]
     half_E: Singles
 
     @classmethod
-    def of(cls, values_EV: Singles, corner_E2: Ints) -> _Examples:
+    def of(cls, values_EV: Singles, place_E3: Ints) -> _Examples:
         """Of these values."""
         half_E = np.square(values_EV).sum(axis=1) / np.float32(2)
-        return cls(corner_E2, values_EV.astype(np.int8), half_E)
+        return cls(place_E3, values_EV.astype(np.int8), half_E)
 
     def most_like(self, values_nmV: Singles) -> tuple[Ints, Floats]:
-        """Where what is most like each block is, (n, m, 2), and how much of what was lost there it
+        """Where what is most like each block is, (n, m, 3), and how much of what was lost there it
         is given, (n, m)."""
         values_VE = self.values_EV.T.astype(np.float32)
         shape, values_BV = values_nmV.shape[:2], values_nmV.reshape(-1, values_nmV.shape[2])
@@ -93,40 +106,37 @@ class _Examples(NamedTuple):
         unlike_B = np.sqrt(np.maximum(squared_B, 0) / values_BV.shape[1])
         fainter_B = (_contrast(values_BV) + SOFT) / (_contrast(self.values_EV[best_B]) + SOFT)
         share_B = np.minimum(fainter_B, 1) * near(unlike_B / UNLIKE)
-        return self.corner_E2[best_B].reshape(*shape, 2), share_B.reshape(shape)
+        return self.place_E3[best_B].reshape(*shape, 3), share_B.reshape(shape)
 
 
 class Detail:
-    """What the tokenizer has lost of a picture at one level, to be found again.
+    """What the tokenizer has lost of pictures of one level, to be found again.
 
     Args:
-        picture: the picture (H, W, 3).
-        decoded: what is decoded of its tokens (h, w, 3), which are as many as are whole, from its
-            corner on.
-        region: where it lies.
-        extent: of the canvas.
+        pieces: of them.
+        tile: where a tile begins, counted down and right from the corner of a piece. To tokens
+            examples lie as blocks of tiles do then: what is painted as it is decoded finds itself.
     """
 
-    def __init__(self, picture: Pixels, decoded: Pixels, region: Region, extent: Extent) -> None:
-        height, width, _ = decoded.shape
-        self._picture_HW3, self._decoded_HW3 = picture[:height, :width], decoded
-        tile = tile_region(Tile(region.level, 0, 0), extent)
-        # To tokens they lie as blocks of tiles do: what is painted as it is decoded finds itself.
-        corner_2 = np.subtract(tile[1:3], region[1:3])
+    def __init__(self, pieces: Pieces, tile: tuple[int, int] = (0, 0)) -> None:
+        self._pieces = pieces
+        count, height, width, _ = pieces.decoded_NHW3.shape
         places = math.prod(max(0, size - _BLOCK_PX) // EVERY_PX + 1 for size in (height, width))
-        apart_px = EVERY_PX * math.ceil(math.sqrt(places / MOST))
-        begin_2 = corner_2 % min(apart_px, STEP_PX)
-        values_nmV = _values(decoded[begin_2[0] :, begin_2[1] :], apart_px)
-        corner_nm2 = apart_px * np.moveaxis(np.indices(values_nmV.shape[:2]), 0, 2) + begin_2
-        turn_nm2 = (corner_nm2 - corner_2) // STEP_PX % TURNS
+        apart_px = EVERY_PX * math.ceil(math.sqrt(count * places / MOST))
+        begin_2 = np.array(tile) % min(apart_px, STEP_PX)
+        seen = (one[begin_2[0] :, begin_2[1] :] for one in pieces.decoded_NHW3)
+        values_NnmV = np.stack([_values(one, apart_px) for one in seen])
+        place_Nnm3 = np.moveaxis(np.indices(values_NnmV.shape[:3]), 0, 3) * (1, apart_px, apart_px)
+        place_Nnm3 += (0, *begin_2)
+        turn_Nnm2 = (place_Nnm3[..., 1:] - tile) // STEP_PX % TURNS
         self._examples: dict[tuple[int, int], _Examples] = {}
-        for turn in product(range(TURNS), range(TURNS)) if values_nmV.size else ():
-            mine = (turn_nm2 == turn).all(axis=2)
+        for turn in product(range(TURNS), range(TURNS)) if values_NnmV.size else ():
+            mine = (turn_Nnm2 == turn).all(axis=3)
             if not mine.any():  # of few examples, or some far apart, there are none for some turns
                 mine[:] = True
-            self._examples[turn] = _Examples.of(values_nmV[mine], corner_nm2[mine])
+            self._examples[turn] = _Examples.of(values_NnmV[mine], place_Nnm3[mine])
 
-    def of(self, painted: Pixels, view: View) -> Floats:
+    def of(self, painted: Pixels, inside: Mask, corner_px: tuple[int, int]) -> Floats:
         """What the tokenizer would have lost of what is painted.
 
         Where blocks overlap that have found the same place, that is what is there, but for what
@@ -136,7 +146,9 @@ class Detail:
 
         Args:
             painted: (h, w, 3).
-            view: where it lies. Within STEP_PX of its rim not all blocks are seen.
+            inside: which of it lies in the canvas, (h, w).
+            corner_px: the corner of a tile in it, down and right, from which blocks are laid and
+                counted. Within STEP_PX of the rim not all blocks are seen.
 
         Returns:
             Grey levels to be added, (h, w, 3).
@@ -144,49 +156,44 @@ class Detail:
         found_HW3 = np.zeros(painted.shape)
         if not self._examples:
             return found_HW3
-        level, top, left, height, width, _ = view.region
-        first = view.margin_px % STEP_PX
-        rows, cols = (slice(first, size - (size - first) % STEP_PX) for size in (height, width))
-        inside = view.extent.inside(level, top, left, (height, width), 1)[rows, cols]
-        first = (first - view.margin_px) // STEP_PX
-        corner_nm2, share_nm = self._most_like(_values(painted[rows, cols], STEP_PX), first)
-        whole_nm = np.asarray(_windows(inside, _BLOCK_PX, STEP_PX).all(axis=(2, 3)))
-        mixed = self._mixed(corner_nm2, share_nm, whole_nm)
-        found_HW3[rows, cols] = mixed.transpose(0, 2, 1, 3, 4).reshape(*inside.shape, 3)
+        rows, cols = (
+            slice(first := at % STEP_PX, size - (size - first) % STEP_PX)
+            for at, size in zip(corner_px, inside.shape, strict=True)
+        )
+        first_nm = ((rows.start - corner_px[0]) // STEP_PX, (cols.start - corner_px[1]) // STEP_PX)
+        place_nm3, share_nm = self._most_like(_values(painted[rows, cols], STEP_PX), first_nm)
+        whole_nm = np.asarray(_windows(inside[rows, cols], _BLOCK_PX, STEP_PX).all(axis=(2, 3)))
+        mixed = self._mixed(place_nm3, share_nm, whole_nm)
+        shape = (rows.stop - rows.start, cols.stop - cols.start, 3)
+        found_HW3[rows, cols] = mixed.transpose(0, 2, 1, 3, 4).reshape(shape)
         return found_HW3
 
-    def laid(self, painted: Painted) -> Pixels:
-        """What is painted, with what was lost of it: (h, w, 3)."""
-        shown_HW3 = painted.pixels + self.of(painted.pixels, painted.view)
-        return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
-
-    def _most_like(self, values_nmV: Singles, first: int) -> tuple[Ints, Floats]:
-        """Where in the picture is what is most like each block, and how much of what was lost there
-        it is given.
+    def _most_like(self, values_nmV: Singles, first: tuple[int, int]) -> tuple[Ints, Floats]:
+        """Where what is most like each block is, and how much of what was lost there it is given.
 
         Args:
             values_nmV: of the blocks.
-            first: how many steps from a tile's corner they begin.
+            first: how many steps from a tile's corner they begin, down and right.
         """
         share_nm = np.zeros(values_nmV.shape[:2])
-        corner_nm2 = np.zeros((*share_nm.shape, 2), np.int64)
+        place_nm3 = np.zeros((*share_nm.shape, 3), np.int64)
         for (down, right), examples in self._examples.items():
-            mine = np.s_[(down - first) % TURNS :: TURNS, (right - first) % TURNS :: TURNS]
-            corner_nm2[mine], share_nm[mine] = examples.most_like(values_nmV[mine])
-        return corner_nm2, share_nm
+            mine = np.s_[(down - first[0]) % TURNS :: TURNS, (right - first[1]) % TURNS :: TURNS]
+            place_nm3[mine], share_nm[mine] = examples.most_like(values_nmV[mine])
+        return place_nm3, share_nm
 
-    def _mixed(self, corner_nm2: Ints, share_nm: Floats, whole_nm: Mask) -> Floats:
+    def _mixed(self, place_nm3: Ints, share_nm: Floats, whole_nm: Mask) -> Floats:
         """What blocks are given, mixed: (r, c, STEP_PX, STEP_PX, 3).
 
         A square lies under four blocks: two that begin there, or began a step before, each way.
         """
-        lost_nmBB3 = self._lost(corner_nm2, _BLOCK_PX)
+        lost_nmBB3 = self._lost(place_nm3, _BLOCK_PX)
         most_nm = STANDS_OUT * np.median(np.abs(lost_nmBB3), axis=(2, 3, 4)) + 1
         bound = most_nm[:, :, None, None, None]
         tone_nm3 = np.clip(lost_nmBB3, -bound, bound).mean(axis=(2, 3))
-        corner, tone, most, share, whole = (
+        place, tone, most, share, whole = (
             np.pad(one, ((1, 1), (1, 1), *((0, 0),) * (one.ndim - 2)))
-            for one in (corner_nm2, tone_nm3, most_nm, share_nm, whole_nm)
+            for one in (place_nm3, tone_nm3, most_nm, share_nm, whole_nm)
         )
         rows, cols = share_nm.shape
         parts = []
@@ -195,7 +202,7 @@ class Detail:
             weight_HW = np.outer(*(_RISES[:: 1 - 2 * farther] for farther in (down, right)))
             parts.append(
                 _Part(
-                    corner[over] + STEP_PX * np.array([down, right]),
+                    place[over] + STEP_PX * np.array([0, down, right]),
                     whole[over][..., None, None] * weight_HW,
                     share[over][..., None, None, None],
                     tone[over][:, :, None, None],
@@ -214,11 +221,12 @@ class Detail:
             mixed += (part.weight / total)[..., None] * part.share * (part.tone + grain)
         return mixed
 
-    def _lost(self, corner_nm2: Ints, side: int) -> NDArray[np.int16]:
-        """What was lost of squares of the picture: (n, m, side, side, 3)."""
-        at = corner_nm2[..., 0], corner_nm2[..., 1]
+    def _lost(self, place_nm3: Ints, side: int) -> NDArray[np.int16]:
+        """What was lost of squares of the pieces: (n, m, side, side, 3)."""
+        at = tuple(np.moveaxis(place_nm3, 2, 0))
         own, decoded = (
-            _windows(one, side, 1)[at] for one in (self._picture_HW3, self._decoded_HW3)
+            np.moveaxis(sliding_window_view(one, (side, side), axis=(1, 2))[at], 2, 4)
+            for one in self._pieces
         )
         return own.astype(np.int16) - decoded
 
@@ -227,7 +235,7 @@ class _Part(NamedTuple):
     """What the blocks that begin there, or half a block before, give to squares, (r, c, …).
 
     Attributes:
-        place: of the picture that was found, (r, c, 2).
+        place: that was found, its piece and its corner in that, (r, c, 3).
         weight: of each pixel, (r, c, STEP_PX, STEP_PX).
         share: how much of it is given.
         tone: the mean of what was lost in the block.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Known
 from handscroll.context import Codes, Field, Floats
-from handscroll.detail import Detail
+from handscroll.detail import Detail, Pieces
 from handscroll.errors import InvalidRequest
 from handscroll.field import CELL_PX, cell_values, near
 from handscroll.geometry import (
@@ -224,39 +224,36 @@ class KnownPixels:
 
     def detail(self, level: int, decoded: Pixels) -> Detail:
         """What the tokenizer has lost of the picture at a level, given what is decoded of it."""
-        return Detail(self.levels[level], decoded, self.place.region(level), self.place.extent)
+        height, width, _ = decoded.shape
+        pieces = Pieces(self.levels[level][None, :height, :width], decoded[None])
+        region, tile = self.place.region(level), tile_region(Tile(level, 0, 0), self.place.extent)
+        return Detail(pieces, (tile.top - region.top, tile.left - region.left))
 
-    def lay_over(self, painted: Painted, detail: Detail) -> Pixels:
-        """Show the picture where it lies, and its detail all around.
+    def lay_over(self, painted: Painted) -> Pixels:
+        """Show the picture where it lies.
 
         What a pixel of the picture has and the one decoded in its place has not, the tokenizer has
         lost. It is given back: to that pixel, and mirrored to those of the rim, fading outwards. So
         in frame 0 the picture is as it was given and passes into what is painted. Later it is so
         where nothing moves; where something has come from elsewhere in frame 0, its own detail goes
-        along. Everywhere else is given what was lost of what looks like it. By as much as the
-        picture is brighter at its edge than what is then beside it, that is brightened, fading
-        outwards over TONE_PX, in all frames alike.
-
-        Args:
-            painted: what came of a view.
-            detail: of the picture at the view's level.
+        along. By as much as the picture is brighter at its edge than what is beside it, that is
+        brightened, fading outwards over TONE_PX, in all frames alike.
 
         Returns:
             (h, w, 3), of what is painted there.
         """
         view = painted.view
         if not self.place.shows(view.tile, view.moved_px):
-            return detail.laid(painted)
-        stood, found_HW3 = painted.firsts[0].pixels, detail.of(painted.pixels, view)
-        stood_HW3 = stood + (found_HW3 if stood is painted.pixels else detail.of(stood, view))
-        shown_HW3 = painted.pixels + found_HW3
+            return painted.shown()
+        shown_HW3 = painted.pixels + painted.lost
         toned_HW = np.ones(shown_HW3.shape[:2])
         for first in painted.firsts:
             share_HW, lost_HW3 = self._lost(view, first)
-            shown_HW3 += share_HW[..., None] * (lost_HW3 - found_HW3)
+            shown_HW3 += share_HW[..., None] * (lost_HW3 - painted.lost)
             if first.moved_px != STANDS:
                 toned_HW -= share_HW  # what has come brings its tones along
-        shown_HW3 += toned_HW[..., None] * self._step(painted, np.rint(stood_HW3).astype(np.int32))
+        stood = painted.firsts[0]
+        shown_HW3 += toned_HW[..., None] * self._step(view, np.rint(stood.pixels + stood.lost))
         return np.rint(np.clip(shown_HW3, 0, 255)).astype(np.uint8)
 
     def _lost(self, view: View, first: First) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -271,19 +268,19 @@ class KnownPixels:
         seen_HW = first.share * near(np.maximum(first.change, first.change[mirrored]) / OTHER)
         return seen_HW * near(np.hypot(rows.away[:, None], cols.away) / RIM_PX), lost_HW3
 
-    def _step(self, painted: Painted, stood_HW3: NDArray[np.int32]) -> NDArray[np.float64]:
-        """By how much what is painted beside the picture is brightened (h, w, 3), by what stood
-        there in frame 0."""
-        view = painted.view
+    def _step(self, view: View, first_HW3: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By how much what is painted beside the picture, and was in frame 0, is brightened."""
         rows, cols = self._axes(view.region)
         away_HW = np.hypot(rows.away[:, None], cols.away)
         step_HW = near(away_HW / TONE_PX) - near(away_HW / MIXED_PX)
-        if not painted.cut(step_HW).any():  # a tile inside the picture takes on nothing
-            return np.zeros(stood_HW3.shape)
+        if not view.cut(step_HW).any():  # a tile inside the picture takes on nothing
+            return np.zeros(first_HW3.shape)
         level, top, left, height, width, _ = view.region
         inside_HW = view.extent.inside(level, top, left, (height, width), 1)
         own_mean_HW3 = _mean_around(self._own(view, rows, cols), away_HW == 0)
-        step_HW3 = own_mean_HW3 - _mean_around(stood_HW3, inside_HW & (away_HW > MIXED_PX))
+        step_HW3 = own_mean_HW3 - _mean_around(
+            first_HW3.astype(np.int32), inside_HW & (away_HW > MIXED_PX)
+        )
         edge = np.ix_(rows.nearest, cols.nearest)
         step_HW3 = np.nan_to_num(step_HW3[edge])  # where there is nothing to compare: none
         step_HW *= near(np.abs(step_HW3).max(axis=2) / TONE_STEP)

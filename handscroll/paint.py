@@ -6,7 +6,7 @@ the command line, for notebooks and for tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
@@ -17,7 +17,7 @@ import torch
 from handscroll.assemble import Pixels, strips
 from handscroll.branch import BranchField, BranchTokens, Lineage
 from handscroll.canvas import Canvas, check_learned
-from handscroll.checkpoint import Checkpoint
+from handscroll.checkpoint import Checkpoint, World
 from handscroll.context import Codes, Context, Field, Given, NearbyContextPool
 from handscroll.detail import Detail
 from handscroll.drawn import DrawnPatches
@@ -29,7 +29,7 @@ from handscroll.render import render
 from handscroll.sample import PatchSampler
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import RADIUS_TOK, from_rgb, to_rgb
-from handscroll.view import Painted, Tokens
+from handscroll.view import Tokens, View
 from handscroll.words import Vectors, layouts_of, prompts_of, words_of
 
 
@@ -82,7 +82,7 @@ class Painter:
             canvas.seed, canvas.extent, world.palette, self.f, layouts_of(canvas, vectors)
         )
         self.known: KnownPixels | None = None
-        self.details: Sequence[Detail] = parent.details if parent else ()
+        self.details: Mapping[int, Detail] = parent.details if parent else _details(world)
         given: Given | None = None
         if self.line.place is not None and parent is not None:
             field = BranchField(self.line.place, parent.field, canvas.seed, field)
@@ -91,10 +91,10 @@ class Painter:
                 raise InvalidRequest("the canvas is painted around a picture, and none is given")
             self.known = known_pixels(canvas, picture, self.side)
             given = tokens = known_tokens(self.known, self._encode)
-            self.details = [
-                self.known.detail(level, tokens.decoded(level, self._pixels))
+            self.details = {
+                level: self.known.detail(level, tokens.decoded(level, self._pixels))
                 for level in range(canvas.extent.finest + 1)
-            ]
+            }
             field = KnownField(field, self.known.place, statistics(self.known.levels[0], self.f))
         if self.line.place is not None and parent is not None:
             codes = checkpoint.decoder.config.codes
@@ -192,24 +192,20 @@ class Painter:
 
     def _decode(self, tile: Tile) -> Pixels:
         view = self.line.view(tile, RADIUS_TOK)
-        tokens = view.tokens(self.pool.__getitem__)
-        pixels = [self._pixels(one) for one in tokens]
-        painted = view.painted(pixels)
-        return painted.cut(self._lay_over(painted))
+        pixels = [self._pixels(one) for one in view.tokens(self.pool.__getitem__)]
+        return view.cut(self._shown(view, pixels))
 
     def _pixels(self, tokens: Tokens) -> Pixels:
         codes, inside = torch.from_numpy(tokens.codes)[None], torch.from_numpy(tokens.inside)[None]
         return to_rgb(self.tokenizer.decode(codes, inside, tokens.crop)[0]).numpy()
 
-    def _lay_over(self, painted: Painted) -> Pixels:
-        """What is painted with the pictures that are known, the parents' outside the branch."""
-        own = painted.pixels
-        if self.details:
-            detail = self.details[painted.view.tile.level]
-            own = self.known.lay_over(painted, detail) if self.known else detail.laid(painted)
+    def _shown(self, view: View, pixels: Sequence[Pixels]) -> Pixels:
+        """What is to be seen, with the pictures that are known; outside a branch the parent's."""
+        painted = view.painted(pixels, self.details.get(view.tile.level))
+        own = self.known.lay_over(painted) if self.known else painted.shown()
         if self.line.place is None or self.parent is None:
             return own
-        return self.line.place.laid(painted.view.region, self.parent._lay_over(painted), own)
+        return self.line.place.laid(view.region, self.parent._shown(view, pixels), own)
 
     def _encode(self, pixels: Pixels) -> Codes:
         codes = self.tokenizer.encode(from_rgb(torch.from_numpy(pixels)[None]))
@@ -263,6 +259,11 @@ def sampler_of(checkpoint: Checkpoint, canvas: Canvas, vectors: Vectors) -> Patc
         words_of(canvas, vectors),
         vectors.get(canvas.sampling.negative_prompt),
     )
+
+
+def _details(world: World) -> dict[int, Detail]:
+    """What the tokenizer loses, by level, as far as there are pieces of pictures of the world."""
+    return {level: Detail(pieces) for level, pieces in world.pieces.items()}
 
 
 def _embed(checkpoint: Checkpoint, prompts: Sequence[str]) -> Vectors:

@@ -9,7 +9,7 @@ the tile are taken along (see `handscroll.known`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from handscroll.assemble import Pixels, window_codes
 from handscroll.context import Codes, Floats
+from handscroll.detail import Detail, Number
 from handscroll.field import near
 from handscroll.geometry import (
     PATCH_PX,
@@ -31,8 +32,6 @@ from handscroll.geometry import (
     tile_region,
     window_patches,
 )
-
-Number = TypeVar("Number", bound=np.generic)
 
 AROUND_PX = 8
 """How far around a pixel it is seen whether anything moves."""
@@ -123,27 +122,56 @@ class View(NamedTuple):
             found.append(Tokens(codes, inside, top_px, left_px, side_px, side_px))
         return found
 
-    def painted(self, pixels: Sequence[Pixels]) -> Painted:
-        """What came of it: the pixels (h, w, 3) that each of its tokens was decoded to."""
+    def painted(self, pixels: Sequence[Pixels], detail: Detail | None = None) -> Painted:
+        """What came of it.
+
+        Args:
+            pixels: what each of its tokens was decoded to, (h, w, 3).
+            detail: what the tokenizer loses; None for what is shown as it is decoded.
+        """
+        lost = [
+            self._lost(one, moved_px, detail)
+            for one, (_, moved_px) in zip(pixels, self.looks, strict=True)
+        ]
         if self.tile.frame == 0:
             nothing = np.zeros(pixels[0].shape[:2], np.float32)
-            return Painted(self, pixels[0], (First(STANDS, pixels[0], nothing, nothing + 1),))
+            first = First(STANDS, pixels[0], lost[0], nothing, nothing + 1)
+            return Painted(self, pixels[0], lost[0], (first,))
         now, *firsts = (one.astype(np.float32) for one in pixels)
         changes = [_around(np.abs(now - one).sum(axis=2)) / np.float32(3) for one in firsts]
         shares = [np.ones_like(changes[0])]
         if len(changes) == 2:  # whichever it is more like; what shows nothing that moves, stands
             came = changes[0] / (changes[0] + changes[1] + 1)
             shares = [1 - came, came]
-        held = now.astype(np.float64)
-        for one, change, share in zip(firsts, changes, shares, strict=True):
-            held += (share * near(change / STILL))[..., None] * (one - now)
+        held, held_lost = now.astype(np.float64), lost[0].copy()
+        for one, other, change, share in zip(firsts, lost[1:], changes, shares, strict=True):
+            stands = (share * near(change / STILL))[..., None]
+            held += stands * (one - now)
+            held_lost += stands * (other - lost[0])
         found = (
-            First(moved_px, *about)
-            for (_, moved_px), *about in zip(
-                self.looks[1:], pixels[1:], changes, shares, strict=True
+            First(moved_px, *shown, *about)
+            for (_, moved_px), shown, about in zip(
+                self.looks[1:],
+                zip(pixels[1:], lost[1:], strict=True),
+                zip(changes, shares, strict=True),
+                strict=True,
             )
         )
-        return Painted(self, np.rint(held).astype(np.uint8), tuple(found))
+        return Painted(self, np.rint(held).astype(np.uint8), held_lost, tuple(found))
+
+    def cut(self, values: NDArray[Number]) -> NDArray[Number]:
+        """The tile (TILE_PX, TILE_PX, …) out of values of the region."""
+        inner = slice(self.margin_px, self.margin_px + TILE_PX)
+        return values[inner, inner]
+
+    def _lost(self, pixels: Pixels, moved_px: Moved, detail: Detail | None) -> NDArray[np.float64]:
+        """What the tokenizer has lost of what was decoded, as it was where it has come from."""
+        if detail is None:
+            return np.zeros(pixels.shape)
+        level, top, left, height, width, _ = self.region
+        inside = self.extent.inside(level, top, left, (height, width), 1)
+        down, right = moved_px
+        return detail.of(pixels, inside, (self.margin_px + down, self.margin_px + right))
 
     def _under(self, tile: Tile, moved_px: Moved) -> list[Patch]:
         return window_patches(tile, self.extent, self._f, self._reach_tok, moved_px)
@@ -162,13 +190,15 @@ class First(NamedTuple):
 
     Attributes:
         moved_px: how far down and right it has come.
-        pixels: what is there then, (h, w, 3).
+        pixels: what is there then, as it is decoded, (h, w, 3).
+        lost: what the tokenizer has lost of it, in grey levels, (h, w, 3).
         change: how far the surroundings of each pixel are from it, (h, w), in grey levels.
         share: how much of each pixel is to be taken for it, (h, w), against what else it may be.
     """
 
     moved_px: Moved
     pixels: Pixels
+    lost: NDArray[np.float64]
     change: Floats
     share: Floats
 
@@ -178,18 +208,19 @@ class Painted(NamedTuple):
 
     Attributes:
         view: how.
-        pixels: what is painted there, (h, w, 3), held still.
+        pixels: what is painted there, as it is decoded, (h, w, 3), held still.
+        lost: what the tokenizer has lost of it, in grey levels, (h, w, 3), held still too.
         firsts: what it is seen against: frame 0 as it stands, and as it has come there.
     """
 
     view: View
     pixels: Pixels
+    lost: NDArray[np.float64]
     firsts: tuple[First, ...]
 
-    def cut(self, values: NDArray[Number]) -> NDArray[Number]:
-        """The tile (TILE_PX, TILE_PX, …) out of values of the region."""
-        inner = slice(self.view.margin_px, self.view.margin_px + TILE_PX)
-        return values[inner, inner]
+    def shown(self) -> Pixels:
+        """What is to be seen of it: with what the tokenizer has lost of it."""
+        return np.rint(np.clip(self.pixels + self.lost, 0, 255)).astype(np.uint8)
 
 
 def _around(values_HW: Floats) -> Floats:

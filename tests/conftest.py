@@ -12,6 +12,7 @@ from torch import nn
 from handscroll import checkpoint
 from handscroll.checkpoint import Checkpoint, World
 from handscroll.decoder import Decoder, DecoderConfig
+from handscroll.detail import Pieces
 from handscroll.field import Palette
 from handscroll.geometry import Extent
 from handscroll.text import TextEncoder
@@ -69,6 +70,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     awaken(decoder, 0.4)
     torch.nn.init.constant_(decoder.fate.bias, 3.0)  # most of later frames is new, not all
     rng = np.random.default_rng(20220720)
+    decoded = np.full((14, 48, 48, 3), 30, np.uint8)
+    decoded += 15 * np.arange(14, dtype=np.uint8)[:, None, None, None]
+    pieces = Pieces(decoded + rng.integers(-15, 16, decoded.shape).astype(np.uint8), decoded)
     worlds = [
         World(
             name,
@@ -80,6 +84,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 spacing,
                 layered=extent.kind == "scroll",
             ),
+            {1: pieces, 2: pieces},
         )
         for index, (name, extent, spacing, rows) in enumerate(
             [("planet", Extent("plane", 2), 24, 1), ("scroll", Extent("scroll", 2, 704), 24, 11)]

@@ -354,9 +354,8 @@ class Engine:
                 pixels = [
                     await again("the tokenizer", partial(decode, window)) for window in tokens
                 ]
-        painted = await asyncio.to_thread(view.painted, pixels)
-        laid = await self._pictures.lay_over(await self._specs.line(canvas), model, painted)
-        return painted.cut(laid)
+        line = await self._specs.line(canvas)
+        return view.cut(await self._pictures.shown(line, model, view, pixels))
 
     @asynccontextmanager
     async def _feed(

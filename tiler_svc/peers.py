@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from handscroll.assemble import Pixels
 from handscroll.context import Codes
+from handscroll.detail import Pieces
 from handscroll.errors import NotFound, SpecMismatch, Unavailable
 from handscroll.geometry import Patch
 from handscroll.view import Tokens
@@ -136,6 +137,20 @@ class Tokenizer:
             answer = await self._stub.Encode(request)
         codes = np.frombuffer(answer.codes, np.uint8)
         return codes.reshape(answer.rows, answer.cols, model.codes)
+
+    async def pieces(self, model: Model, world: str, level: int) -> Pieces | None:
+        """Pieces of pictures of a level of a world; None if there are none."""
+        request = tokenizer_pb.ListPiecesRequest(model=model.digest, world=world, level=level)
+        parts = []
+        with calling("the tokenizer"):
+            async for answer in self._stub.ListPieces(request):
+                shape = (-1, answer.height_px, answer.width_px, 3)
+                held = (answer.pictures, answer.decoded)
+                parts.append([np.frombuffer(one, np.uint8).reshape(shape) for one in held])
+        if not parts:
+            return None
+        pictures, decoded = (np.concatenate(some) for some in zip(*parts, strict=True))
+        return Pieces(pictures, decoded)
 
     async def embed(self, model: Model, prompt: str) -> bytes:
         """The vector of a prompt, as it is committed: little-endian float32.

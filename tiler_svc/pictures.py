@@ -36,7 +36,7 @@ from handscroll.field import statistics
 from handscroll.geometry import PATCH_PX, Extent
 from handscroll.known import KnownPixels, KnownTokens, Slices, Window, digest_of, joined, windows
 from handscroll.picture import from_png, read_picture, size_of, to_png
-from handscroll.view import Painted
+from handscroll.view import View
 from svckit.jobs import READS, Jobs, at_once
 from svckit.keys import (
     Key,
@@ -65,7 +65,7 @@ UPLOADS = 2
 KEPT_BYTES = 2**28
 """Of pictures in memory: one takes up to 64 MiB, and as much again for what is decoded of it."""
 LAID = 4
-"""Tiles at a time over which a picture, or its detail, is laid."""
+"""Tiles at a time to which detail is given."""
 AT_ONCE = 2
 """Windows of one picture that are encoded or decoded at a time."""
 LONGEST_S = 600.0
@@ -127,12 +127,15 @@ class Pictures:
         self._laying = asyncio.Semaphore(LAID)  # each up to 70
         self._marks = Marks(store, marks.PICTURES)
         self._encoding = Jobs[Key, None]("encode", LONGEST_S)
+        self._details: dict[tuple[str, str, int], Detail | None] = {}
+        self._asking = Jobs[tuple[str, str, int], Detail | None]("pieces", LONGEST_S)
         self._finding = Jobs[tuple[Known | None, Extent, str, int], Detail]("detail", LONGEST_S)
 
     async def close(self) -> None:
         """Stop all work."""
         await self._encoding.close()
         await self._finding.close()
+        await self._asking.close()
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:
@@ -252,37 +255,54 @@ class Pictures:
         key = known_key(model.digest, known.picture, canvas.extent.finest)
         await self._encoding.join(key, lambda _: self._encode(key, canvas, model), urgent=True)
 
-    async def lay_over(self, line: Sequence[Canvas], model: Model, painted: Painted) -> Pixels:
-        """What is painted (h, w, 3) with the pictures laid over that lie there.
+    async def shown(
+        self, line: Sequence[Canvas], model: Model, view: View, pixels: Sequence[Pixels]
+    ) -> Pixels:
+        """What is to be seen (h, w, 3), with detail, and the pictures that lie there.
 
         Args:
             line: the canvas, what it was branched from, and so on.
             model: that paints them.
-            painted: what came of a view.
+            view: how a tile is decoded.
+            pixels: what each of its tokens was decoded to.
 
         Raises:
             Unavailable: a picture is not in the store any more, or was cut short.
         """
-        laid, level = painted.pixels, painted.view.tile.level
-        detail: Detail | None = None
-        plain: Pixels | None = None  # with detail alone, for as many branches as have no picture
+        level, *_, oldest = view.tile.level, *line
+        detail = await self._detail_of_world(model, oldest.world, level)
+        plain: Pixels | None = None  # with the detail of the last picture, or of the world
+        found = pixels[0]
         for canvas in reversed(line):
-            own = painted.pixels
+            kept = None
             if canvas.known is not None:
                 kept = await self._read(canvas, model)
                 detail, plain = await self._detail(kept, canvas, model, level), None
+            if plain is None or kept is not None:
                 async with self._laying:
-                    own = await asyncio.to_thread(kept.picture.lay_over, painted, detail)
-            elif detail is not None:
-                if plain is None:
-                    async with self._laying:
-                        plain = await asyncio.to_thread(detail.laid, painted)
+                    own = await asyncio.to_thread(_laid, view, pixels, detail, kept)
+                plain = None if kept else own
+            else:
                 own = plain
-            if canvas.branch is not None and laid is not own:
+            if canvas.branch is not None and found is not own:
                 place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
-                own = place.laid(painted.view.region, laid, own)
-            laid = own
-        return laid
+                own = place.laid(view.region, found, own)
+            found = own
+        return found
+
+    async def _detail_of_world(self, model: Model, world: str, level: int) -> Detail | None:
+        """What the tokenizer loses of a world's pictures, asked for once however many wait."""
+        key = (model.digest, world, level)
+        if key not in self._details:
+
+            async def ask() -> Detail | None:
+                pieces = await again(
+                    "the tokenizer", lambda: self._tokenizer.pieces(model, world, level)
+                )
+                return await asyncio.to_thread(Detail, pieces) if pieces else None
+
+            self._details[key] = await self._asking.join(key, lambda _: ask(), urgent=True)
+        return self._details[key]
 
     async def _read(self, canvas: Canvas, model: Model) -> _Kept:
         """A canvas' picture, read once however many wait for it."""
@@ -413,6 +433,14 @@ async def wipe(store: Store, picture: str) -> None:
         for one, content in zip(left, contents, strict=True):
             if content is not None:
                 await store.create(one, content)
+
+
+def _laid(
+    view: View, pixels: Sequence[Pixels], detail: Detail | None, kept: _Kept | None
+) -> Pixels:
+    """What came of a view, with detail, and with a picture where it lies."""
+    painted = view.painted(pixels, detail)
+    return kept.picture.lay_over(painted) if kept else painted.shown()
 
 
 def _shows(file: bytes, picture: str) -> bool:

@@ -21,6 +21,7 @@ from prometheus_client import Histogram
 from handscroll.assemble import Pixels
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Floats
+from handscroll.detail import Pieces
 from handscroll.errors import InvalidRequest, Overloaded, SpecMismatch
 from handscroll.geometry import Mask
 from handscroll.text import TextEncoder
@@ -218,6 +219,16 @@ class Engine:
                 self._encoder = await self._workers.run("load", self._load_encoder)
         encoder = self._encoder
         return await self._workers.run("embed", lambda: encoder.embed(prompts)), encoder.digest
+
+    def pieces(self, model: str, world: str, level: int) -> Pieces | None:
+        """Pieces of pictures of a level of a world; None if there are none.
+
+        Raises:
+            SpecMismatch: another model is served here.
+            NotFound: the model has no such world.
+        """
+        self._check_model(model)
+        return self._checkpoint.world(world).pieces.get(level)
 
     def _load_encoder(self) -> TextEncoder:
         encoder, wanted = TextEncoder(), self._checkpoint.text_encoder

@@ -17,6 +17,9 @@ from svckit.server import Servicer
 from tokenizer_svc.engine import Crop, Engine, Workers
 from tokenizer_svc.settings import TokenizerSettings
 
+PIECES_BYTES = 2**20
+"""About how large one answer of `TokenizerServicer.ListPieces` is."""
+
 
 class TokenizerServicer(pb_grpc.TokenizerServiceServicer):
     """TokenizerService on an engine."""
@@ -55,6 +58,21 @@ class TokenizerServicer(pb_grpc.TokenizerServiceServicer):
             embeddings=[pb.Embedding(values=vector.tolist()) for vector in vectors],
             encoder=encoder,
         )
+
+    async def ListPieces(
+        self, request: pb.ListPiecesRequest, context: Any
+    ) -> AsyncIterator[pb.ListPiecesResponse]:
+        """Pieces of pictures, in answers that are no larger than gRPC takes."""
+        pieces = self._engine.pieces(request.model, request.world, request.level)
+        if pieces is None:
+            return
+        count, height, width, _ = pieces.pictures_NHW3.shape
+        some = max(1, PIECES_BYTES // (height * width * 6))
+        for start in range(0, count, some):
+            pictures, decoded = (one[start : start + some].tobytes() for one in pieces)
+            yield pb.ListPiecesResponse(
+                height_px=height, width_px=width, pictures=pictures, decoded=decoded
+            )
 
 
 @asynccontextmanager

@@ -116,7 +116,7 @@ class Commission:
         decoder = self.work / "decoder"
         self._train(train_decoder.main, decoder, minutes, DECODER_STEPS, tell, **given)
         (self.out / "config.json").unlink(missing_ok=True)  # no checkpoint until it is whole again
-        ship.main(tokenizer, decoder, tokens, self.out)
+        ship.main(tokenizer, decoder, tokens, self.work / "pictures", self.out)
         self._show(tell)
 
     def _write_tokens(self, base: Checkpoint, tokenizer: Path, tokens: Path, tell: Tell) -> None:

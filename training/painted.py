@@ -63,7 +63,7 @@ def paint(model: Checkpoint, world: str, seed: int, workers: int) -> list[tuple[
     extent = model.world(world).extent
     canvas = Canvas(model.digest, world, seed, extent, sampling=model.sampling)
     found: list[tuple[Pixels, Codes]] = []
-    with Painter(model, canvas, workers) as painter:
+    with Painter(model.as_decoded(), canvas, workers) as painter:
         for level in range(extent.finest + 1):
             _, _, _, height, width, _ = view(extent, level)
             region = Region(level, 0, 0, height, width)

@@ -30,6 +30,9 @@ FEW = 50
 """Of fewer pictures than these, none is held out."""
 MAN_MADE = {"beach0", "bwerner0", "valley1"}
 HELD_OUT_EAST_DEG = (60, 96)
+BLANK_PX = 2
+"""Columns at the eastern edge of the Earth's colours that are blank, and filled with the one beside
+them."""
 WATER = Path(__file__).with_name("landscape_water.csv")
 """Outlines drawn by hand."""
 
@@ -160,7 +163,8 @@ def _filled(outlines: Sequence[Outline], image: Image.Image) -> Mask:
 
 
 def _earth(folder: Path) -> Iterator[Picture]:
-    relief = np.asarray(Image.open(folder / "earth_relief.webp").convert("RGB"))
+    relief = np.array(Image.open(folder / "earth_relief.webp").convert("RGB"))
+    relief[:, -BLANK_PX:] = relief[:, -BLANK_PX - 1 : -BLANK_PX]
     heights = np.asarray(Image.open(folder / "earth_heights.webp").convert("L"))
     relief = relief[: relief.shape[0] // 64 * 64]
     south = 90 - 180 * relief.shape[0] / (relief.shape[1] / 2)

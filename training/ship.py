@@ -1,9 +1,10 @@
 """Make a checkpoint of trained parts: ``python -m training.ship --tokenizer RUN --decoder RUN
---tokens FILE --out FOLDER``.
+--tokens FILE --data DATA --out FOLDER``.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,33 +12,57 @@ import typer
 
 from handscroll import checkpoint
 from handscroll.canvas import Sampling
+from handscroll.checkpoint import World
 from handscroll.cli import run
 from handscroll.text import TextEncoder
-from training import train_decoder, train_tokenizer
+from handscroll.tokenizer import Tokenizer
+from training import pictures, train_decoder, train_tokenizer
 from training.examples import Dataset
+from training.folder import WorldKind
+from training.pieces import pieces_of
 
 
 def main(
     tokenizer: Annotated[Path, typer.Option(help="run folder of training.train_tokenizer")],
     decoder: Annotated[Path, typer.Option(help="run folder of training.train_decoder")],
     tokens: Annotated[Path, typer.Option(help="file written by training.encode")],
+    data: Annotated[Path, typer.Option(help="the pictures that were encoded")],
     out: Annotated[Path, typer.Option(help="checkpoint folder to write")],
     temperature: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 1.0,
     top_p: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 0.99,
     guidance: Annotated[float, typer.Option(help="of the sampling it paints best with")] = 2.5,
     group: Annotated[int, typer.Option(help="tokens drawn in one step")] = Sampling.group,
 ) -> None:
-    """Put tokenizer, decoder and palettes into one checkpoint."""
-    data = Dataset.load(tokens)
+    """Put tokenizer, decoder, palettes and pieces of pictures into one checkpoint."""
+    model = train_tokenizer.load(tokenizer)
     digest = checkpoint.save(
         out,
-        train_tokenizer.load(tokenizer),
+        model,
         train_decoder.load(decoder),
-        data.worlds,
+        [with_pieces(world, model, data) for world in Dataset.load(tokens).worlds],
         TextEncoder().digest,
         Sampling(group=group, temperature=temperature, top_p=top_p, guidance=guidance),
     )
     typer.echo(f"{out}: model {digest}")
+
+
+def with_pieces(world: World, tokenizer: Tokenizer, data: Path) -> World:
+    """A world with pieces of the pictures that it was learned from, of all levels but the coarsest.
+
+    Args:
+        world: the world.
+        tokenizer: what loses some of them.
+        data: the packed data set, or a folder of pictures.
+    """
+    kind: WorldKind = "plane" if world.extent.height_px is None else "scroll"
+    loaded = pictures.load(data, world.name, kind)
+    found = [one for one in loaded if one.world == world.name and not one.held_out]
+    by_level = {
+        level: pieces
+        for level in range(1, world.extent.finest + 1)
+        if (pieces := pieces_of(tokenizer, found, level)) is not None
+    }
+    return replace(world, pieces=by_level)
 
 
 if __name__ == "__main__":

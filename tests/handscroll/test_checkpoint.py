@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save as save_arrays
 
 from handscroll import checkpoint
@@ -19,7 +20,12 @@ from handscroll.checkpoint import FORMAT, Checkpoint
 from handscroll.errors import BrokenCheckpoint, NotFound
 from handscroll.geometry import Extent
 
-FILES = ("decoder.safetensors", "palettes.safetensors", "tokenizer.safetensors")
+FILES = (
+    "decoder.safetensors",
+    "palettes.safetensors",
+    "pieces.safetensors",
+    "tokenizer.safetensors",
+)
 
 
 @pytest.fixture
@@ -86,6 +92,10 @@ def test_load_gives_what_was_saved(tiny: Path, model: Checkpoint, tmp_path: Path
         )
         np.testing.assert_array_equal(other.palette.blocks_BRCV, world.palette.blocks_BRCV)
         assert other.palette.blocks_BRCV.dtype == np.float32
+        assert sorted(other.pieces) == sorted(world.pieces) == [1, 2]
+        for level, pieces in world.pieces.items():
+            for kept, given in zip(other.pieces[level], pieces, strict=True):
+                np.testing.assert_array_equal(kept, given)
 
 
 def test_palettes_are_saved_as_they_are_seen(model: Checkpoint, tmp_path: Path) -> None:
@@ -322,3 +332,37 @@ def test_palettes_of_other_shapes_are_refused(copy: Path, shape: tuple[int, ...]
     palettes = {name: np.zeros(shape, np.float32) for name in ("planet", "scroll")}
     forge(copy, "palettes.safetensors", save_arrays(palettes))
     refused(copy)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "decoded"),
+    [
+        (np.zeros((2, 48, 48, 3), np.uint8), np.zeros((3, 48, 48, 3), np.uint8)),
+        (np.zeros((2, 48, 48, 3), np.uint8), np.zeros((2, 48, 48), np.uint8)),
+        (np.zeros((2, 48, 48, 3), np.float32), np.zeros((2, 48, 48, 3), np.float32)),
+        (np.zeros((0, 48, 48, 3), np.uint8), np.zeros((0, 48, 48, 3), np.uint8)),
+    ],
+)
+def test_pieces_of_other_shapes_are_refused(
+    copy: Path, pictures: NDArray[Any], decoded: NDArray[Any]
+) -> None:
+    arrays = {
+        f"{name}.{level}.{what}": one
+        for name in ("planet", "scroll")
+        for level in (1, 2)
+        for what, one in (("pictures", pictures), ("decoded", decoded))
+    }
+    forge(copy, "pieces.safetensors", save_arrays(arrays))
+    refused(copy, "pieces of planet")
+
+
+def test_pieces_of_a_level_that_there_is_not_are_refused(copy: Path) -> None:
+    rewrite(copy, lambda config: config["worlds"][0]["pieces"].append(3))
+    refused(copy)
+
+
+def test_without_pieces_all_else_is_the_same(model: Checkpoint) -> None:
+    plain = model.as_decoded()
+    assert plain.digest == model.digest and plain.tokenizer is model.tokenizer
+    for name, world in model.worlds.items():
+        assert world.pieces and plain.worlds[name] == replace(world, pieces={})

@@ -14,10 +14,13 @@ from handscroll.assemble import Pixels
 from handscroll.canvas import Branch, Canvas, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes, Context
+from handscroll.detail import Detail
 from handscroll.errors import InvalidRequest, NotFound, SpecMismatch
 from handscroll.geometry import Extent, Patch, Region, Tile, tile_region
 from handscroll.paint import Painter
 from handscroll.sample import PatchSampler
+from handscroll.tokenizer import RADIUS_TOK
+from handscroll.view import View
 
 
 def canvas_of(model: Checkpoint, world: str = "planet", **changes: Any) -> Canvas:
@@ -87,7 +90,7 @@ def test_region_is_cut_from_one_big_decode_of_its_patches(
 ) -> None:
     """In its place to the pixel; a scroll's edge is that of the array of its tokens."""
     canvas = canvas_of(model, world)
-    with Painter(model, canvas) as painter:
+    with Painter(model.as_decoded(), canvas) as painter:
         wanted = [Patch(region.level, 0, row, col) for row in rows for col in cols]
         codes = dict(painter.patches(wanted))
         found = np.concatenate(list(painter.region(region)))
@@ -104,6 +107,33 @@ def test_region_is_cut_from_one_big_decode_of_its_patches(
     cut = pixels[top : top + region.height, left : left + region.width]
     expected = ((cut + 1) * 127.5).round().to(torch.uint8).numpy()
     np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@pytest.mark.parametrize("world", ["planet", "scroll"])
+def test_what_is_decoded_is_given_detail_of_its_world(model: Checkpoint, world: str) -> None:
+    """At the levels of which there are pieces, tile by tile as of all that lies around them."""
+    canvas, pieces = canvas_of(model, world), model.worlds[world].pieces
+    for level in range(3):
+        tile = Tile(level, 0, 4)
+        view = View(tile, canvas.extent, 16, RADIUS_TOK, 128)
+        level_, top, left, height, width, _ = view.region
+        with Painter(model.as_decoded(), canvas) as painter:
+            inside = canvas.extent.inside(level, top, left, (height, width), 1)
+            decoded = np.zeros((height, width, 3), np.uint8)
+            rows, cols = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+            region = Region(level, top + int(rows[0]), left, len(rows), width)
+            decoded[rows[0] : rows[-1] + 1] = np.concatenate(list(painter.region(region)))
+            plain = painter.tile(tile)
+        assert len(cols) == width
+        with Painter(model, canvas) as painter:
+            found = painter.tile(tile)
+        if level not in pieces:
+            np.testing.assert_array_equal(found, plain)
+            continue
+        lost = Detail(pieces[level]).of(decoded, inside, (128, 128))
+        expected = np.rint(np.clip(decoded + lost, 0, 255))[128:-128, 128:-128]
+        assert (found != plain).mean() > 0.1
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_workers_paint_the_same(model: Checkpoint) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from handscroll.assemble import Pixels
 from handscroll.context import Codes
-from handscroll.geometry import STANDS, TILE_PX, Extent, Moved, Patch, Tile, tile_region
+from handscroll.detail import Detail, Floats
+from handscroll.geometry import STANDS, TILE_PX, Extent, Mask, Moved, Patch, Tile, tile_region
 from handscroll.view import AROUND_PX, STILL, Painted, View
 
 PLANE = Extent("plane", 2)
@@ -79,7 +80,7 @@ def test_a_tile_is_the_same_however_much_is_seen_around_it(margin_px: int) -> No
     now, first = noise(TILE_PX + 400, 60, 3), noise(TILE_PX + 400, 60, 4)
     inner = slice(200 - margin_px, 200 + TILE_PX + margin_px)
     wide, narrow = painted(now, first), painted(now[inner, inner], first[inner, inner])
-    np.testing.assert_array_equal(narrow.cut(narrow.pixels), wide.cut(wide.pixels))
+    np.testing.assert_array_equal(narrow.view.cut(narrow.pixels), wide.view.cut(wide.pixels))
     within = slice(margin_px, margin_px + TILE_PX)
     changes = [one.firsts[0].change for one in (narrow, wide)]
     np.testing.assert_array_equal(changes[0][within, within], changes[1][200:-200, 200:-200])
@@ -123,3 +124,31 @@ def test_nothing_comes_from_beyond_the_end_of_a_picture(moved_px: Moved) -> None
     view = View(tile, picture, 16, 4, 56, moved_px)
     assert view.looks == View(tile, picture, 16, 4, 56).looks
     assert len(view.tokens(lambda patch: np.zeros((16, 16, 4), np.uint8))) == 2
+
+
+class Ramp(Detail):
+    """Of what is as bright as 100 has been lost nothing, and elsewhere as much as it differs."""
+
+    def __init__(self) -> None:
+        self.corners: list[tuple[int, int]] = []
+
+    def of(self, painted: Pixels, inside: Mask, corner_px: tuple[int, int]) -> Floats:
+        """And notes from where blocks are counted."""
+        assert inside.shape == painted.shape[:2]
+        self.corners.append(corner_px)
+        return painted.astype(np.float64) - 100
+
+
+def test_what_is_held_still_keeps_what_was_lost_of_it() -> None:
+    """Grain neither counts as change, nor does it change where nothing else does."""
+    view, detail = View(TILE, PLANE, 16, 4, 16, (16, -32)), Ramp()
+    first = noise(TILE_PX + 32, 90, 7)
+    came = noise(TILE_PX + 32, 90, 8)
+    found = view.painted([first + np.uint8(1), first, came], detail)
+    np.testing.assert_array_equal(found.pixels, first)
+    np.testing.assert_allclose(found.lost, first - 100.0, atol=0.2)
+    np.testing.assert_array_equal(found.firsts[1].lost, came - 100.0)
+    assert detail.corners == [(16, 16), (16, 16), (32, -16)], "what came is cut as it was there"
+    np.testing.assert_array_equal(
+        found.shown(), np.clip(np.rint(found.pixels + found.lost), 0, 255)
+    )

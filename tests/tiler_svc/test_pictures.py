@@ -17,11 +17,11 @@ from handscroll.branch import NEAR_KNOWN_PX
 from handscroll.canvas import Canvas, Known
 from handscroll.checkpoint import Checkpoint
 from handscroll.errors import InvalidRequest, NotFound, Overloaded
-from handscroll.geometry import STANDS, TILE_PX, Tile, tile_to_xyz
+from handscroll.geometry import TILE_PX, Tile, tile_to_xyz
 from handscroll.known import KnownPixels, digest_of
 from handscroll.paint import Painter
 from handscroll.picture import MAX_FILE_BYTES
-from handscroll.view import First, Painted, Tokens, View
+from handscroll.view import Tokens, View
 from handscroll_api.canvas.v1 import canvas_service_pb2 as pb
 from handscroll_api.tiler.v1 import tiler_service_pb2 as tiler_pb
 from svckit import wire
@@ -149,7 +149,10 @@ async def test_a_picture_is_read_once_and_decoded_once_at_each_level(
         return await load_pixels(store, canvas, model)
 
     class Grey:
-        """A tokenizer of which all that is decoded is grey."""
+        """A tokenizer of which all that is decoded is grey; of its world there are no pieces."""
+
+        async def pieces(self, model: Model, world: str, level: int) -> None:
+            return None
 
         async def decode(self, model: str, tokens: Tokens) -> Pixels:
             decoded.append((tokens.height_px, tokens.width_px))
@@ -162,9 +165,7 @@ async def test_a_picture_is_read_once_and_decoded_once_at_each_level(
 
     async def shown(tile: Tile) -> Pixels:
         view = View(tile, canvas.extent, home.model.side_tok, home.model.radius_tok, NEAR_KNOWN_PX)
-        ones = np.ones(grey.shape[:2], np.float32)
-        painted = Painted(view, grey, (First(STANDS, grey, ones, ones),))
-        return await kept.lay_over([canvas], home.model, painted)
+        return await kept.shown([canvas], home.model, view, [grey] * len(view.looks))
 
     places = [(2, 0, 0, 0), (2, 0, 0, 1), (2, 0, 1, 0), (2, 0, 10**5, 0)]
     for one in await asyncio.gather(*(shown(Tile(*place)) for place in places)):

@@ -273,3 +273,67 @@ class EmbedTextResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedTextResponse: _TypeAlias = EmbedTextResponse  # noqa: Y015
+
+@_typing.final
+class ListPiecesRequest(_message.Message):
+    """A level of a world."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    WORLD_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Digest of the model."""
+    world: _builtins.str
+    """Name of the world."""
+    level: _builtins.int
+    """The level."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        world: _builtins.str = ...,
+        level: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "model", b"model", "world", b"world"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPiecesRequest: _TypeAlias = ListPiecesRequest  # noqa: Y015
+
+@_typing.final
+class ListPiecesResponse(_message.Message):
+    """Some pieces; those of one answer follow those of the one before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    PICTURES_FIELD_NUMBER: _builtins.int
+    DECODED_FIELD_NUMBER: _builtins.int
+    height_px: _builtins.int
+    """Height of each in pixels."""
+    width_px: _builtins.int
+    """Width of each in pixels."""
+    pictures: _builtins.bytes
+    """Themselves: RGB, one byte each, row by row, piece by piece."""
+    decoded: _builtins.bytes
+    """What is decoded of their tokens, in the same way."""
+    def __init__(
+        self,
+        *,
+        height_px: _builtins.int = ...,
+        width_px: _builtins.int = ...,
+        pictures: _builtins.bytes = ...,
+        decoded: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoded", b"decoded", "height_px", b"height_px", "pictures", b"pictures", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPiecesResponse: _TypeAlias = ListPiecesResponse  # noqa: Y015

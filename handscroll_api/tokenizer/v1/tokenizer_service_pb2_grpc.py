@@ -51,6 +51,11 @@ class TokenizerServiceStub:
                 request_serializer=handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.EmbedTextRequest.SerializeToString,
                 response_deserializer=handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.EmbedTextResponse.FromString,
                 _registered_method=True)
+        self.ListPieces = channel.unary_stream(
+                '/handscroll_api.tokenizer.v1.TokenizerService/ListPieces',
+                request_serializer=handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.ListPiecesRequest.SerializeToString,
+                response_deserializer=handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.ListPiecesResponse.FromString,
+                _registered_method=True)
 
 
 class TokenizerServiceServicer:
@@ -99,6 +104,19 @@ class TokenizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPieces(self, request, context):
+        """Pieces of pictures that a world was learned from, and what is decoded of their tokens: examples of
+        what the tokenizer loses. Nothing for a level that has none.
+
+        Idempotent. Status codes:
+
+        - NOT_FOUND: the model has no such world.
+        - FAILED_PRECONDITION: another model is served here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TokenizerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -116,6 +134,11 @@ def add_TokenizerServiceServicer_to_server(servicer, server):
                     servicer.EmbedText,
                     request_deserializer=handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.EmbedTextRequest.FromString,
                     response_serializer=handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.EmbedTextResponse.SerializeToString,
+            ),
+            'ListPieces': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListPieces,
+                    request_deserializer=handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.ListPiecesRequest.FromString,
+                    response_serializer=handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.ListPiecesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -201,6 +224,33 @@ class TokenizerService:
             '/handscroll_api.tokenizer.v1.TokenizerService/EmbedText',
             handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.EmbedTextRequest.SerializeToString,
             handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.EmbedTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPieces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/handscroll_api.tokenizer.v1.TokenizerService/ListPieces',
+            handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.ListPiecesRequest.SerializeToString,
+            handscroll__api_dot_tokenizer_dot_v1_dot_tokenizer__service__pb2.ListPiecesResponse.FromString,
             options,
             channel_credentials,
             insecure,

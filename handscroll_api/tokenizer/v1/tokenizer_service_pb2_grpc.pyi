@@ -66,6 +66,15 @@ class TokenizerServiceStub:
     - FAILED_PRECONDITION: another model is served here, or it was trained with another encoder.
     - RESOURCE_EXHAUSTED: too many calls at once; RetryInfo says when to try again.
     """
+    ListPieces: _grpc.UnaryStreamMultiCallable[_tokenizer_service_pb2.ListPiecesRequest, _tokenizer_service_pb2.ListPiecesResponse]
+    """Pieces of pictures that a world was learned from, and what is decoded of their tokens: examples of
+    what the tokenizer loses. Nothing for a level that has none.
+
+    Idempotent. Status codes:
+
+    - NOT_FOUND: the model has no such world.
+    - FAILED_PRECONDITION: another model is served here.
+    """
 
 @_typing.type_check_only
 class TokenizerServiceAsyncStub(TokenizerServiceStub):
@@ -102,6 +111,15 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     - INVALID_ARGUMENT: no prompt or more than 32, one that is empty or above 2000 characters.
     - FAILED_PRECONDITION: another model is served here, or it was trained with another encoder.
     - RESOURCE_EXHAUSTED: too many calls at once; RetryInfo says when to try again.
+    """
+    ListPieces: _aio.UnaryStreamMultiCallable[_tokenizer_service_pb2.ListPiecesRequest, _tokenizer_service_pb2.ListPiecesResponse]  # type: ignore[assignment]
+    """Pieces of pictures that a world was learned from, and what is decoded of their tokens: examples of
+    what the tokenizer loses. Nothing for a level that has none.
+
+    Idempotent. Status codes:
+
+    - NOT_FOUND: the model has no such world.
+    - FAILED_PRECONDITION: another model is served here.
     """
 
 class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -154,6 +172,21 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT: no prompt or more than 32, one that is empty or above 2000 characters.
         - FAILED_PRECONDITION: another model is served here, or it was trained with another encoder.
         - RESOURCE_EXHAUSTED: too many calls at once; RetryInfo says when to try again.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPieces(
+        self,
+        request: _tokenizer_service_pb2.ListPiecesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tokenizer_service_pb2.ListPiecesResponse], _abc.AsyncIterator[_tokenizer_service_pb2.ListPiecesResponse]]:
+        """Pieces of pictures that a world was learned from, and what is decoded of their tokens: examples of
+        what the tokenizer loses. Nothing for a level that has none.
+
+        Idempotent. Status codes:
+
+        - NOT_FOUND: the model has no such world.
+        - FAILED_PRECONDITION: another model is served here.
         """
 
 def add_TokenizerServiceServicer_to_server(servicer: TokenizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
