@@ -25,12 +25,13 @@ LABEL org.opencontainers.image.title="Handscroll" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/handscroll /opt/handscroll
 # Nothing is written but to /tmp and to the store. OpenMP threads that wait by spinning take the
-# cores from each other.
+# cores from each other, and so do those of numpy where much is computed side by side.
 ENV PATH=/opt/handscroll/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     OMP_WAIT_POLICY=passive \
+    OPENBLAS_NUM_THREADS=1 \
     RAY_USAGE_STATS_ENABLED=0
 WORKDIR /tmp
 # By number, so that Kubernetes can see that it is not root.

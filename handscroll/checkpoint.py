@@ -30,7 +30,7 @@ from handscroll.assemble import Pixels
 from handscroll.canvas import Canvas, Sampling, read_spec
 from handscroll.context import Floats
 from handscroll.decoder import Decoder, DecoderConfig
-from handscroll.detail import Pieces
+from handscroll.detail import BLOCK_PX, Pieces
 from handscroll.errors import BrokenCheckpoint, InvalidRequest, NotFound
 from handscroll.field import CELL_PX, CELL_VALUES, Palette
 from handscroll.geometry import PATCH_PX, Extent
@@ -39,6 +39,8 @@ from handscroll.tokenizer import Tokenizer, TokenizerConfig
 FORMAT = "handscroll-checkpoint/8"
 SHIPPED = Path(__file__).parent / "weights"
 """The checkpoint that comes with the package."""
+PIECE_PX = 512
+"""How high and wide a piece of a picture may be: one goes into a message."""
 
 _FILES = tuple(f"{name}.safetensors" for name in ("tokenizer", "decoder", "palettes", "pieces"))
 
@@ -91,6 +93,11 @@ class World:
                     raise ValueError(
                         f"pieces of {self.name} must be bytes of shape (pieces, height, width, 3), "
                         f"not {pixels.dtype} of {shape}"
+                    )
+                if not BLOCK_PX <= min(shape[1:3]) <= max(shape[1:3]) <= PIECE_PX:
+                    raise ValueError(
+                        f"pieces of {self.name} must be {BLOCK_PX} to {PIECE_PX} pixels high and "
+                        f"wide, not {shape[1]} x {shape[2]}"
                     )
             if pieces.pictures_NHW3.shape != pieces.decoded_NHW3.shape:
                 raise ValueError(

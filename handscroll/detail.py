@@ -31,6 +31,7 @@ from handscroll.geometry import Mask
 STEP_PX = 16
 """How far apart blocks of what is painted begin, from a tile's corner on; each is twice as large.
 So of so many pixels around a tile must be known what is painted."""
+BLOCK_PX = 2 * STEP_PX
 EVERY_PX = 8
 """How far apart examples lie, at least."""
 MOST = 2**14
@@ -47,12 +48,11 @@ more contrast, a softer block is given the less."""
 STANDS_OUT = 6
 """How many times as much as the median of its block may be lost of a pixel to be given to another,
 rounded up by a grey level: it is grain. What stands out are things, and would be seen repeated."""
-_BLOCK_PX = 2 * STEP_PX
 _CELL_PX = 4
 """Blocks are compared by the means of squares of so many pixels."""
 _AT_ONCE = 256
 """How many blocks are compared at a time; each takes up to 64 KiB."""
-_RISES = np.sin(np.pi * (np.arange(STEP_PX) + 0.5) / _BLOCK_PX) ** 2
+_RISES = np.sin(np.pi * (np.arange(STEP_PX) + 0.5) / BLOCK_PX) ** 2
 _LEAST = 1e-9
 
 Number = TypeVar("Number", bound=np.generic)
@@ -121,7 +121,7 @@ class Detail:
     def __init__(self, pieces: Pieces, tile: tuple[int, int] = (0, 0)) -> None:
         self._pieces = pieces
         count, height, width, _ = pieces.decoded_NHW3.shape
-        places = math.prod(max(0, size - _BLOCK_PX) // EVERY_PX + 1 for size in (height, width))
+        places = math.prod(max(0, size - BLOCK_PX) // EVERY_PX + 1 for size in (height, width))
         apart_px = EVERY_PX * math.ceil(math.sqrt(count * places / MOST))
         begin_2 = np.array(tile) % min(apart_px, STEP_PX)
         seen = (one[begin_2[0] :, begin_2[1] :] for one in pieces.decoded_NHW3)
@@ -162,7 +162,7 @@ class Detail:
         )
         first_nm = ((rows.start - corner_px[0]) // STEP_PX, (cols.start - corner_px[1]) // STEP_PX)
         place_nm3, share_nm = self._most_like(_values(painted[rows, cols], STEP_PX), first_nm)
-        whole_nm = np.asarray(_windows(inside[rows, cols], _BLOCK_PX, STEP_PX).all(axis=(2, 3)))
+        whole_nm = np.asarray(_windows(inside[rows, cols], BLOCK_PX, STEP_PX).all(axis=(2, 3)))
         mixed = self._mixed(place_nm3, share_nm, whole_nm)
         shape = (rows.stop - rows.start, cols.stop - cols.start, 3)
         found_HW3[rows, cols] = mixed.transpose(0, 2, 1, 3, 4).reshape(shape)
@@ -187,7 +187,7 @@ class Detail:
 
         A square lies under four blocks: two that begin there, or began a step before, each way.
         """
-        lost_nmBB3 = self._lost(place_nm3, _BLOCK_PX)
+        lost_nmBB3 = self._lost(place_nm3, BLOCK_PX)
         most_nm = STANDS_OUT * np.median(np.abs(lost_nmBB3), axis=(2, 3, 4)) + 1
         bound = most_nm[:, :, None, None, None]
         tone_nm3 = np.clip(lost_nmBB3, -bound, bound).mean(axis=(2, 3))
@@ -264,7 +264,7 @@ def _values(pixels: Pixels, apart_px: int) -> Singles:
     cells = pixels[: height * _CELL_PX, : width * _CELL_PX]
     cells = cells.reshape(height, _CELL_PX, width, _CELL_PX, 3)
     means_hw3 = cells.sum(axis=(1, 3), dtype=np.int32) // _CELL_PX**2 - 128
-    side = _BLOCK_PX // _CELL_PX
+    side = BLOCK_PX // _CELL_PX
     if min(height, width) < side:
         return np.zeros((0, 0, 3 * side**2), np.float32)
     blocks = _windows(means_hw3.astype(np.float32), side, apart_px // _CELL_PX)

@@ -162,7 +162,9 @@ class Machine:
         store = ["--store.url", self.store_url]
         model = ["--model", str(self.model)] if self.model else []
         env = {
-            "OMP_WAIT_POLICY": "passive",  # threads that wait by spinning starve the others
+            # Threads that wait by spinning starve the others, and so do those of numpy.
+            "OMP_WAIT_POLICY": "passive",
+            "OPENBLAS_NUM_THREADS": "1",
             # Else Ray takes 127.0.0.1 to mean the machine's own address, and listens to everybody.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_AUTH_MODE": "token",

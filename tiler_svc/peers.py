@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 from handscroll.assemble import Pixels
 from handscroll.context import Codes
 from handscroll.detail import Pieces
-from handscroll.errors import NotFound, SpecMismatch, Unavailable
+from handscroll.errors import NotFound, Overloaded, SpecMismatch, Unavailable
 from handscroll.geometry import Patch
 from handscroll.view import Tokens
 from handscroll_api.generator.v1 import generator_service_pb2 as generator_pb
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-async def again(what: str, call: Callable[[], Awaitable[T]]) -> T:
+async def again(what: str, call: Callable[[], Awaitable[T]], patient: bool = False) -> T:
     """The result of a call, repeated while who should answer is away.
 
     Services are restarted when they die, so they are back in seconds; the caller's deadline ends
@@ -44,11 +44,18 @@ async def again(what: str, call: Callable[[], Awaitable[T]]) -> T:
     Args:
         what: is called, for the log.
         call: may be repeated.
+        patient: whether to wait as well while there is too much to do. Who asks for one of many
+            things would else have done all the others for nothing.
     """
     pause_s = FIRST_PAUSE_S
     while True:
         try:
             return await call()
+        except Overloaded as error:
+            if not patient:
+                raise
+            await asyncio.sleep(error.retry_after_s)
+            continue
         except Unavailable as error:
             if not _away(error):
                 raise

@@ -296,9 +296,8 @@ class Pictures:
         if key not in self._details:
 
             async def ask() -> Detail | None:
-                pieces = await again(
-                    "the tokenizer", lambda: self._tokenizer.pieces(model, world, level)
-                )
+                held = partial(self._tokenizer.pieces, model, world, level)
+                pieces = await again("the tokenizer", held)
                 return await asyncio.to_thread(Detail, pieces) if pieces else None
 
             self._details[key] = await self._asking.join(key, lambda _: ask(), urgent=True)
@@ -351,13 +350,14 @@ class Pictures:
 
     async def _encoded(self, model: Model, picture: Pixels, window: Window) -> tuple[Slices, Codes]:
         pixels = window.pixels(picture, PATCH_PX // model.side_tok)
-        codes = await again("the tokenizer", lambda: self._tokenizer.encode(model, pixels))
+        encode = partial(self._tokenizer.encode, model, pixels)
+        codes = await again("the tokenizer", encode, patient=True)
         return window.part, codes[window.inner]
 
     async def _decoded(self, model: Model, codes: Codes, window: Window) -> tuple[Slices, Pixels]:
         tokens = window.tokens(codes, PATCH_PX // model.side_tok)
         decode = partial(self._tokenizer.decode, model.digest, tokens)
-        return window.part, await again("the tokenizer", decode)
+        return window.part, await again("the tokenizer", decode, patient=True)
 
     async def _size(self, picture: str) -> tuple[int, int]:
         file = await self._store.get(picture_key(picture))

@@ -341,6 +341,8 @@ def test_palettes_of_other_shapes_are_refused(copy: Path, shape: tuple[int, ...]
         (np.zeros((2, 48, 48, 3), np.uint8), np.zeros((2, 48, 48), np.uint8)),
         (np.zeros((2, 48, 48, 3), np.float32), np.zeros((2, 48, 48, 3), np.float32)),
         (np.zeros((0, 48, 48, 3), np.uint8), np.zeros((0, 48, 48, 3), np.uint8)),
+        (np.zeros((2, 31, 48, 3), np.uint8), np.zeros((2, 31, 48, 3), np.uint8)),
+        (np.zeros((2, 48, 513, 3), np.uint8), np.zeros((2, 48, 513, 3), np.uint8)),
     ],
 )
 def test_pieces_of_other_shapes_are_refused(

@@ -16,6 +16,7 @@ from handscroll.assemble import Pixels
 from handscroll.branch import NEAR_KNOWN_PX
 from handscroll.canvas import Canvas, Known
 from handscroll.checkpoint import Checkpoint
+from handscroll.context import Codes
 from handscroll.errors import InvalidRequest, NotFound, Overloaded
 from handscroll.geometry import TILE_PX, Tile, tile_to_xyz
 from handscroll.known import KnownPixels, digest_of
@@ -33,6 +34,7 @@ from svckit.wire import Model
 from tests.tiler_svc.fakes import House, house
 from tiler_svc import pictures
 from tiler_svc.pictures import Pictures
+from tokenizer_svc.engine import Engine
 
 pytestmark = pytest.mark.anyio
 
@@ -175,6 +177,26 @@ async def test_a_picture_is_read_once_and_decoded_once_at_each_level(
     await shown(Tile(1, 0, 0))
     assert len(reads) == 1 and decoded[1:] == [(96, 192)]
     await kept.close()
+
+
+async def test_a_tokenizer_with_too_much_to_do_is_waited_for(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One window that is refused does not cost all the others."""
+    told, encode = await upload(home, png(PIXELS)), Engine.encode
+    refused = 0
+
+    async def busy(engine: Engine, model: str, height: int, width: int, rgb: bytes) -> Codes:
+        nonlocal refused
+        if refused < 3:
+            refused += 1
+            raise Overloaded("too much to do", 0.01)
+        return await encode(engine, model, height, width, rgb)
+
+    monkeypatch.setattr(Engine, "encode", busy)
+    canvas = await create(home, picture=told.picture, top_px=256, left_px=384)
+    assert refused == 3
+    assert await load_tokens(home.store, canvas, home.model)
 
 
 async def test_more_pictures_at_a_time_are_refused(home: House) -> None:
