@@ -39,8 +39,9 @@ from handscroll.tokenizer import Tokenizer, TokenizerConfig
 FORMAT = "handscroll-checkpoint/8"
 SHIPPED = Path(__file__).parent / "weights"
 """The checkpoint that comes with the package."""
-PIECE_PX = 512
-"""How high and wide a piece of a picture may be: one goes into a message."""
+PIECES, PIECE_PX = 1024, 512
+"""How many pieces of pictures a level may have, and how high and wide they may be: one goes into a
+message."""
 
 _FILES = tuple(f"{name}.safetensors" for name in ("tokenizer", "decoder", "palettes", "pieces"))
 
@@ -93,6 +94,10 @@ class World:
                     raise ValueError(
                         f"pieces of {self.name} must be bytes of shape (pieces, height, width, 3), "
                         f"not {pixels.dtype} of {shape}"
+                    )
+                if len(pixels) > PIECES:
+                    raise ValueError(
+                        f"of {self.name} there may be {PIECES} pieces of a level, not {len(pixels)}"
                     )
                 if not BLOCK_PX <= min(shape[1:3]) <= max(shape[1:3]) <= PIECE_PX:
                     raise ValueError(

@@ -35,7 +35,7 @@ BLOCK_PX = 2 * STEP_PX
 EVERY_PX = 8
 """How far apart examples lie, at least."""
 MOST = 2**14
-"""How many examples there are at most: of more or larger pictures they lie farther apart."""
+"""About how many examples there are at most: of larger pictures they lie farther apart."""
 TURNS = 4
 """Of so many blocks in a row each has examples of its own, of which the others take none: what was
 given to many side by side would be seen to be repeated."""
@@ -115,7 +115,8 @@ class Detail:
     Args:
         pieces: of them.
         tile: where a tile begins, counted down and right from the corner of a piece. To tokens
-            examples lie as blocks of tiles do then: what is painted as it is decoded finds itself.
+            examples lie as blocks of tiles do then: what is painted as the piece is decoded, at the
+            place where the piece lies, finds itself.
     """
 
     def __init__(self, pieces: Pieces, tile: tuple[int, int] = (0, 0)) -> None:

@@ -82,7 +82,6 @@ class Painter:
             canvas.seed, canvas.extent, world.palette, self.f, layouts_of(canvas, vectors)
         )
         self.known: KnownPixels | None = None
-        self.details: Mapping[int, Detail] = parent.details if parent else _details(world)
         given: Given | None = None
         if self.line.place is not None and parent is not None:
             field = BranchField(self.line.place, parent.field, canvas.seed, field)
@@ -91,11 +90,13 @@ class Painter:
                 raise InvalidRequest("the canvas is painted around a picture, and none is given")
             self.known = known_pixels(canvas, picture, self.side)
             given = tokens = known_tokens(self.known, self._encode)
-            self.details = {
+            self.details: Mapping[int, Detail] = {
                 level: self.known.detail(level, tokens.decoded(level, self._pixels))
                 for level in range(canvas.extent.finest + 1)
             }
             field = KnownField(field, self.known.place, statistics(self.known.levels[0], self.f))
+        else:
+            self.details = parent.details if parent else _details(world)
         if self.line.place is not None and parent is not None:
             codes = checkpoint.decoder.config.codes
             given = BranchTokens(self.line.place, codes, parent.pool.__getitem__, given)

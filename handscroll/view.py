@@ -1,9 +1,10 @@
 """Views: what is decoded to show a tile.
 
-Mostly that is the tile's own window. A film is held still where little changes: a later frame is
-seen against frame 0, for what should stand is not always drawn as it was. What has moved in a known
-picture is seen against frame 0 at the place that it came from. Near such a picture pixels around
-the tile are taken along (see `handscroll.known`).
+Mostly that is the tile's own window, and a few pixels around it, by which it is seen what detail
+there is (see `handscroll.detail`); near a known picture more of them (see `handscroll.known`). A
+film is held still where little changes: a later frame is seen against frame 0, for what should
+stand is not always drawn as it was. What has moved in a known picture is seen against frame 0 at
+the place that it came from.
 """
 
 from __future__ import annotations
@@ -168,9 +169,8 @@ class View(NamedTuple):
         """What the tokenizer has lost of what was decoded, as it was where it has come from."""
         if detail is None:
             return np.zeros(pixels.shape)
-        level, top, left, height, width, _ = self.region
-        inside = self.extent.inside(level, top, left, (height, width), 1)
-        down, right = moved_px
+        (down, right), (level, top, left, height, width, _) = moved_px, self.region
+        inside = self.extent.inside(level, top - down, left - right, (height, width), 1)
         return detail.of(pixels, inside, (self.margin_px + down, self.margin_px + right))
 
     def _under(self, tile: Tile, moved_px: Moved) -> list[Patch]:

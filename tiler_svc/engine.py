@@ -355,7 +355,8 @@ class Engine:
                     await again("the tokenizer", partial(decode, window)) for window in tokens
                 ]
         line = await self._specs.line(canvas)
-        return view.cut(await self._pictures.shown(line, model, view, pixels))
+        with _timed("detail"):
+            return view.cut(await self._pictures.shown(line, model, view, pixels))
 
     @asynccontextmanager
     async def _feed(

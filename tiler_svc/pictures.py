@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -124,7 +125,7 @@ class Pictures:
         self._uploads = asyncio.Semaphore(UPLOADS)
         # Each takes a hundred megabytes for a moment.
         self._reading, self._decoding = asyncio.Semaphore(1), asyncio.Semaphore(1)
-        self._laying = asyncio.Semaphore(LAID)  # each up to 70
+        self._laying = ThreadPoolExecutor(LAID, "detail")  # up to 70 each; none can be stopped
         self._marks = Marks(store, marks.PICTURES)
         self._encoding = Jobs[Key, None]("encode", LONGEST_S)
         self._details: dict[tuple[str, str, int], Detail | None] = {}
@@ -136,6 +137,7 @@ class Pictures:
         await self._encoding.close()
         await self._finding.close()
         await self._asking.close()
+        self._laying.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:
@@ -269,8 +271,10 @@ class Pictures:
         Raises:
             Unavailable: a picture is not in the store any more, or was cut short.
         """
-        level, *_, oldest = view.tile.level, *line
-        detail = await self._detail_of_world(model, oldest.world, level)
+        loop, level, (*_, oldest) = asyncio.get_running_loop(), view.tile.level, line
+        detail: Detail | None = None
+        if oldest.known is None:
+            detail = await self._detail_of_world(model, oldest.world, level)
         plain: Pixels | None = None  # with the detail of the last picture, or of the world
         found = pixels[0]
         for canvas in reversed(line):
@@ -278,12 +282,10 @@ class Pictures:
             if canvas.known is not None:
                 kept = await self._read(canvas, model)
                 detail, plain = await self._detail(kept, canvas, model, level), None
-            if plain is None or kept is not None:
-                async with self._laying:
-                    own = await asyncio.to_thread(_laid, view, pixels, detail, kept)
+            own = plain
+            if own is None:
+                own = await loop.run_in_executor(self._laying, _laid, view, pixels, detail, kept)
                 plain = None if kept else own
-            else:
-                own = plain
             if canvas.branch is not None and found is not own:
                 place = BranchPlace(canvas.extent, canvas.branch, model.side_tok)
                 own = place.laid(view.region, found, own)

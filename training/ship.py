@@ -14,6 +14,7 @@ from handscroll import checkpoint
 from handscroll.canvas import Sampling
 from handscroll.checkpoint import World
 from handscroll.cli import run
+from handscroll.errors import InvalidRequest
 from handscroll.text import TextEncoder
 from handscroll.tokenizer import Tokenizer
 from training import pictures, train_decoder, train_tokenizer
@@ -53,10 +54,16 @@ def with_pieces(world: World, tokenizer: Tokenizer, data: Path) -> World:
         world: the world.
         tokenizer: what loses some of them.
         data: the packed data set, or a folder of pictures.
+
+    Raises:
+        InvalidRequest: it has none of this world.
     """
     kind: WorldKind = "plane" if world.extent.height_px is None else "scroll"
     loaded = pictures.load(data, world.name, kind)
     found = [one for one in loaded if one.world == world.name and not one.held_out]
+    if not found:
+        held = ", ".join(sorted({one.world for one in loaded})) or "none"
+        raise InvalidRequest(f"{data} has no pictures of the world {world.name!r}, but of {held}")
     by_level = {
         level: pieces
         for level in range(1, world.extent.finest + 1)

@@ -315,9 +315,9 @@ class ListPiecesResponse(_message.Message):
     PICTURES_FIELD_NUMBER: _builtins.int
     DECODED_FIELD_NUMBER: _builtins.int
     height_px: _builtins.int
-    """Height of each in pixels."""
+    """Height of each in pixels, in all answers the same."""
     width_px: _builtins.int
-    """Width of each in pixels."""
+    """Width of each in pixels, in all answers the same."""
     pictures: _builtins.bytes
     """Themselves: RGB, one byte each, row by row, piece by piece."""
     decoded: _builtins.bytes
