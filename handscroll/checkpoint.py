@@ -97,7 +97,7 @@ class World:
                     )
                 if len(pixels) > PIECES:
                     raise ValueError(
-                        f"of {self.name} there may be {PIECES} pieces of a level, not {len(pixels)}"
+                        f"there may be {PIECES} pieces of {self.name} of a level, not {len(pixels)}"
                     )
                 if not BLOCK_PX <= min(shape[1:3]) <= max(shape[1:3]) <= PIECE_PX:
                     raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from handscroll import checkpoint
@@ -341,6 +342,7 @@ def test_palettes_of_other_shapes_are_refused(copy: Path, shape: tuple[int, ...]
         (np.zeros((2, 48, 48, 3), np.uint8), np.zeros((2, 48, 48), np.uint8)),
         (np.zeros((2, 48, 48, 3), np.float32), np.zeros((2, 48, 48, 3), np.float32)),
         (np.zeros((0, 48, 48, 3), np.uint8), np.zeros((0, 48, 48, 3), np.uint8)),
+        (np.zeros((1025, 32, 32, 3), np.uint8), np.zeros((1025, 32, 32, 3), np.uint8)),
         (np.zeros((2, 31, 48, 3), np.uint8), np.zeros((2, 31, 48, 3), np.uint8)),
         (np.zeros((2, 48, 513, 3), np.uint8), np.zeros((2, 48, 513, 3), np.uint8)),
     ],
@@ -359,8 +361,12 @@ def test_pieces_of_other_shapes_are_refused(
 
 
 def test_pieces_of_a_level_that_there_is_not_are_refused(copy: Path) -> None:
+    arrays = load_arrays((copy / "pieces.safetensors").read_bytes())
+    for what in ("pictures", "decoded"):
+        arrays[f"planet.3.{what}"] = arrays[f"planet.2.{what}"]
+    forge(copy, "pieces.safetensors", save_arrays(arrays))
     rewrite(copy, lambda config: config["worlds"][0]["pieces"].append(3))
-    refused(copy)
+    refused(copy, "pieces of planet must be of levels 0 to 2, not 3")
 
 
 def test_without_pieces_all_else_is_the_same(model: Checkpoint) -> None:

@@ -10,6 +10,7 @@ from handscroll.geometry import STANDS, TILE_PX, Extent, Mask, Moved, Patch, Til
 from handscroll.view import AROUND_PX, STILL, Painted, View
 
 PLANE = Extent("plane", 2)
+SCROLL = Extent("scroll", 2, 704)
 TILE = Tile(2, 3, -4, 5)
 
 
@@ -131,11 +132,13 @@ class Ramp(Detail):
 
     def __init__(self) -> None:
         self.corners: list[tuple[int, int]] = []
+        self.inside: list[Mask] = []
 
     def of(self, painted: Pixels, inside: Mask, corner_px: tuple[int, int]) -> Floats:
-        """And notes from where blocks are counted."""
+        """And notes from where blocks are counted, and what lies in the canvas."""
         assert inside.shape == painted.shape[:2]
         self.corners.append(corner_px)
+        self.inside.append(inside)
         return painted.astype(np.float64) - 100
 
 
@@ -152,3 +155,13 @@ def test_what_is_held_still_keeps_what_was_lost_of_it() -> None:
     np.testing.assert_array_equal(
         found.shown(), np.clip(np.rint(found.pixels + found.lost), 0, 255)
     )
+
+
+def test_what_came_to_the_end_of_a_canvas_was_farther_in_it() -> None:
+    """What lies in the canvas is asked of the place that it came from."""
+    view, detail = View(Tile(2, 2, 0, 1), SCROLL, 16, 4, 16, (96, 0)), Ramp()
+    view.painted([noise(TILE_PX + 32, 90, seed) for seed in range(3)], detail)
+    stands, _, came = (inside.any(axis=1) for inside in detail.inside)
+    end = SCROLL.size(2)[0] - (2 * TILE_PX - 16)
+    np.testing.assert_array_equal(stands, np.arange(TILE_PX + 32) < end)
+    np.testing.assert_array_equal(came, np.arange(TILE_PX + 32) < end + 96)

@@ -99,6 +99,30 @@ async def test_a_branch_is_painted_as_the_algorithm_alone_does(
             )
 
 
+async def test_branches_with_and_without_pictures_of_their_own_are_painted_so_too(
+    model: Checkpoint, tmp_path: Path
+) -> None:
+    """Outside its rectangle, and that of its child, is what its parent shows, of other detail."""
+    pixels, tile = PIXELS[:128, :128], Tile(2, -1, -1)
+    known = Known(digest_of(pixels), 0, 128, 128, 128)
+    async with house(model, tmp_path, paint=True) as home:
+        await home.store.create(picture_key(known.picture), to_png(pixels))
+        parent, _ = await family(home)
+        with_one = await home.canvas(seed=8, branch=Branch(parent.id, *RECTANGLE), known=known)
+        without = await home.canvas(seed=9, branch=Branch(with_one.id, 64, 192, 64, 128))
+        async with connect(f"127.0.0.1:{home.ports[1]}") as channel:
+            await Pictures(home.store, Tokenizer(channel)).encode(with_one, home.model)
+        with (
+            Painter(model, parent) as first,
+            Painter(model, with_one, picture=pixels, parent=first) as second,
+            Painter(model, without, parent=second) as third,
+        ):
+            shown = [second.tile(tile), third.tile(tile)]
+            assert (shown[0] != first.tile(tile)).any() and (shown[0] != shown[1]).any()
+            for canvas, wanted in zip((with_one, without), shown, strict=True):
+                np.testing.assert_array_equal(seen(await tile_of(home, canvas, tile)), wanted)
+
+
 async def test_what_a_branch_shares_is_found_with_its_parent_and_kept_there(home: House) -> None:
     parent, child = await family(home)
     assert not shows_branch(child, SHARED) and shows_branch(child, CHANGED)

@@ -17,6 +17,7 @@ from handscroll.branch import NEAR_KNOWN_PX
 from handscroll.canvas import Canvas, Known
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import Codes
+from handscroll.detail import STEP_PX, Pieces
 from handscroll.errors import InvalidRequest, NotFound, Overloaded
 from handscroll.geometry import TILE_PX, Tile, tile_to_xyz
 from handscroll.known import KnownPixels, digest_of
@@ -143,7 +144,7 @@ async def test_a_picture_is_read_once_and_decoded_once_at_each_level(
 ) -> None:
     told = await upload(home, png(PIXELS))
     canvas = await create(home, picture=told.picture, top_px=256, left_px=384)
-    reads, decoded = list[str](), list[tuple[int, int]]()
+    reads, decoded, refused = list[str](), list[tuple[int, int]](), list[str]()
 
     async def counted(store: Store, canvas: Canvas, model: Model) -> KnownPixels:
         reads.append(canvas.id)
@@ -151,12 +152,15 @@ async def test_a_picture_is_read_once_and_decoded_once_at_each_level(
         return await load_pixels(store, canvas, model)
 
     class Grey:
-        """A tokenizer of which all that is decoded is grey; of its world there are no pieces."""
+        """A tokenizer of which all that is decoded is grey; at first it has too much to do."""
 
         async def pieces(self, model: Model, world: str, level: int) -> None:
-            return None
+            raise AssertionError("nobody needs those of the world beside a picture")
 
         async def decode(self, model: str, tokens: Tokens) -> Pixels:
+            if not decoded and not refused:
+                refused.append("once")
+                raise Overloaded("too much to do", 0.01)
             decoded.append((tokens.height_px, tokens.width_px))
             await asyncio.sleep(0.05)
             return np.full((*decoded[-1], 3), 128, np.uint8)
@@ -176,6 +180,36 @@ async def test_a_picture_is_read_once_and_decoded_once_at_each_level(
     await shown(Tile(1, 0, 10**5))
     await shown(Tile(1, 0, 0))
     assert len(reads) == 1 and decoded[1:] == [(96, 192)]
+    await kept.close()
+
+
+async def test_pieces_of_a_world_are_asked_for_once_at_each_level(
+    home: House, model: Checkpoint
+) -> None:
+    """However many wait; also if there are none."""
+    canvas, asked = await home.canvas(), list[tuple[str, int]]()
+
+    class Slow:
+        """A tokenizer that knows pieces of level 2 alone."""
+
+        async def pieces(self, model_: Model, world: str, level: int) -> Pieces | None:
+            asked.append((world, level))
+            await asyncio.sleep(0.05)
+            return model.world(world).pieces[2] if level == 2 else None
+
+    kept = Pictures(home.store, Slow())  # type: ignore[arg-type]
+    grey = np.full((TILE_PX + 2 * STEP_PX,) * 2 + (3,), 128, np.uint8)
+
+    async def shown(level: int) -> Pixels:
+        tile = Tile(level, 0, 0)
+        view = View(tile, canvas.extent, home.model.side_tok, home.model.radius_tok, STEP_PX)
+        return await kept.shown([canvas], home.model, view, [grey])
+
+    for _ in range(2):
+        *finer, coarse = await asyncio.gather(*(shown(level) for level in (2, 2, 2, 1)))
+        np.testing.assert_array_equal(coarse, grey)
+        assert all((one != grey).any() for one in finer)
+    assert sorted(asked) == [("planet", 1), ("planet", 2)]
     await kept.close()
 
 
