@@ -162,6 +162,6 @@ def test_what_came_to_the_end_of_a_canvas_was_farther_in_it() -> None:
     view, detail = View(Tile(2, 2, 0, 1), SCROLL, 16, 4, 16, (96, 0)), Ramp()
     view.painted([noise(TILE_PX + 32, 90, seed) for seed in range(3)], detail)
     stands, _, came = (inside.any(axis=1) for inside in detail.inside)
-    end = SCROLL.size(2)[0] - (2 * TILE_PX - 16)
+    end = 704 - (2 * TILE_PX - 16)
     np.testing.assert_array_equal(stands, np.arange(TILE_PX + 32) < end)
     np.testing.assert_array_equal(came, np.arange(TILE_PX + 32) < end + 96)
