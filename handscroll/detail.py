@@ -4,8 +4,9 @@ A tokenizer keeps what a picture shows and loses its grain: blades of grass, sto
 pictures that a model has learned from, pieces are kept, themselves and what is decoded of their
 tokens, and of a picture that is given (see `handscroll.known`) both are at hand; so each place of
 them is an example of what is lost of what looks so. What is painted is cut into blocks, and each is
-given what was lost at the place that looks most like it (image analogies, Hertzmann et al. 2001;
-example-based super-resolution, Freeman et al. 2002).
+given what was lost at a place that looks like it (image analogies, Hertzmann et al. 2001;
+example-based super-resolution, Freeman et al. 2002): of the few that look most like it one of which
+little was lost. Of a sky a bare twig may be lost, or nothing.
 
 Which place that is, is found in whole numbers: it does not depend on what else is looked at, nor on
 how a machine adds.
@@ -39,8 +40,11 @@ MOST = 2**14
 TURNS = 4
 """Of so many blocks in a row each has examples of its own, of which the others take none: what was
 given to many side by side would be seen to be repeated."""
+ALIKE, NEARLY = 9, 6
+"""Among how many places one is chosen, and by how many grey levels more than the most alike they
+may differ from a block. It is the third of nine by how much was lost there."""
 UNLIKE = 32
-"""How far, in grey levels, a block is from what is most like it if nothing that was lost there is
+"""How far, in grey levels, a block is from what it is likened to if nothing that was lost there is
 given to it; the nearer, the more."""
 SOFT = 2
 """The contrast of a block, in grey levels, from which on it counts: of what was lost where there is
@@ -80,33 +84,56 @@ class _Examples(NamedTuple):
         place_E3: of each, its piece and its corner in that.
         values_EV: of each, as it is decoded, a byte each.
         half_E: half the sum of their squares.
+        lost_E: how much was lost there, the sum of its squares.
     """
 
     place_E3: Ints
     values_EV: NDArray[np.int8]
     half_E: Singles
+    lost_E: Ints
 
     @classmethod
-    def of(cls, values_EV: Singles, place_E3: Ints) -> _Examples:
+    def of(cls, values_EV: Singles, place_E3: Ints, lost_E: Ints) -> _Examples:
         """Of these values."""
         half_E = np.square(values_EV).sum(axis=1) / np.float32(2)
-        return cls(place_E3, values_EV.astype(np.int8), half_E)
+        return cls(place_E3, values_EV.astype(np.int8), half_E, lost_E)
 
-    def most_like(self, values_nmV: Singles) -> tuple[Ints, Floats]:
-        """Where what is most like each block is, (n, m, 3), and how much of what was lost there it
-        is given, (n, m)."""
+    def like(self, values_nmV: Singles) -> tuple[Ints, Floats]:
+        """Where what is like each block is, (n, m, 3), and how much of what was lost there it is
+        given, (n, m)."""
         values_VE = self.values_EV.T.astype(np.float32)
         shape, values_BV = values_nmV.shape[:2], values_nmV.reshape(-1, values_nmV.shape[2])
-        best_B, like_B = np.zeros(len(values_BV), np.int64), np.zeros(len(values_BV))
+        found_B, unlike_B = np.zeros(len(values_BV), np.int64), np.zeros(len(values_BV))
         for start in range(0, len(values_BV), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
             like_BE = values_BV[some] @ values_VE - self.half_E
-            best_B[some], like_B[some] = like_BE.argmax(axis=1), like_BE.max(axis=1)
-        squared_B = np.square(values_BV).sum(axis=1) - 2 * like_B
-        unlike_B = np.sqrt(np.maximum(squared_B, 0) / values_BV.shape[1])
-        fainter_B = (_contrast(values_BV) + SOFT) / (_contrast(self.values_EV[best_B]) + SOFT)
+            squared_B = np.square(values_BV[some]).sum(axis=1)
+            found_B[some], unlike_B[some] = self._quiet(like_BE, squared_B)
+        fainter_B = (_contrast(values_BV) + SOFT) / (_contrast(self.values_EV[found_B]) + SOFT)
         share_B = np.minimum(fainter_B, 1) * near(unlike_B / UNLIKE)
-        return self.place_E3[best_B].reshape(*shape, 3), share_B.reshape(shape)
+        return self.place_E3[found_B].reshape(*shape, 3), share_B.reshape(shape)
+
+    def _quiet(self, like_BE: Singles, squared_B: Singles) -> tuple[Ints, Floats]:
+        """Of the few that are most like each block the one of which little was lost, and how far
+        it is from that, in grey levels.
+
+        Args:
+            like_BE: half of what squares of the block and the example add up to, less half the
+                squares of what differs; whole and half numbers. Overwritten.
+            squared_B: the sum of the block's squares.
+        """
+        rows_B = np.arange(len(like_BE))
+        few_AB, unlike_AB = [], []
+        for _ in range(min(ALIKE, like_BE.shape[1])):
+            few_AB.append(like_BE.argmax(axis=1))  # the first of those that are as like
+            apart_B = np.maximum(squared_B - 2 * like_BE[rows_B, few_AB[-1]], 0).astype(np.float64)
+            unlike_AB.append(np.sqrt(apart_B / self.values_EV.shape[1]))
+            like_BE[rows_B, few_AB[-1]] = -np.inf
+        few, unlike = np.stack(few_AB), np.stack(unlike_AB)
+        nearly = unlike <= unlike[0] + NEARLY
+        by_lost = np.where(nearly, self.lost_E[few], np.iinfo(np.int64).max).argsort(0, "stable")
+        chosen_B = by_lost[(nearly.sum(axis=0) - 1) // 4, rows_B]
+        return few[chosen_B, rows_B], unlike[chosen_B, rows_B]
 
 
 class Detail:
@@ -135,7 +162,8 @@ class Detail:
             mine = (turn_Nnm2 == turn).all(axis=3)
             if not mine.any():  # of few examples, or some far apart, there are none for some turns
                 mine[:] = True
-            self._examples[turn] = _Examples.of(values_NnmV[mine], place_Nnm3[mine])
+            place_E3 = place_Nnm3[mine]
+            self._examples[turn] = _Examples.of(values_NnmV[mine], place_E3, self._losses(place_E3))
 
     def of(self, painted: Pixels, inside: Mask, corner_px: tuple[int, int]) -> Floats:
         """What the tokenizer would have lost of what is painted.
@@ -162,15 +190,15 @@ class Detail:
             for at, size in zip(corner_px, inside.shape, strict=True)
         )
         first_nm = ((rows.start - corner_px[0]) // STEP_PX, (cols.start - corner_px[1]) // STEP_PX)
-        place_nm3, share_nm = self._most_like(_values(painted[rows, cols], STEP_PX), first_nm)
+        place_nm3, share_nm = self._like(_values(painted[rows, cols], STEP_PX), first_nm)
         whole_nm = np.asarray(_windows(inside[rows, cols], BLOCK_PX, STEP_PX).all(axis=(2, 3)))
         mixed = self._mixed(place_nm3, share_nm, whole_nm)
         shape = (rows.stop - rows.start, cols.stop - cols.start, 3)
         found_HW3[rows, cols] = mixed.transpose(0, 2, 1, 3, 4).reshape(shape)
         return found_HW3
 
-    def _most_like(self, values_nmV: Singles, first: tuple[int, int]) -> tuple[Ints, Floats]:
-        """Where what is most like each block is, and how much of what was lost there it is given.
+    def _like(self, values_nmV: Singles, first: tuple[int, int]) -> tuple[Ints, Floats]:
+        """Where what is like each block is, and how much of what was lost there it is given.
 
         Args:
             values_nmV: of the blocks.
@@ -180,7 +208,7 @@ class Detail:
         place_nm3 = np.zeros((*share_nm.shape, 3), np.int64)
         for (down, right), examples in self._examples.items():
             mine = np.s_[(down - first[0]) % TURNS :: TURNS, (right - first[1]) % TURNS :: TURNS]
-            place_nm3[mine], share_nm[mine] = examples.most_like(values_nmV[mine])
+            place_nm3[mine], share_nm[mine] = examples.like(values_nmV[mine])
         return place_nm3, share_nm
 
     def _mixed(self, place_nm3: Ints, share_nm: Floats, whole_nm: Mask) -> Floats:
@@ -221,6 +249,12 @@ class Detail:
             grain /= np.sqrt(np.maximum(alike / total, _LEAST))[..., None]
             mixed += (part.weight / total)[..., None] * part.share * (part.tone + grain)
         return mixed
+
+    def _losses(self, place_E3: Ints) -> Ints:
+        """How much was lost of blocks of the pieces, the sums of its squares, (E,)."""
+        parts = [place_E3[None, at : at + _AT_ONCE] for at in range(0, len(place_E3), _AT_ONCE)]
+        squares = (np.square(self._lost(one, BLOCK_PX).astype(np.int64))[0] for one in parts)
+        return np.concatenate([one.sum(axis=(1, 2, 3)) for one in squares])
 
     def _lost(self, place_nm3: Ints, side: int) -> NDArray[np.int16]:
         """What was lost of squares of the pieces: (n, m, side, side, 3)."""

@@ -191,7 +191,7 @@ def test_what_one_block_takes_those_beside_it_do_not() -> None:
     assert set(taken) == set(product(range(TURNS), repeat=2))
     assert sum(map(len, taken.values())) == len(set.union(*taken.values()))
     values = np.zeros((18, 18, 192), np.float32)
-    places, _ = detail._most_like(values, (-1, -1))
+    places, _ = detail._like(values, (-1, -1))
     beside = [
         (places[:-1] == places[1:]).all(axis=2),
         (places[:, :-1] == places[:, 1:]).all(axis=2),
