@@ -11,6 +11,7 @@ from handscroll import detail as module
 from handscroll.assemble import Pixels
 from handscroll.detail import (
     MOST,
+    NEARLY,
     STANDS_OUT,
     STEP_PX,
     TURNS,
@@ -226,6 +227,26 @@ def test_grain_is_given_and_things_are_not() -> None:
     view = view_of(PLANE, Tile(2, 3, 3))
     found = view_cut(view, lost(detail, plain(288, 288, 80), view))
     assert 3 < np.abs(found).mean() and np.abs(found).max() <= 2 * (4 * STANDS_OUT + 1)
+
+
+def test_of_places_that_look_alike_a_quiet_one_is_chosen() -> None:
+    """Of a sky in half of which twigs are lost, none come again; of more of it they do."""
+    decoded, sign = plain(256, 256, 100), np.indices((256, 256)).sum(0) % 2 * 2 - 1
+    view = view_of(PLANE, Tile(2, 3, 3))
+    for clear_px, expected in ((128, 3), (0, 30)):
+        strong = np.where(np.arange(256) < clear_px, 3, 30)
+        picture = (decoded + (sign * strong)[..., None]).astype(np.uint8)
+        found = view_cut(view, lost(detail_of(picture, decoded), plain(288, 288, 100), view))
+        assert 0.8 * expected < np.abs(found).mean() and np.abs(found).max() <= 2 * expected
+
+
+def test_what_looks_less_like_it_is_not_chosen_for_being_quiet() -> None:
+    """What is darker by more than NEARLY grey levels is no choice."""
+    decoded = np.concatenate([plain(256, 128, 100 - NEARLY - 2), plain(256, 128, 100)], axis=1)
+    grain = np.repeat([0, 9], 128)[:, None]
+    detail = detail_of((decoded + grain).astype(np.uint8), decoded)
+    found = lost(detail, plain(288, 288, 100), view := view_of(PLANE, Tile(2, 3, 3)))
+    np.testing.assert_allclose(view_cut(view, found), 9, atol=1e-9)
 
 
 def test_sums_are_exact_whatever_is_compared() -> None:
