@@ -101,7 +101,7 @@ pixels = model.tokenizer.decode(
 )
 
 # What the tokenizer loses, grain and ripples, is found again by example: each block of 32 pixels is
-# given what was lost of the piece of a real picture that looks most like it.
+# given what was lost of a piece of a real picture that looks like it.
 
 painted = view.painted([to_rgb(pixels[0]).numpy()], Detail(world.pieces[tile.level]))
 picture = view.cut(painted.shown())
