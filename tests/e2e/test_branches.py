@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from handscroll.detail import BLOCK_PX
 from handscroll.geometry import Region
 from tests.e2e.asking import canvas_of, pixels
 from tests.e2e.test_exports import made
@@ -17,8 +18,8 @@ from tests.support.stack import PATIENCE_S, ROOT, Stack
 
 SHOWN = Region(2, -256, -64, 512, 640)
 RECTANGLE = {"top": -64, "left": 192, "height": 128, "width": 192}
-REACH_PX = 80
-"""How far beside the rectangle pixels change."""
+REACH_PX = 80 + BLOCK_PX
+"""How far beside the rectangle pixels change: what is decoded, and a block of detail over it."""
 
 
 def rendered(tiny: Path, out: Path, rectangle: dict[str, int], shown: Region, *options: str) -> str:
