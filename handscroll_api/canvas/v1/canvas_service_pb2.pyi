@@ -243,7 +243,7 @@ class Branch(_message.Message):
     """Where a canvas differs from another, its parent: everywhere else it is the parent. Inside, it is
     painted anew by its own spec so that it joins all around. Nothing is copied, and the parent stays as
     long as it has branches. Pixels change up to 112 px beside the rectangle, at each level, which is how
-    far a token reaches, and up to 208 px near a known picture. Of a canvas that moves, all frames are painted anew in there; what moves may be
+    far a token reaches and a block of detail over it, and up to 224 px near a known picture. Of a canvas that moves, all frames are painted anew in there; what moves may be
     said anew, the number of frames is the parent's.
     """
 
