@@ -40,7 +40,7 @@ MOST = 2**14
 TURNS = 4
 """Of so many blocks in a row each has examples of its own, of which the others take none: what was
 given to many side by side would be seen to be repeated."""
-ALIKE, NEARLY = 9, 6
+ALIKE, NEARLY = 9, 12
 """Among how many places one is chosen, and by how many grey levels more than the most alike they
 may differ from a block. It is the third of nine by how much was lost there."""
 UNLIKE = 32
