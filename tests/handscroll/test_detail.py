@@ -80,7 +80,8 @@ def test_what_is_painted_as_it_is_decoded_finds_itself(
     """To the last bit, however the picture lies to tiles, which begin between tokens."""
     top = 0 if extent is SCROLL else 16 * down
     size = extent.size(level)[0] or 480
-    decoded, grain = noise(size, 480, 60, 196), noise(size, 480, 0, 120, 6).astype(np.int16) - 60
+    decoded = np.kron(noise(size // 4, 120, 60, 196), np.ones((4, 4, 1), np.uint8))
+    grain = noise(size, 480, 0, 120, 6).astype(np.int16) - 60
     picture, region = (decoded + grain).astype(np.uint8), Region(level, top, 16 * right, size, 480)
     view = view_of(extent, Tile(level, 0, 0), 144)
     begins = (view.region.top + 144 - region.top, view.region.left + 144 - region.left)
