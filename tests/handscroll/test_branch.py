@@ -24,6 +24,7 @@ from handscroll.branch import (
 from handscroll.canvas import MAX_BRANCH_PX, Branch, Canvas, Known, Sampling
 from handscroll.checkpoint import Checkpoint
 from handscroll.context import RING_TOK, Codes, Context, Floats, Source, gather
+from handscroll.detail import BLOCK_PX
 from handscroll.errors import InvalidRequest, SpecMismatch
 from handscroll.geometry import (
     PATCH_PX,
@@ -399,7 +400,7 @@ def painted(painter: Painter, region: Region) -> Pixels:
 def test_nothing_changes_but_inside(
     model: Checkpoint, world: str, place: tuple[int, int, int, int], changes: dict[str, Any]
 ) -> None:
-    """Tokens of every level and frame, and pixels as far as the decoder reaches."""
+    """Tokens of every level and frame, and pixels as far as the decoder reaches, and a block of detail."""
     model = that_reads(model) if "motion" in changes else model
     parent = real(model, world, **changes)
     child = branch_of(parent, *place)
@@ -419,7 +420,7 @@ def test_nothing_changes_but_inside(
                 changed += int((old[patch] != new[patch]).any(-1)[anew].sum())
             assert changed > 0.5 * sum(where.anew(patch).sum() for patch in patches)
         _, top, left, height, width, _ = rectangle(child, FINEST)
-        margin = (RADIUS_TOK + 1) * F
+        margin = (RADIUS_TOK + 1) * F + BLOCK_PX
         for frame in range(parent.frames):
             large = Region(FINEST, top - 64, left - 160, height + 64, width + 320, frame)
             one, other = painted(before, large), painted(after, large)
