@@ -400,7 +400,7 @@ def painted(painter: Painter, region: Region) -> Pixels:
 def test_nothing_changes_but_inside(
     model: Checkpoint, world: str, place: tuple[int, int, int, int], changes: dict[str, Any]
 ) -> None:
-    """Tokens of every level and frame, and pixels as far as the decoder reaches, and a block of detail."""
+    """Tokens of every level and frame, and pixels as far as the decoder and detail reach."""
     model = that_reads(model) if "motion" in changes else model
     parent = real(model, world, **changes)
     child = branch_of(parent, *place)
