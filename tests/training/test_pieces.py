@@ -1,10 +1,15 @@
 """The laws of `training.pieces`: parts of pictures, and what is decoded of them where they lie."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from handscroll.checkpoint import Checkpoint
+from handscroll.errors import InvalidRequest
 from handscroll.tokenizer import from_rgb, to_rgb
+from training import pictures, ship
 from training.pictures import Picture, Pixels
 from training.pieces import COUNT, SIDE_PX, pieces_of
 
@@ -57,3 +62,11 @@ def test_pieces_are_the_same_again(model: Checkpoint) -> None:
 def test_of_pictures_too_small_there_are_none(model: Checkpoint) -> None:
     assert pieces_of(model.tokenizer, some((SIDE_PX - 1, 300)), 1) is None
     assert pieces_of(model.tokenizer, [], 1) is None
+
+
+def test_a_world_without_pictures_is_not_shipped(
+    model: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "load", lambda *_: some((200, 330)))
+    with pytest.raises(InvalidRequest, match="no pictures of the world 'planet', but of scroll"):
+        ship.with_pieces(model.world("planet"), model.tokenizer, tmp_path)

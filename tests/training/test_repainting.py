@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from handscroll.canvas import Canvas
 from handscroll.checkpoint import Checkpoint
+from handscroll.detail import BLOCK_PX
 from handscroll.geometry import Extent, Region
 from handscroll.tokenizer import RADIUS_TOK
 from training import repainting, samples
@@ -35,7 +36,7 @@ def test_the_middle_lies_on_tokens_with_something_all_around(extent: Extent, at_
 
 
 def test_nothing_but_the_middle_is_painted_anew(model: Checkpoint) -> None:
-    """But for a rim: pixels of a token depend on those around it."""
+    """But for a rim: pixels depend on the tokens around them, and detail on a block of them."""
     extent = model.world("planet").extent
     shown = Region(extent.finest, 0, 0, 512, 512)
     canvas = Canvas(model.digest, "planet", 1, extent, sampling=model.sampling)
@@ -44,7 +45,7 @@ def test_nothing_but_the_middle_is_painted_anew(model: Checkpoint) -> None:
     assert place == Region(extent.finest, 128, 128, 256, 256)
     changed = (before != after).any(axis=-1)
     assert changed[160:352, 160:352].mean() > 0.5
-    rim = RADIUS_TOK * model.tokenizer.config.downsampling
+    rim = RADIUS_TOK * model.tokenizer.config.downsampling + BLOCK_PX
     changed[128 - rim : 384 + rim, 128 - rim : 384 + rim] = False
     assert not changed.any()
     sheet = samples.compared(before, after, shown, place)
