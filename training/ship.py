@@ -19,7 +19,6 @@ from handscroll.text import TextEncoder
 from handscroll.tokenizer import Tokenizer
 from training import pictures, train_decoder, train_tokenizer
 from training.examples import Dataset
-from training.folder import WorldKind
 from training.pieces import pieces_of
 
 
@@ -48,7 +47,9 @@ def main(
 
 
 def with_pieces(world: World, tokenizer: Tokenizer, data: Path) -> World:
-    """A world with pieces of the pictures that it was learned from, of all levels but the coarsest.
+    """A plane with pieces of the pictures that it was learned from, of all levels but the coarsest.
+
+    A scroll is as it was: landscapes have skies, and in these a block of grain is seen to be one.
 
     Args:
         world: the world.
@@ -58,8 +59,9 @@ def with_pieces(world: World, tokenizer: Tokenizer, data: Path) -> World:
     Raises:
         InvalidRequest: it has none of this world.
     """
-    kind: WorldKind = "plane" if world.extent.height_px is None else "scroll"
-    loaded = pictures.load(data, world.name, kind)
+    if world.extent.height_px is not None:
+        return world
+    loaded = pictures.load(data, world.name, "plane")
     found = [one for one in loaded if one.world == world.name and not one.held_out]
     if not found:
         held = ", ".join(sorted({one.world for one in loaded})) or "none"
