@@ -20,7 +20,7 @@ from PIL import Image
 
 from handscroll import checkpoint
 from handscroll.cli import run
-from handscroll.geometry import Region
+from handscroll.geometry import Extent, Region
 from handscroll.order import Lattice
 from training import pictures, quality, samples
 from training.captions import landscapes
@@ -133,18 +133,26 @@ def closeness_section(
     )
 
 
+def seam_view(extent: Extent, at_px: int) -> Region:
+    """Four times as much as `view`: that has three borders of a kind, of which each is another."""
+    level, top, left, height, width, frame = view(extent, extent.finest, at_px)
+    if extent.kind == "scroll":
+        return Region(level, top, left - 3 * width // 2, height, 4 * width, frame)
+    return Region(level, top - height // 2, left - width // 2, 2 * height, 2 * width, frame)
+
+
 def seam_section(
-    report: Report, studio: Studio, painted: Sequence[Picture], held: Sequence[Picture]
+    report: Report, studio: Studio, world: str, number: int, held: Sequence[Picture]
 ) -> None:
-    """Seam ratios of painted pictures at the finest level, and of real ones."""
-    world = painted[0].world
+    """Seam ratios at the finest level of so many seeds, and of real pictures."""
     extent = studio.model.world(world).extent
     found, real = Seams(), Seams()
     kind = lattice_kind(Lattice(extent), extent.finest)
-    for seed, picture in enumerate(painted):
-        region = view(extent, extent.finest, STEP_PX * seed)
-        measure_seams(found, picture.name, picture.levels[-1], region, kind)
-        tile_seams(found, picture.name, picture.levels[-1], region, extent)
+    for seed in range(number):
+        region = seam_view(extent, STEP_PX * seed)
+        (pixels,) = studio.paint(studio.canvas(world, seed), [region])
+        measure_seams(found, f"seed {seed}", pixels, region, kind)
+        tile_seams(found, f"seed {seed}", pixels, region, extent)
     for picture in held:
         pixels = picture.levels[-1][:2048]
         region = Region(extent.finest, 0, 0, *pixels.shape[:2])
@@ -160,8 +168,9 @@ def seam_section(
     report.section(
         f"Seams, {world}",
         "How much changes across a border (squared step between pixels), over that 16 and 32 px "
-        "beside it; 1.00 is no seam. The way goes from the patch drawn first to the one that saw "
-        "it. Borders of tokens are compared with the pixels 5 to 10 px from them.",
+        f"beside it; 1.00 is no seam. Of views of {number} seeds, four times as large as the "
+        "pictures. The way goes from the patch drawn first to the one that saw it. Borders of "
+        "tokens are compared with the pixels 5 to 10 px from them.",
         ("border", "segments", "ratio"),
         rows,
     )
@@ -384,7 +393,7 @@ def main(
         painted = studio.pictures(world, number)
         sheets(studio, painted, out)
         closeness_section(report, lite0, studio, painted, held, train)
-        seam_section(report, studio, painted, held)
+        seam_section(report, studio, world, number, held)
         drift_section(report, lite0, studio, painted[: max(2, number // 2)])
         if scroll:
             trend_section(report, studio, world, out)

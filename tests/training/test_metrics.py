@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from handscroll import checkpoint
 from handscroll.geometry import Extent, Region
 from training import quality
+from training.evaluate import seam_view
 from training.features import Change, Lite0, as_jpeg, blocks_of, blurred, cut, lively, noised
 from training.metrics import (
     Blocks,
@@ -358,6 +359,16 @@ def test_view_is_the_same_place_at_every_level(extent: Extent, at_px: int) -> No
         assert view(extent, level, at_px)[1:5] == tuple(
             side // 2 ** (2 - level) for side in finest[1:5]
         )
+
+
+@pytest.mark.parametrize("at_px", [0, 10_000, -(10**9)])
+@pytest.mark.parametrize("extent", [Extent("scroll", 2, 704), Extent("plane", 2)])
+def test_seams_are_looked_for_around_what_is_painted(extent: Extent, at_px: int) -> None:
+    small, large = view(extent, 2, at_px), seam_view(extent, at_px)
+    assert large.left + large.width // 2 == at_px
+    assert large.top + large.height // 2 == small.top + small.height // 2
+    assert large.height * large.width == 4 * small.height * small.width
+    assert extent.inside(2, large.top, large.left, (large.height, large.width), 1).all()
 
 
 def test_studio_paints_once_and_finds_it_again(tiny: Path, tmp_path: Path) -> None:
