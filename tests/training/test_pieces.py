@@ -1,5 +1,6 @@
 """The laws of `training.pieces`: parts of pictures, and what is decoded of them where they lie."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,11 @@ def told_apart(height: int, width: int, number: int) -> Pixels:
     return np.stack((down, right % 256, 16 * number + right // 256), 2).astype(np.uint8)
 
 
-def some(*sizes: tuple[int, int]) -> list[Picture]:
+def some(*sizes: tuple[int, int], world: str = "scroll") -> list[Picture]:
     """Pictures of one level above the coarsest."""
+    coarsest = np.zeros((1, 1, 3), np.uint8)
     return [
-        Picture(
-            f"{number}", "scroll", False, (np.zeros((1, 1, 3), np.uint8), told_apart(*size, number))
-        )
+        Picture(f"{number}", world, False, (coarsest, told_apart(*size, number)))
         for number, size in enumerate(sizes)
     ]
 
@@ -62,6 +62,18 @@ def test_pieces_are_the_same_again(model: Checkpoint) -> None:
 def test_of_pictures_too_small_there_are_none(model: Checkpoint) -> None:
     assert pieces_of(model.tokenizer, some((SIDE_PX - 1, 300)), 1) is None
     assert pieces_of(model.tokenizer, [], 1) is None
+
+
+def test_planes_are_shipped_with_pieces_and_scrolls_without(
+    model: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane, scroll = (replace(model.world(name), pieces={}) for name in ("planet", "scroll"))
+    plane = replace(plane, extent=replace(plane.extent, finest=1))  # as many levels as pictures
+    monkeypatch.setattr(pictures, "load", lambda *_: some((200, 330), world="planet"))
+    kept = ship.with_pieces(plane, model.tokenizer, tmp_path).pieces
+    assert list(kept) == [1]
+    assert kept[1].pictures_NHW3.shape == (COUNT, SIDE_PX, SIDE_PX, 3)
+    assert ship.with_pieces(scroll, model.tokenizer, tmp_path) is scroll
 
 
 def test_a_world_without_pictures_is_not_shipped(

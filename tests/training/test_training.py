@@ -47,7 +47,6 @@ from training.critic import balance, critic_loss
 from training.examples import Dataset, Encoded, Example, Examples, Fate, fates, with_drawn
 from training.perceptual import Perceptual
 from training.pictures import Picture
-from training.pieces import COUNT, SIDE_PX
 from training.run import Run
 from training.train_decoder import fate_loss
 
@@ -552,10 +551,6 @@ def test_any_folder_of_pictures_becomes_a_world(tmp_path: Path) -> None:
     ship.main(tokenizer, decoder, tokens, data, tmp_path / "model", group=64)
     model = checkpoint.load(tmp_path / "model")
     assert list(model.worlds) == ["scroll"] and model.sampling.group == 64
-    kept = model.world("scroll").pieces
-    assert sorted(kept) == [1, 2]
-    for level, (cut, decoded) in kept.items():
-        assert cut.shape == decoded.shape == (COUNT, SIDE_PX, SIDE_PX, 3), level
     log = (decoder / "log.csv").read_text().splitlines()
     assert float(log[-1].split(",")[1]) < math.log(256) * 1.5
     config = json.loads((decoder / "decoder.json").read_text())
