@@ -15,13 +15,21 @@ from handscroll.order import Lattice
 from training.metrics import Estimate, bootstrap
 from training.pictures import Pixels
 
-FLAT = 0.1
+FLAT, LEAST = 0.1, 1e-9
 PHASES = ("seed", "bridge", "fill")
 TOKENS = "token border inside a patch"
 
 
 class Segment(NamedTuple):
-    """One border of one patch: gradient energies in squared grey levels."""
+    """One border of one patch: gradient energies in squared grey levels.
+
+    Attributes:
+        picture: the one that it is in.
+        at: that across the border.
+        beside: the geometric mean of those across lines beside it. By their mean any line would
+            seem to be less than its surroundings: of 217 photographs 0.91, and 0.73 of horizontal
+            lines; so it is 0.99 and 1.00.
+    """
 
     picture: str
     at: float
@@ -55,8 +63,9 @@ class Seams:
         """
         steps = np.diff(grey_HW, axis=1) ** 2
         away = [column - 1 + side * gap for side in sides for gap in gaps]
-        at, beside = float(steps[:, column - 1].mean()), float(steps[:, away].mean())
-        self.segments.setdefault(kind, []).append(Segment(picture, at, beside))
+        at, *others = np.maximum(steps[:, [column - 1, *away]].mean(axis=0), LEAST)
+        beside = float(np.exp(np.log(others).mean()))
+        self.segments.setdefault(kind, []).append(Segment(picture, float(at), beside))
 
     def ratios(self) -> Iterator[tuple[str, int, Estimate]]:
         """Of each kind its segments and the geometric mean of their ratios.
@@ -68,7 +77,7 @@ class Seams:
             logs: dict[str, list[float]] = {}
             for one in self.segments[kind]:
                 if one.beside >= FLAT:
-                    logs.setdefault(one.picture, []).append(np.log(max(one.at, 1e-9) / one.beside))
+                    logs.setdefault(one.picture, []).append(np.log(one.at / one.beside))
             found = list(logs.values())
             if len(found) > 1:
                 yield kind, sum(map(len, found)), bootstrap(partial(_mean_ratio, found), len(found))

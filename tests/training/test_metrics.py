@@ -272,6 +272,17 @@ def test_seam_put_at_a_patch_border_is_found_and_no_other() -> None:
     assert torn["horizontal"] == pytest.approx(1, abs=0.05)
 
 
+def test_lines_of_which_few_are_strong_have_no_seam() -> None:
+    """As in pictures: by the mean of what lies beside a line most lines would be less."""
+    seams, rng = Seams(), np.random.default_rng(0)
+    for number in range(2000):
+        steps = rng.lognormal(0, 1, (1, 80)) * rng.choice([-1, 1], (4, 80))
+        seams.add("any", f"{number % 10}", steps.cumsum(axis=1), column=40)
+    ((_, count, ratio),) = seams.ratios()
+    assert count > 1900
+    assert ratio.value == pytest.approx(1, abs=0.15)
+
+
 def test_texture_of_the_token_grid_is_no_seam_of_patches() -> None:
     seams = Seams()
     for seed in range(6):
